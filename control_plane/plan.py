@@ -1,0 +1,64 @@
+"""A plan: what will be done, as data.
+
+Planners return a `Plan`; `--dry-run` prints it, the engine stores and carries it out, and carrying
+it out makes no choices. A step's name is its contract: a new meaning gets a new name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`name` is that of the function in `control_plane.steps` that carries it out, with dashes."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> JSON:
+        return {"name": self.name, "args": dict(self.args)}
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Step:
+        return Step(document["name"], dict(document["args"]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order, and what must hold while they run.
+
+    `kind` is the verb ("failover", "switchover", "drill"), `target` what it is done to. `locks`
+    are the names that no other running operation may hold: "platform" (excludes everything but
+    a drill's own operations), "database:s1", "drill". `expected` says beforehand what the plan
+    will cost, such as {"lossSeconds": 0.2}.
+    """
+
+    kind: str
+    target: str
+    steps: tuple[Step, ...]
+    locks: tuple[str, ...] = ()
+    expected: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> JSON:
+        return {
+            "kind": self.kind,
+            "target": self.target,
+            "steps": [step.to_json() for step in self.steps],
+            "locks": list(self.locks),
+            "expected": dict(self.expected),
+        }
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Plan:
+        return Plan(
+            kind=document["kind"],
+            target=document["target"],
+            steps=tuple(Step.from_json(step) for step in document["steps"]),
+            locks=tuple(document["locks"]),
+            expected=dict(document["expected"]),
+        )

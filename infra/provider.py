@@ -1,0 +1,271 @@
+"""Makes a topology exist, observes it, breaks it; decides nothing.
+
+Every verb may be repeated: called again after it took effect, it changes nothing and returns the
+same answer. A verb returns when its effect can be observed, or raises a `Problem` whose `extra`
+names the log file and its last lines. Two providers exist, `memory` (a world in a dict) and
+`local` (real processes); one contract suite holds for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from infra.topology import Topology
+from runtime.shardmap import Endpoint, ShardMap
+
+State = Literal["absent", "stopped", "running", "frozen", "failed"]
+FaultKind = Literal["kill", "freeze", "kill-zone", "kill-region", "cut-link", "slow-link"]
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A standby as its upstream sees it. `sync` is pg_stat_replication.sync_state = 'sync'."""
+
+    instance: str
+    streaming: bool
+    sync: bool
+    lag_bytes: int
+    lag_seconds: float
+
+
+@dataclass(frozen=True)
+class PostgresView:
+    """A database server. Positions (LSN) are bytes since the start of the WAL.
+
+    `role` is what the server is, or, when it is stopped, what its data directory would start as.
+    `position` is what it has written (primary) or received (standby). `upstream` is the instance
+    that a standby is told to follow, `sync_names` the standbys that commits here wait for, and
+    `epoch` the highest epoch in its fence rows. Unknown values of a server that does not answer
+    are None.
+    """
+
+    role: Literal["primary", "standby"]
+    timeline: int | None = None
+    position: int | None = None
+    replayed: int | None = None
+    upstream: str | None = None
+    sync_names: tuple[str, ...] = ()
+    followers: tuple[Follower, ...] = ()
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class ValkeyView:
+    role: Literal["primary", "replica"]
+    upstream: str | None = None
+
+
+@dataclass(frozen=True)
+class InstanceView:
+    """One server as it is. `absent`: was never made. `failed`: runs, but does not answer."""
+
+    id: str
+    state: State
+    pid: int | None = None
+    address: str | None = None
+    postgres: PostgresView | None = None
+    valkey: ValkeyView | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something broken on purpose.
+
+    `target` is an instance (kill, freeze), a zone "us-east-1a" (kill-zone), a region
+    (kill-region), or two regions "us-east-1/us-west-2" (cut-link, slow-link with
+    `delay_seconds`). It heals by itself after `expires_seconds` where it can (freeze, links),
+    also when the controller is dead.
+    """
+
+    kind: FaultKind
+    target: str
+    expires_seconds: float = 120.0
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Injected:
+    """When a fault began and had taken effect, on CLOCK_MONOTONIC and on the wall clock."""
+
+    began_monotonic: float
+    effective_monotonic: float
+    began_at: datetime
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The world at one moment. `route` is the region that the edge sends clients to.
+
+    `unreachable` has the regions whose supervisor does not answer: nothing can be started,
+    stopped or fenced there. `map_versions` says which map each region's services read.
+    """
+
+    at: datetime
+    instances: Mapping[str, InstanceView]
+    route: str | None = None
+    unreachable: frozenset[str] = frozenset()
+    map_versions: Mapping[str, int] = field(default_factory=dict)
+
+    def state(self, id: str) -> State:
+        view = self.instances.get(id)
+        return view.state if view else "absent"
+
+    def running(self, id: str) -> bool:
+        return self.state(id) == "running"
+
+    def postgres(self, id: str) -> PostgresView | None:
+        view = self.instances.get(id)
+        return view.postgres if view else None
+
+
+@dataclass(frozen=True)
+class Fenced:
+    """Whether an instance or region is proven unable to write, and how that is known."""
+
+    fenced: bool
+    how: str
+
+
+@dataclass(frozen=True)
+class Salvage:
+    """Rows that only a deposed primary has, written to `path` as JSON lines before it is rewound."""
+
+    path: str | None
+    rows: int
+    orders: tuple[str, ...] = ()
+
+
+class Provider(Protocol):
+    topology: Topology
+
+    async def observe(self) -> Observed: ...
+
+    def endpoint(self, instance: str) -> Endpoint:
+        """The address that services dial for `instance`."""
+        ...
+
+    def entry_url(self) -> str:
+        """The address of the edge, for clients."""
+        ...
+
+    # Regions and servers without data.
+
+    async def ensure_region(self, region: str) -> None:
+        """Its folder and its supervisor exist and run; nothing inside it is started."""
+        ...
+
+    async def remove_region(self, region: str) -> None:
+        """Nothing of the region runs any more. Its data stays on disk."""
+        ...
+
+    async def ensure_running(self, instances: Sequence[str]) -> None:
+        """Services, gateways, links, caches and queues are configured, started and healthy.
+
+        A queue in the region's first zone starts as the primary, one in a second zone as its
+        replica, unless its data says otherwise.
+        """
+        ...
+
+    async def ensure_stopped(self, instances: Sequence[str]) -> None: ...
+
+    # Databases.
+
+    async def create_primary(self, instance: str) -> None:
+        """An empty database with roles and schema, running as a primary of its own."""
+        ...
+
+    async def clone(self, instance: str, upstream: str) -> None:
+        """A fresh copy of `upstream`, streaming from it. What `instance` had before is replaced."""
+        ...
+
+    async def start_database(self, instance: str) -> None:
+        """Runs, as whatever its data directory is (primary or standby)."""
+        ...
+
+    async def stop_database(self, instance: str) -> int:
+        """Stopped cleanly, after all streaming standbys got everything. Returns the final LSN."""
+        ...
+
+    async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
+        """Commits on `instance` wait for these standbys (any one of them); none: wait for nobody."""
+        ...
+
+    async def promote(self, instance: str) -> JSON:
+        """A standby becomes a primary that waits for nobody: {"timeline": int, "lsn": int}."""
+        ...
+
+    async def set_epoch(self, instance: str, shard_map: ShardMap, database: str) -> None:
+        """The fence rows of `database` on this primary say what the map says. Epochs never fall."""
+        ...
+
+    async def follow(self, instance: str, upstream: str) -> None:
+        """A standby, running or stopped, now streams from `upstream`.
+
+        Raises `Refused` when its history has diverged: then `rewind` or `clone`.
+        """
+        ...
+
+    async def rewind(self, instance: str, upstream: str) -> str:
+        """A stopped former primary follows `upstream`: "rewind" by pg_rewind, or "copy"."""
+        ...
+
+    async def salvage(self, instance: str, upstream: str) -> Salvage:
+        """Exports the rows that only `instance`, a stopped former primary, has."""
+        ...
+
+    # Routing and fencing.
+
+    async def publish_map(self, shard_map: ShardMap) -> None:
+        """Every reachable region's services read this map. An older one never replaces a newer."""
+        ...
+
+    async def open_route(self, region: str) -> None:
+        """The edge sends every client to `region`."""
+        ...
+
+    async def close_route(self) -> None:
+        """The edge sends nobody anywhere: requests get 503."""
+        ...
+
+    async def fence(self, instance: str) -> Fenced:
+        """`instance` can write no more: its processes are gone and nothing starts it again."""
+        ...
+
+    async def fence_region(self, region: str) -> Fenced: ...
+
+    async def promote_queue(self, instance: str) -> None:
+        """A queue replica becomes the stream server that takes writes."""
+        ...
+
+    # Breaking and checking.
+
+    async def inject(self, fault: Fault) -> Injected: ...
+
+    async def heal(self, fault: Fault) -> None:
+        """The fault itself is gone. What it broke stays broken until an operation mends it."""
+        ...
+
+    async def resend_events(self, database: str) -> int:
+        """Events of `database` not yet seen by their consumer are sent again. Returns how many."""
+        ...
+
+    async def return_orphan_stock(self) -> int:
+        """Stock taken by orders that no shard has any more is put back. Returns how many orders."""
+        ...
+
+    async def invariants(self) -> Sequence[JSON]:
+        """[{"name": str, "held": bool, "detail": str}], over all databases together."""
+        ...
+
+    async def seed(self) -> None:
+        """The catalog has its sample products."""
+        ...
+
+    async def logs(self, instances: Iterable[str], lines: int) -> dict[str, list[str]]:
+        """The last lines of each instance's log."""
+        ...

@@ -1,0 +1,327 @@
+"""What should exist: regions, zones, databases, servers, services, objectives.
+
+A topology is read from YAML and checked whole; an error names the file, the line, the field and
+what is allowed there. `Topology.instances()` is the full list of servers in the order in which
+they are started; their ids (`s1.us-east-1a`, `orders.us-east-1b`, `edge`) are the names that every
+other part uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from runtime.errors import Invalid, NotFound
+from runtime.shardmap import CATALOG
+
+Kind = Literal["postgres", "valkey", "envoy", "objects", "service", "supervisor", "link"]
+Role = Literal["primary", "dr"]
+
+BUILT_IN = Path(__file__).parent / "topologies"
+EDGE = "edge"
+SERVICES = ("users", "orders", "inventory")
+SCENARIOS = ("service-outage", "database-failure", "region-failure", "data-corruption")
+
+
+@dataclass(frozen=True)
+class InstanceSpec:
+    """One server that should exist.
+
+    `component` is what it is an instance of: a database ("s1", "catalog"), a service ("orders"),
+    or "cache", "queue", "gateway", "edge", "link", "supervisor". The edge stands in no region:
+    its `region` and `zone` are empty.
+    """
+
+    id: str
+    kind: Kind
+    component: str
+    region: str
+    zone: str
+
+
+@dataclass(frozen=True)
+class RegionSpec:
+    name: str
+    role: Role
+    zones: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """One row of the disaster-recovery table; times in seconds."""
+
+    scenario: str
+    rto_seconds: float
+    rpo_seconds: float
+    procedure: str
+
+
+@dataclass(frozen=True)
+class ServiceLevels:
+    availability_percent: float = 99.99
+    p99_milliseconds: float = 100.0
+    error_rate_percent: float = 1.0
+    concurrent_users: int = 100_000
+
+
+@dataclass(frozen=True)
+class FailoverPolicy:
+    """`quiet_period_seconds`: no second automatic failover of a database within this time unless
+    an operator acknowledges the first."""
+
+    automatic: bool = True
+    quiet_period_seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Topology:
+    name: str
+    provider: str
+    regions: tuple[RegionSpec, ...]
+    shards: tuple[str, ...]
+    services: tuple[str, ...]
+    failover: FailoverPolicy
+    objectives: tuple[ObjectiveSpec, ...]
+    service_levels: ServiceLevels
+
+    @property
+    def primary_region(self) -> RegionSpec:
+        return next(region for region in self.regions if region.role == "primary")
+
+    @property
+    def dr_regions(self) -> tuple[RegionSpec, ...]:
+        return tuple(region for region in self.regions if region.role == "dr")
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """Every database: the shards, then the catalog."""
+        return (*self.shards, CATALOG)
+
+    def region(self, name: str) -> RegionSpec:
+        """Raises `NotFound`, with the names that exist."""
+        for region in self.regions:
+            if region.name == name:
+                return region
+        names = ", ".join(region.name for region in self.regions)
+        raise NotFound(f"There is no region {name!r}.", hint=f"Regions: {names}")
+
+    @cached_property
+    def by_id(self) -> dict[str, InstanceSpec]:
+        return {spec.id: spec for spec in self._list_instances()}
+
+    def instance(self, id: str) -> InstanceSpec:
+        """Raises `NotFound`."""
+        try:
+            return self.by_id[id]
+        except KeyError:
+            raise NotFound(
+                f"There is no instance {id!r}.", hint="regionctl status lists them all."
+            ) from None
+
+    def instances(
+        self,
+        *,
+        kind: Kind | None = None,
+        component: str | None = None,
+        region: str | None = None,
+        zone: str | None = None,
+    ) -> tuple[InstanceSpec, ...]:
+        """The instances that match every given property, in starting order."""
+        return tuple(
+            spec
+            for spec in self.by_id.values()
+            if (kind is None or spec.kind == kind)
+            and (component is None or spec.component == component)
+            and (region is None or spec.region == region)
+            and (zone is None or spec.zone == zone)
+        )
+
+    def database_nodes(self, database: str) -> tuple[InstanceSpec, ...]:
+        """The nodes of one database: first primary, synchronous standby, then the DR replicas."""
+        return self.instances(kind="postgres", component=database)
+
+    def designed_primary(self, database: str) -> InstanceSpec:
+        return self.database_nodes(database)[0]
+
+    def digest(self) -> str:
+        """SHA-256 over everything that a proof depends on; a report quotes it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def _list_instances(self) -> list[InstanceSpec]:
+        specs = [
+            InstanceSpec(f"supervisor.{region.name}", "supervisor", "supervisor", region.name, "")
+            for region in self.regions
+        ]
+        if len(self.regions) > 1:
+            specs += [
+                InstanceSpec(f"link.{region.name}", "link", "link", region.name, region.zones[0])
+                for region in self.regions
+            ]
+        for database in self.databases:
+            for region in self.regions:
+                zones = region.zones[:2] if region.role == "primary" else region.zones[:1]
+                specs += [_spec("postgres", database, region, zone) for zone in zones]
+        for region in self.regions:
+            specs.append(_spec("valkey", "cache", region, region.zones[0]))
+            specs += [_spec("valkey", "queue", region, zone) for zone in region.zones[:2]]
+            for zone in region.zones:
+                specs += [_spec("service", service, region, zone) for service in self.services]
+            specs += [_spec("envoy", "gateway", region, zone) for zone in region.zones]
+        specs.append(InstanceSpec(EDGE, "envoy", EDGE, "", ""))
+        return specs
+
+
+def _spec(kind: Kind, component: str, region: RegionSpec, zone: str) -> InstanceSpec:
+    return InstanceSpec(f"{component}.{region.name}{zone}", kind, component, region.name, zone)
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=False
+    )
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+
+
+class _Region(_Wire):
+    name: Name
+    role: Role
+    zones: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]$")]], Field(min_length=1)]
+
+
+class _Objective(_Wire):
+    scenario: Literal["service-outage", "database-failure", "region-failure", "data-corruption"]
+    rto_seconds: Annotated[float, Field(gt=0)]
+    rpo_seconds: Annotated[float, Field(ge=0)]
+    procedure: str
+
+
+class _Failover(_Wire):
+    automatic: bool = True
+    quiet_period_seconds: Annotated[float, Field(ge=0)] = 3600.0
+
+
+class _Levels(_Wire):
+    availability_percent: Annotated[float, Field(gt=0, le=100)] = 99.99
+    p99_milliseconds: Annotated[float, Field(gt=0)] = 100.0
+    error_rate_percent: Annotated[float, Field(gt=0, le=100)] = 1.0
+    concurrent_users: Annotated[int, Field(gt=0)] = 100_000
+
+
+class _Document(_Wire):
+    api_version: Literal["regionctl/v1"]
+    kind: Literal["Topology"]
+    name: Name
+    provider: Literal["local", "memory"]
+    regions: Annotated[list[_Region], Field(min_length=1)]
+    shards: Annotated[int, Field(ge=1, le=64)]
+    services: list[Literal["users", "orders", "inventory"]] = list(SERVICES)
+    failover: _Failover = _Failover()
+    objectives: Annotated[list[_Objective], Field(min_length=1)]
+    service_levels: _Levels = _Levels()
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Document:
+        names = [region.name for region in self.regions]
+        if len(set(names)) != len(names):
+            raise ValueError("regions: two regions have the same name")
+        primaries = [region for region in self.regions if region.role == "primary"]
+        if len(primaries) != 1:
+            raise ValueError(
+                f"regions: exactly one region has role primary, here {len(primaries)} have"
+            )
+        for region in self.regions:
+            if len(set(region.zones)) != len(region.zones):
+                raise ValueError(f"regions: {region.name} names a zone twice")
+        if len(primaries[0].zones) < 2:
+            raise ValueError(
+                f"regions: {primaries[0].name} needs two zones; the second holds the synchronous "
+                "standby, without which a failover would lose acknowledged orders"
+            )
+        if len(set(self.services)) != len(self.services):
+            raise ValueError("services: a service is named twice")
+        scenarios = [objective.scenario for objective in self.objectives]
+        if len(set(scenarios)) != len(scenarios):
+            raise ValueError("objectives: a scenario is named twice")
+        return self
+
+
+def load(name_or_path: str) -> Topology:
+    """The built-in topology of that name, or the one in that file.
+
+    Raises `NotFound` when there is neither and `Invalid` when the document is wrong.
+    """
+    path = Path(name_or_path)
+    if not path.suffix:
+        path = BUILT_IN / f"{name_or_path}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
+        raise NotFound(
+            f"Cannot read topology {name_or_path!r}: {error}.",
+            hint=f"Built in: {known}. A file of your own needs the suffix .yaml.",
+        ) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Topology:
+    """The topology written in `text`; `source` is the file named in errors."""
+    try:
+        document = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise Invalid(f"{source}: not YAML: {error}", hint="Mend the file and try again.") from error
+    try:
+        wire = _Document.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, root, source) from error
+    return Topology(
+        name=wire.name,
+        provider=wire.provider,
+        regions=tuple(RegionSpec(r.name, r.role, tuple(r.zones)) for r in wire.regions),
+        shards=tuple(f"s{number}" for number in range(1, wire.shards + 1)),
+        services=tuple(wire.services),
+        failover=FailoverPolicy(**wire.failover.model_dump()),
+        objectives=tuple(ObjectiveSpec(**o.model_dump()) for o in wire.objectives),
+        service_levels=ServiceLevels(**wire.service_levels.model_dump()),
+    )
+
+
+def _explain(error: ValidationError, root: yaml.Node | None, source: str) -> Invalid:
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"]) or "the whole document"
+        lines.append(f"{source}:{_line(root, fault['loc'])}: {where}: {fault['msg']}")
+    return Invalid(
+        "\n".join(lines),
+        hint=f"infra/topologies/two-regions.yaml is a complete example; edit {source}.",
+    )
+
+
+def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
+    """The 1-based line of the deepest node on the way to `location` that exists."""
+    line = 1
+    for part in location:
+        if node is None:
+            break
+        line = node.start_mark.line + 1
+        following: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    line, following = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part < len(node.value):
+                following = node.value[part]
+        node = following
+    return line if node is None else node.start_mark.line + 1

@@ -1,0 +1,179 @@
+"""Which database owns a user's rows, where its primary is, and under which epoch.
+
+A user belongs to one of 1024 slots; a range of slots belongs to a shard; a shard is one
+PostgreSQL database with a primary and replicas. The catalog (products, stock, e-mail directory)
+is one more database without slots.
+
+Epochs only grow. All epochs of one map are drawn from one counter, so a shard or a slot range that
+changes hands always gets an epoch that no other owner ever had. The database keeps the epoch in
+its fence row and refuses a writer that comes with another one (`StaleEpoch`).
+
+Everything here is pure; a map is immutable and every change returns a new one, one version up.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+SLOTS = 1024
+CATALOG = "catalog"
+
+
+def slot_of(user_id: int) -> int:
+    """The slot (0..1023) of a 63-bit user id.
+
+    The same number as PostgreSQL 18's `crc32(int8send(user_id)) % 1024`, so that the database can
+    filter by slot without help from us.
+    """
+    return zlib.crc32(struct.pack(">q", user_id)) % SLOTS
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One server: instance id, where it stands, and the address to dial."""
+
+    instance: str
+    region: str
+    zone: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A database: its primary, its replicas, the region that owns its writes, and its epoch.
+
+    `sync` names the standbys whose confirmation a commit waits for; empty means that commits are
+    acknowledged by the primary alone.
+    """
+
+    name: str
+    epoch: int
+    home: str
+    primary: Endpoint
+    replicas: tuple[Endpoint, ...] = ()
+    sync: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SlotRange:
+    """Slots `first`..`last` (both included) belong to `shard` under `epoch`."""
+
+    first: int
+    last: int
+    shard: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one user's writes go."""
+
+    slot: int
+    epoch: int
+    shard: Shard
+
+
+@dataclass(frozen=True)
+class ShardMap:
+    """One version of the map. `queues` has the events' stream server of each region."""
+
+    version: int
+    ranges: tuple[SlotRange, ...]
+    shards: Mapping[str, Shard]
+    queues: Mapping[str, Endpoint]
+
+    def locate(self, user_id: int) -> Placement:
+        return self.place(slot_of(user_id))
+
+    def place(self, slot: int) -> Placement:
+        """The placement of `slot`. Raises `KeyError` for a slot outside 0..1023."""
+        for owned in self.ranges:
+            if owned.first <= slot <= owned.last:
+                return Placement(slot, owned.epoch, self.shards[owned.shard])
+        raise KeyError(slot)
+
+    def slots_of(self, shard: str) -> tuple[SlotRange, ...]:
+        return tuple(owned for owned in self.ranges if owned.shard == shard)
+
+    def next_epoch(self) -> int:
+        """An epoch that is higher than every one in this map."""
+        return 1 + max(
+            (
+                *(shard.epoch for shard in self.shards.values()),
+                *(owned.epoch for owned in self.ranges),
+            ),
+            default=0,
+        )
+
+    def with_primary(
+        self, name: str, primary: Endpoint, *, home: str, sync: Iterable[str] = ()
+    ) -> ShardMap:
+        """The map after `primary` took over `name`: same slots, one new epoch for all of them.
+
+        The old primary becomes a replica of the new one; whether it really follows is for the
+        observer to say.
+        """
+        shard = self.shards[name]
+        epoch = self.next_epoch()
+        others = {end.instance: end for end in (shard.primary, *shard.replicas)}
+        others.pop(primary.instance, None)
+        moved = replace(
+            shard,
+            epoch=epoch,
+            home=home,
+            primary=primary,
+            replicas=tuple(others[key] for key in sorted(others)),
+            sync=tuple(sync),
+        )
+        ranges = tuple(
+            replace(owned, epoch=epoch) if owned.shard == name else owned for owned in self.ranges
+        )
+        return replace(
+            self, version=self.version + 1, ranges=ranges, shards={**self.shards, name: moved}
+        )
+
+    def with_sync(self, name: str, sync: Iterable[str]) -> ShardMap:
+        """The map after `name` began to wait for exactly these standbys. No epoch changes."""
+        shard = replace(self.shards[name], sync=tuple(sync))
+        return replace(self, version=self.version + 1, shards={**self.shards, name: shard})
+
+    def with_queue(self, region: str, queue: Endpoint) -> ShardMap:
+        return replace(self, version=self.version + 1, queues={**self.queues, region: queue})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> ShardMap:
+        """The map of a document made by `to_json`. Raises `KeyError` or `TypeError` on another."""
+        return ShardMap(
+            version=document["version"],
+            ranges=tuple(SlotRange(**owned) for owned in document["ranges"]),
+            shards={
+                name: Shard(
+                    name=shard["name"],
+                    epoch=shard["epoch"],
+                    home=shard["home"],
+                    primary=Endpoint(**shard["primary"]),
+                    replicas=tuple(Endpoint(**end) for end in shard["replicas"]),
+                    sync=tuple(shard["sync"]),
+                )
+                for name, shard in document["shards"].items()
+            },
+            queues={region: Endpoint(**end) for region, end in document["queues"].items()},
+        )
+
+
+def even_ranges(shards: Iterable[str], epoch: int) -> tuple[SlotRange, ...]:
+    """All slots dealt out in equal runs, in the order of `shards`."""
+    names = list(shards)
+    bounds = [SLOTS * index // len(names) for index in range(len(names) + 1)]
+    return tuple(
+        SlotRange(bounds[index], bounds[index + 1] - 1, name, epoch)
+        for index, name in enumerate(names)
+    )
