@@ -280,7 +280,9 @@ def parse(text: str, source: str) -> Topology:
         document = yaml.safe_load(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise Invalid(f"{source}: not YAML: {error}", hint="Mend the file and try again.") from error
+        raise Invalid(
+            f"{source}: not YAML: {error}", hint="Mend the file and try again."
+        ) from error
     try:
         wire = _Document.model_validate(document)
     except ValidationError as error:
