@@ -1,0 +1,84 @@
+# Everything starts here; each target does all of its own set-up from a fresh clone.
+#   make demo   two regions come up, are broken in four ways, and the verdict sheet is printed
+#   make test   every test; make check: lint, formatting, types, import contracts
+#   make bench  writes benchmarks/RESULTS.md
+# PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BENCH_INSTALLED := .venv-bench/.installed
+PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench clean
+
+help:
+	@sed -n '2,5s/^# *//p' Makefile
+
+install: $(INSTALLED)
+
+# Makes the virtual environment $(1). Debian ships python3 without ensurepip: then the system's pip
+# fills the environment, and when there is none either, the message says which package to install.
+define make_venv
+	found=; \
+	for candidate in $(PYTHON) python3.14 python3.13 python3.12 python3.11; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    found=$$candidate; break; \
+	  fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "regionctl needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1)." >&2; \
+	  echo "Install one and say where it is: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	  exit 1; \
+	fi; \
+	if [ ! -x $(1)/bin/python ] || ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+	  echo "making $(1) with $$("$$found" -V)" >&2; \
+	  if "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    "$$found" -m venv $(1) || exit 1; \
+	  elif "$$found" -m pip --version >/dev/null 2>&1; then \
+	    "$$found" -m venv --without-pip $(1) && \
+	    "$$found" -m pip --python $(1)/bin/python install $(PIP_OPTIONS) pip || exit 1; \
+	  else \
+	    version=$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "$$found can make no virtual environment: its module ensurepip is missing." >&2; \
+	    echo "On Debian and Ubuntu: apt-get install python$$version-venv (or python3-venv)." >&2; \
+	    exit 1; \
+	  fi; \
+	fi
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(call make_venv,.venv)
+	@echo "installing regionctl and its dependencies into .venv (servers included, once)" >&2
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[test,check]'
+	@touch $@
+
+# The peers of the benchmark never enter the product's environment.
+$(BENCH_INSTALLED): benchmarks/requirements.txt
+	@$(call make_venv,.venv-bench)
+	@echo "installing Patroni and etcd into .venv-bench" >&2
+	@.venv-bench/bin/python -m pip install $(PIP_OPTIONS) -r benchmarks/requirements.txt
+	@touch $@
+
+test: $(INSTALLED)
+	@echo "fast tests"
+	@$(BIN)/pytest -m 'not process'
+	@echo "tests on real servers"
+	@$(BIN)/pytest -m process
+
+check: $(INSTALLED)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(INSTALLED) $(BENCH_INSTALLED)
+	@$(BIN)/python benchmarks/failover.py --repeat $(or $(REPEAT),5)
+
+clean:
+	rm -rf .venv .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	  .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
