@@ -8,7 +8,7 @@ here in microseconds. One contract suite holds for this provider and the local o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from infra.provider import (
@@ -21,6 +21,7 @@ from infra.provider import (
     Observed,
     PostgresView,
     Salvage,
+    Signals,
     State,
     ValkeyView,
 )
@@ -67,6 +68,7 @@ class MemoryProvider:
         self.acknowledged: dict[str, str] = {}
         self.salvaged: dict[str, Salvage] = {}
         self.unreachable: set[str] = set()
+        self.zones_down: set[str] = set()
 
     # What clients do.
 
@@ -104,9 +106,10 @@ class MemoryProvider:
 
     # Observing.
 
-    async def observe(self) -> Observed:
+    async def observe(self, only: Collection[str] | None = None) -> Observed:
         self._replicate()
-        views = {spec.id: self._view(spec.id) for spec in self.topology.instances()}
+        ids = self.topology.by_id if only is None else only
+        views = {id: self._view(id) for id in ids}
         dead = {
             region.name for region in self.topology.regions if region.name not in self.supervised
         }
@@ -114,9 +117,18 @@ class MemoryProvider:
             at=self.clock.now(),
             instances=views,
             route=self.route,
-            unreachable=frozenset(dead | self.unreachable),
+            unreachable=frozenset(dead | self.unreachable | self.zones_down),
             map_versions={region: known.version for region, known in self.maps.items()},
         )
+
+    async def probe(self, instance: str, seconds: float) -> Signals:
+        spec = self.topology.instance(instance)
+        if spec.region in self.unreachable:
+            return Signals("timeout", "timeout")
+        state = self._view(instance).state
+        if state == "frozen":
+            return Signals("ok", "timeout")
+        return Signals("ok", "ok") if state == "running" else Signals("refused", "refused")
 
     def endpoint(self, instance: str) -> Endpoint:
         spec = self.topology.instance(instance)
@@ -141,8 +153,7 @@ class MemoryProvider:
     async def ensure_running(self, instances: Sequence[str]) -> None:
         for id in instances:
             spec = self.topology.instance(id)
-            if spec.region:
-                self._need_supervisor(spec.region)
+            self._need_supervisor(id)
             self.servers[id] = True
             if spec.component == "queue":
                 self.queue_primaries.setdefault(spec.region, id)
@@ -154,13 +165,13 @@ class MemoryProvider:
     # Databases.
 
     async def create_primary(self, instance: str) -> None:
-        self._need_supervisor(self.topology.instance(instance).region)
+        self._need_supervisor(instance)
         if instance not in self.nodes:
             self.nodes[instance] = Node(primary=True)
         self.nodes[instance].running = True
 
     async def clone(self, instance: str, upstream: str) -> None:
-        self._need_supervisor(self.topology.instance(instance).region)
+        self._need_supervisor(instance)
         source = self._answering(upstream)
         self.nodes[instance] = Node(
             running=True,
@@ -171,7 +182,7 @@ class MemoryProvider:
         )
 
     async def start_database(self, instance: str) -> None:
-        self._need_supervisor(self.topology.instance(instance).region)
+        self._need_supervisor(instance)
         if instance not in self.nodes:
             raise OperationFailed(f"{instance} has no data directory.", hint="regionctl up")
         self.nodes[instance].running = True
@@ -200,7 +211,7 @@ class MemoryProvider:
 
     async def follow(self, instance: str, upstream: str) -> None:
         node, source = self.nodes[instance], self._answering(upstream)
-        self._need_supervisor(self.topology.instance(instance).region)
+        self._need_supervisor(instance)
         if node.wal != source.wal[: len(node.wal)]:
             raise Refused(f"{instance} has writes that {upstream} has not.", hint="rejoin it")
         node.running, node.primary, node.upstream, node.sync_names = True, False, upstream, ()
@@ -258,6 +269,7 @@ class MemoryProvider:
         elif fault.kind == "kill-zone":
             zone = [s for s in self.topology.instances() if s.region + s.zone == fault.target]
             self._kill(spec.id for spec in zone if spec.zone)
+            self.zones_down.add(fault.target)
         elif fault.kind == "kill-region":
             self._kill(spec.id for spec in self.topology.instances(region=fault.target))
             self.supervised.discard(fault.target)
@@ -268,6 +280,11 @@ class MemoryProvider:
     async def heal(self, fault: Fault) -> None:
         if fault.kind == "freeze":
             self.nodes[fault.target].frozen = False
+        elif fault.kind == "kill-zone":
+            self.zones_down.discard(fault.target)
+            for spec in self.topology.instances():
+                if spec.region + spec.zone == fault.target and spec.id in self.servers:
+                    self.servers[spec.id] = True
         elif fault.kind == "cut-link":
             self.cut.discard(frozenset(fault.target.split("/")))
 
@@ -377,10 +394,13 @@ class MemoryProvider:
         if region in self.unreachable:
             raise Unavailable(f"Region {region} cannot be reached.", hint="regionctl status")
 
-    def _need_supervisor(self, region: str) -> None:
-        self._reach(region)
-        if region not in self.supervised:
-            raise Unavailable(f"The supervisor of {region} does not run.", hint="regionctl up")
+    def _need_supervisor(self, instance: str) -> None:
+        spec = self.topology.instance(instance)
+        self._reach(spec.region)
+        if spec.region and spec.region not in self.supervised:
+            raise Unavailable(f"The supervisor of {spec.region} does not run.", hint="regionctl up")
+        if spec.region + spec.zone in self.zones_down:
+            raise Unavailable(f"Zone {spec.region}{spec.zone} is down.", hint="regionctl status")
 
     def _kill(self, instances: Iterable[str]) -> None:
         for id in instances:

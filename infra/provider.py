@@ -8,7 +8,7 @@ names the log file and its last lines. Two providers exist, `memory` (a world in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -101,8 +101,8 @@ class Injected:
 class Observed:
     """The world at one moment. `route` is the region that the edge sends clients to.
 
-    `unreachable` has the regions whose supervisor does not answer: nothing can be started,
-    stopped or fenced there. `map_versions` says which map each region's services read.
+    `unreachable` has the regions ("us-east-1") whose supervisor does not answer and the zones
+    ("us-east-1a") that a fault holds down: nothing can be started there until that is healed. `map_versions` says which map each region's services read.
     """
 
     at: datetime
@@ -131,9 +131,24 @@ class Fenced:
     how: str
 
 
+Signal = Literal["ok", "refused", "timeout"]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a probe saw: whether a TCP connection opened, and whether a query was answered.
+
+    `refused` means that somebody said no or hung up (nobody listens, the connection was lost);
+    `timeout` means silence, as from a frozen process or a cut network.
+    """
+
+    tcp: Signal
+    sql: Signal
+
+
 @dataclass(frozen=True)
 class Salvage:
-    """Rows that only a deposed primary has, written to `path` as JSON lines before it is rewound."""
+    """Rows that only a deposed primary has, written to `path` (JSON lines) before it is rewound."""
 
     path: str | None
     rows: int
@@ -143,7 +158,13 @@ class Salvage:
 class Provider(Protocol):
     topology: Topology
 
-    async def observe(self) -> Observed: ...
+    async def observe(self, only: Collection[str] | None = None) -> Observed:
+        """The whole world, or only these instances (the rest is then missing in the answer)."""
+        ...
+
+    async def probe(self, instance: str, seconds: float) -> Signals:
+        """One quick look at a database or queue, at most `seconds` long. Never raises."""
+        ...
 
     def endpoint(self, instance: str) -> Endpoint:
         """The address that services dial for `instance`."""
@@ -192,7 +213,7 @@ class Provider(Protocol):
         ...
 
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
-        """Commits on `instance` wait for these standbys (any one of them); none: wait for nobody."""
+        """Commits on `instance` wait for any one of these standbys; none: wait for nobody."""
         ...
 
     async def promote(self, instance: str) -> JSON:
@@ -239,7 +260,7 @@ class Provider(Protocol):
     async def fence_region(self, region: str) -> Fenced: ...
 
     async def promote_queue(self, instance: str) -> None:
-        """A queue replica becomes the stream server that takes writes."""
+        """`instance` takes the region's stream writes; its other queues follow it when they run."""
         ...
 
     # Breaking and checking.
