@@ -63,6 +63,49 @@ $(BENCH_INSTALLED): benchmarks/requirements.txt
 	@.venv-bench/bin/python -m pip install $(PIP_OPTIONS) -r benchmarks/requirements.txt
 	@touch $@
 
+# The lowest port offset at which the platform's ports (from 18000 on) are all free.
+define FREE_OFFSET
+import socket, sys
+def free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+for offset in range(0, 12000, 200):
+    if all(free(18000 + offset + port) for port in range(150)):
+        sys.exit(print(offset))
+sys.exit("no 150 neighbouring ports are free between 18000 and 30000 on 127.0.0.1")
+endef
+export FREE_OFFSET
+
+DEMO_DRILLS := service-outage database-failure zone-failure region-failure
+
+# A platform of its own, removed again whatever happens; its reports stay in build/demo.
+demo: $(INSTALLED)
+	@if [ "$$(id -u)" = 0 ]; then base=/var/lib/regionctl; \
+	else base=$${XDG_STATE_HOME:-$$HOME/.local/state}/regionctl; fi; \
+	state=$$base/demo-$$$$; \
+	offset=$$($(BIN)/python -c "$$FREE_OFFSET") || exit 1; \
+	run() { printf '\n$$ regionctl %s\n' "$$*"; $(BIN)/regionctl "$$@" --state-dir "$$state"; }; \
+	finish() { \
+	  status=$$?; trap '' INT TERM; trap - EXIT; \
+	  rm -rf build/demo; mkdir -p build; \
+	  if [ -d "$$state/drills" ]; then cp -r "$$state/drills" build/demo; fi; \
+	  if [ -d "$$state" ]; then \
+	    run down --delete-data --confirm two-regions || [ $$status -ne 0 ] || status=4; \
+	  fi; \
+	  if [ -d build/demo ]; then printf '\nreports: build/demo\n'; fi; \
+	  exit $$status; \
+	}; \
+	trap finish EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	run up --port-offset "$$offset" || exit; \
+	for drill in $(DEMO_DRILLS); do run drill run "$$drill" || exit; done; \
+	run failback run --yes || exit; \
+	run dr
+
 test: $(INSTALLED)
 	@echo "fast tests"
 	@$(BIN)/pytest -m 'not process'
