@@ -102,7 +102,8 @@ class Observed:
     """The world at one moment. `route` is the region that the edge sends clients to.
 
     `unreachable` has the regions ("us-east-1") whose supervisor does not answer and the zones
-    ("us-east-1a") that a fault holds down: nothing can be started there until that is healed. `map_versions` says which map each region's services read.
+    ("us-east-1a") that a fault holds down: nothing can be started there until that is healed.
+    `map_versions` says which map each region's services read.
     """
 
     at: datetime

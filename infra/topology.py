@@ -322,8 +322,7 @@ def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
             for key, value in node.value:
                 if key.value == part:
                     line, following = key.start_mark.line + 1, value
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            if part < len(node.value):
-                following = node.value[part]
+        elif isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):
+            following = node.value[part]
         node = following
     return line if node is None else node.start_mark.line + 1

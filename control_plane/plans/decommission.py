@@ -1,0 +1,38 @@
+"""Stop the platform in the order that loses nothing: clients, services, primaries, standbys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from control_plane.plan import Plan, Step
+from infra.provider import Observed
+from infra.topology import EDGE, Topology
+from runtime.shardmap import ShardMap
+
+
+def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **asked: Any) -> Plan:
+    """Everything stopped cleanly; the data stays. Empty when nothing runs."""
+    servers = [
+        spec.id
+        for spec in topology.instances()
+        if spec.kind not in ("postgres", "supervisor")
+        and spec.id != EDGE
+        and observed.running(spec.id)
+    ]
+    primaries = [shard.primary.instance for shard in shard_map.shards.values()] if shard_map else []
+    running = [spec.id for spec in topology.instances(kind="postgres") if observed.running(spec.id)]
+    first = [id for id in primaries if id in running]
+    then = [id for id in running if id not in first]
+    steps = [
+        *([Step("close-route")] if observed.route else []),
+        *([Step("stop-servers", {"instances": servers})] if servers else []),
+        *([Step("stop-databases", {"instances": first})] if first else []),
+        *([Step("stop-databases", {"instances": then})] if then else []),
+        *(
+            Step("remove-region", {"region": region.name})
+            for region in topology.regions
+            if observed.running(f"supervisor.{region.name}")
+        ),
+        *([Step("stop-servers", {"instances": [EDGE]})] if observed.running(EDGE) else []),
+    ]
+    return Plan("decommission", topology.name, tuple(steps), locks=("platform",))
