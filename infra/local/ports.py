@@ -1,0 +1,113 @@
+"""Every port of a platform, from one table.
+
+    base + 0 control plane    + 1 edge (HTTPS)    + 2 edge admin    + 3 global supervisor
+    base + 4 onwards          two ports for each instance, in the topology's order: what clients
+                              dial, then the admin port (Envoy) or nothing
+    after the instances       one relay port for each region and each database node outside it
+
+`base` is 18000 + --port-offset. The same topology always gets the same ports.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import psutil
+
+from infra.topology import EDGE, Topology
+from runtime.errors import Refused
+
+BASE = 18000
+HOST = "127.0.0.1"
+
+
+class PortTaken(Refused):
+    """Another program listens on a port that this platform needs."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """`relays[region, instance]` is where that region dials a database node of another region."""
+
+    control: int
+    edge: int
+    edge_admin: int
+    supervisor: int
+    instances: dict[str, int]
+    admin: dict[str, int]
+    relays: dict[tuple[str, str], int]
+
+    def all(self) -> dict[int, str]:
+        """Every port that something listens on, and what that is."""
+        return {
+            self.control: "control plane",
+            self.edge: EDGE,
+            self.edge_admin: "edge admin",
+            self.supervisor: "global supervisor",
+            **{port: id for id, port in self.instances.items()},
+            **{port: f"{id} admin" for id, port in self.admin.items()},
+            **{port: f"link {region} to {id}" for (region, id), port in self.relays.items()},
+        }
+
+
+def table(topology: Topology, offset: int = 0) -> Ports:
+    """The ports of `topology`. A link has none of its own: its ports are the relays."""
+    base = BASE + offset
+    instances: dict[str, int] = {EDGE: base + 1}
+    admin: dict[str, int] = {EDGE: base + 2}
+    following = base + 4
+    for spec in topology.instances():
+        if spec.id == EDGE:
+            continue
+        if spec.kind != "link":
+            instances[spec.id] = following
+        if spec.kind == "envoy":
+            admin[spec.id] = following + 1
+        following += 2
+    relays: dict[tuple[str, str], int] = {}
+    for region in topology.regions:
+        for node in topology.instances(kind="postgres"):
+            if node.region != region.name:
+                relays[region.name, node.id] = following
+                following += 1
+    return Ports(base, base + 1, base + 2, base + 3, instances, admin, relays)
+
+
+def holder(port: int) -> tuple[int | None, str] | None:
+    """(pid, command) of the process that listens on `port`; None when the port is free.
+
+    The pid is None for a process that we may not look into.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            pass
+        else:
+            return None
+    try:
+        for connection in psutil.net_connections("tcp"):
+            local = connection.laddr
+            if local and local.port == port and connection.status == psutil.CONN_LISTEN:
+                if connection.pid is None:
+                    return None, "a process of another user"
+                return connection.pid, psutil.Process(connection.pid).name()
+    except psutil.Error:
+        pass
+    return None, "an unknown process"
+
+
+def require_free(wanted: dict[int, str]) -> None:
+    """Raises `PortTaken`, naming port, use, pid and program, when one of the ports is in use."""
+    for port, use in wanted.items():
+        found = holder(port)
+        if found is not None:
+            pid, program = found
+            by = f"pid {pid} ({program})" if pid else program
+            raise PortTaken(
+                f"Port {port} ({use}) is taken by {by}.",
+                hint="Stop that program, or move this platform with --port-offset 1000.",
+                extra={"port": port, "pid": pid},
+            )

@@ -1,0 +1,318 @@
+"""One supervisord: its file, its start, and a client for it.
+
+Each region is one supervisord in a session of its own; a further one runs the edge and the
+control plane. It is spoken to over XML-RPC on loopback with a password, because paths of UNIX
+sockets must be shorter than 108 bytes and a state directory need not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import shlex
+import sys
+import xmlrpc.client
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from infra.local import layout as files
+from infra.local.ports import HOST
+from runtime.clock import SystemClock, wait_until
+from runtime.errors import OperationFailed, TimedOut, Unavailable
+
+USER = "regionctl"
+RUNNING_STATES = ("STARTING", "RUNNING", "STOPPING")
+_ALREADY_STARTED, _NOT_RUNNING, _BAD_NAME, _SPAWN_ERROR = 60, 70, 10, 50
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something that a supervisor runs.
+
+    `autostart` is with the supervisor itself, `autorestart` after an unexpected end. `user` is
+    another system user to run as (root only). A database has neither of the first two: a primary
+    that died must not come back as a primary by itself.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+    user: str | None = None
+    autostart: bool = False
+    autorestart: bool = True
+    start_seconds: int = 1
+    stop_signal: str = "TERM"
+    stop_wait_seconds: int = 12
+    priority: int = 500
+
+
+@dataclass(frozen=True)
+class Info:
+    """`state` is the supervisor's word: STOPPED STARTING RUNNING BACKOFF STOPPING EXITED FATAL."""
+
+    name: str
+    state: str
+    pid: int | None
+
+    @property
+    def runs(self) -> bool:
+        return self.state in RUNNING_STATES and self.pid is not None
+
+
+def render(folder: Path, port: int, password: str, programs: Iterable[Program]) -> str:
+    """The text of supervisord.conf."""
+    lines = [
+        "[supervisord]",
+        f"logfile={folder}/logs/supervisord.log",
+        "logfile_maxbytes=5MB",
+        "logfile_backups=1",
+        f"pidfile={folder}/supervisord.pid",
+        f"childlogdir={folder}/logs",
+        "umask=077",
+        "minfds=1024",
+        "minprocs=64",
+        f"identifier={folder.name}",
+        "",
+        "[inet_http_server]",
+        f"port={HOST}:{port}",
+        f"username={USER}",
+        f"password={password}",
+        "",
+        "[rpcinterface:supervisor]",
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+    ]
+    for program in programs:
+        lines += ["", *_section(folder, program)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(folder: Path, program: Program) -> list[str]:
+    lines = [
+        f"[program:{program.name}]",
+        f"command={shlex.join(program.command).replace('%', '%%')}",
+        f"autostart={str(program.autostart).lower()}",
+        f"autorestart={str(program.autorestart).lower()}",
+        f"startsecs={program.start_seconds}",
+        "startretries=1000000",
+        f"stopsignal={program.stop_signal}",
+        f"stopwaitsecs={program.stop_wait_seconds}",
+        f"priority={program.priority}",
+        "redirect_stderr=true",
+        f"stdout_logfile={folder}/logs/{program.name}.log",
+        "stdout_logfile_maxbytes=10MB",
+        "stdout_logfile_backups=1",
+    ]
+    if program.directory:
+        lines.append(f"directory={program.directory}")
+    if program.user:
+        lines.append(f"user={program.user}")
+    if program.environment:
+        pairs = (f'{key}="{value}"' for key, value in sorted(program.environment.items()))
+        lines.append("environment=" + ",".join(pairs).replace("%", "%%"))
+    return lines
+
+
+class Supervisor:
+    """One supervisord: `folder` holds its file and logs, `port` its XML-RPC."""
+
+    def __init__(self, folder: Path, port: int, password: str, state_dir: Path) -> None:
+        self.folder = folder
+        self.port = port
+        self._password = password
+        self._state_dir = state_dir
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "supervisord.conf"
+
+    def write(self, programs: Iterable[Program]) -> None:
+        """Its file says exactly these programs. Takes effect at `start` or `update`."""
+        files.make_folder(self.folder / "logs")
+        text = render(self.folder, self.port, self._password, programs)
+        files.replace_file(self.file, text)
+
+    async def start(self, seconds: float = 10.0) -> None:
+        """It runs, detached from us, and answers. Does nothing when it already does."""
+        if await self.alive():
+            return
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "supervisor.supervisord", "-c", str(self.file)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=clean_environment(self._state_dir),
+            cwd="/",
+            start_new_session=True,
+        )
+        # It forks away after reading its file; the pipe may stay open in the fork, so read only
+        # when the start failed.
+        if await process.wait() != 0:
+            assert process.stderr is not None
+            said = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
+            raise OperationFailed(
+                f"The supervisor of {self.folder.name} did not start.",
+                hint=f"Read {self.folder}/logs/supervisord.log and check port {self.port}.",
+                extra={"log": str(self.file), "lines": said[-5:] or self.log_tail()},
+            )
+        try:
+            await wait_until(
+                SystemClock(),
+                self.alive,
+                what=f"the supervisor of {self.folder.name} to answer",
+                seconds=seconds,
+            )
+        except TimedOut as error:
+            error.extra = {
+                "log": f"{self.folder}/logs/supervisord.log",
+                "lines": self.log_tail(),
+            }
+            raise
+
+    async def alive(self) -> bool:
+        try:
+            return bool(await self.call("supervisor.getState", seconds=1.0))
+        except Unavailable:
+            return False
+
+    async def pid(self) -> int | None:
+        """Its process id; None when it does not answer."""
+        try:
+            return int(await self.call("supervisor.getPID", seconds=1.0))
+        except Unavailable:
+            return None
+
+    async def info(self) -> dict[str, Info]:
+        """All its programs. Raises `Unavailable` when it does not answer within a second."""
+        rows = await self.call("supervisor.getAllProcessInfo", seconds=1.0)
+        return {
+            row["name"]: Info(row["name"], row["statename"], int(row["pid"]) or None)
+            for row in rows
+        }
+
+    async def start_program(self, name: str) -> None:
+        """Spawned (not yet ready). Does nothing when it runs."""
+        await self._tolerant("supervisor.startProcess", name, False, known=_ALREADY_STARTED)
+
+    async def stop_program(self, name: str, *, wait: bool = True, seconds: float = 30.0) -> None:
+        """Told to stop, and not started again; gone, when `wait`."""
+        await self._tolerant(
+            "supervisor.stopProcess", name, wait, known=_NOT_RUNNING, seconds=seconds
+        )
+
+    async def restart_program(self, name: str) -> None:
+        await self.stop_program(name)
+        await self.start_program(name)
+
+    async def update(self) -> None:
+        """Programs that its file has and it has not are added; changed ones that do not run are
+        renewed; those gone from the file are removed."""
+        added, changed, removed = (await self.call("supervisor.reloadConfig"))[0]
+        states = await self.info()
+        renewed = [name for name in changed if not (name in states and states[name].runs)]
+        for name in removed:
+            await self.stop_program(name)
+        for name in (*renewed, *removed):
+            await self.call("supervisor.removeProcessGroup", name)
+        for name in (*added, *renewed):
+            await self.call("supervisor.addProcessGroup", name)
+
+    async def shutdown(self, seconds: float = 30.0) -> None:
+        """It and all that it runs have ended. Does nothing when it does not answer."""
+        pid = await self.pid()
+        if pid is None:
+            return
+        with contextlib.suppress(Unavailable):
+            await self.call("supervisor.shutdown")
+
+        async def gone() -> bool:
+            return not psutil.pid_exists(pid)
+
+        what = f"the supervisor of {self.folder.name} to end"
+        await wait_until(SystemClock(), gone, what=what, seconds=seconds, every=0.1)
+
+    def log_tail(self, lines: int = 5) -> list[str]:
+        return tail(self.folder / "logs" / "supervisord.log", lines)
+
+    async def call(self, method: str, *arguments: Any, seconds: float = 10.0) -> Any:
+        """One XML-RPC call.
+
+        Raises `Unavailable` when nobody answers in time, `xmlrpc.client.Fault` when the
+        supervisor says no.
+        """
+        body = xmlrpc.client.dumps(arguments, method).encode()
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._post(body)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise Unavailable(
+                f"The supervisor of {self.folder.name} does not answer on port {self.port}.",
+                hint="regionctl up starts it again.",
+                extra={"log": f"{self.folder}/logs/supervisord.log"},
+            ) from error
+        return xmlrpc.client.loads(answer)[0][0]
+
+    async def _post(self, body: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(HOST, self.port)
+        try:
+            token = base64.b64encode(f"{USER}:{self._password}".encode()).decode()
+            head = (
+                "POST /RPC2 HTTP/1.0\r\n"
+                f"Host: {HOST}\r\nAuthorization: Basic {token}\r\n"
+                f"Content-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            await writer.drain()
+            raw = await reader.read()
+        finally:
+            writer.close()
+        head_bytes, _, content = raw.partition(b"\r\n\r\n")
+        if b" 200 " not in head_bytes.split(b"\r\n", 1)[0]:
+            raise ConnectionError(head_bytes[:80].decode(errors="replace") or "no answer")
+        return content
+
+    async def _tolerant(
+        self, method: str, name: str, wait: bool, *, known: int, seconds: float = 10.0
+    ) -> None:
+        try:
+            await self.call(method, name, wait, seconds=seconds)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == known:
+                return
+            log = self.folder / "logs" / f"{name}.log"
+            raise OperationFailed(
+                f"{method.partition('.')[2]} of {name} failed: {fault.faultString}.",
+                hint=f"Read {log} and {self.folder}/logs/supervisord.log.",
+                extra={"log": str(log), "lines": tail(log, 5) or self.log_tail()},
+            ) from fault
+
+
+def clean_environment(state_dir: Path) -> dict[str, str]:
+    """What every process of the platform starts with.
+
+    REGIONCTL_STATE marks it as ours, so that a process left behind can be found.
+    """
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(state_dir),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "REGIONCTL_STATE": str(state_dir),
+    }
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a log (of its last 64 KiB); empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 65536))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return []
