@@ -31,7 +31,9 @@ def plan(
     away = [shard for shard in known.shards.values() if shard.home != home]
     if not away:
         return Plan("failback", home, (), locks=("platform",))
-    returns, clones, pairs = [], [], {}
+    returns: list[dict[str, str]] = []
+    clones: list[dict[str, str]] = []
+    pairs: dict[str, tuple[str, str]] = {}
     for shard in away:
         primary = shard.primary.instance
         if not observed.running(primary):
@@ -56,7 +58,7 @@ def plan(
         *([Step("clone-standbys", {"standbys": clones})] if clones else []),
         *_servers(topology, observed, home, foundation=False),
         Step("publish-map"),
-        *hand_over(topology, pairs, route=home),
+        *hand_over(topology, observed, pairs, route=home),
     ]
     return Plan("failback", home, tuple(steps), locks=("platform",), expected={"lossSeconds": 0.0})
 

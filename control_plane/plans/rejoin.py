@@ -30,7 +30,8 @@ def plan(
             hint=f"regionctl failover plan {database}",
             runbook="database-failure",
         )
-    returns, clones = [], []
+    returns: list[dict[str, str]] = []
+    clones: list[dict[str, str]] = []
     for node in others(topology, shard):
         entry = {"instance": node.id, "upstream": primary}
         if not can_start(observed, node) or follows(observed, node.id, primary):

@@ -41,7 +41,7 @@ def plan(
                 hint="regionctl status; wait until redundancy is restored",
             )
         _healthy(observed, [shard])
-        steps = hand_over(topology, {target: (shard.primary.instance, new)})
+        steps = hand_over(topology, observed, {target: (shard.primary.instance, new)})
         return Plan(
             "switchover",
             target,
@@ -64,7 +64,7 @@ def plan(
             raise Refused(
                 f"{new} does not follow {old}.", hint="regionctl up mends it; then try again"
             )
-    steps = hand_over(topology, pairs, route=to)
+    steps = hand_over(topology, observed, pairs, route=to)
     return Plan("switchover", to, tuple(steps), locks=("platform",), expected={"lossSeconds": 0.0})
 
 
@@ -86,7 +86,11 @@ def _first_in(topology: Topology, shard: Shard, region: str) -> str:
 
 
 def hand_over(
-    topology: Topology, pairs: dict[str, tuple[str, str]], *, route: str | None = None
+    topology: Topology,
+    observed: Observed,
+    pairs: dict[str, tuple[str, str]],
+    *,
+    route: str | None = None,
 ) -> list[Step]:
     """Each database goes from its old primary to a new one (database → (old, new))."""
     moves = [{"from": old, "to": new} for old, new in pairs.values()]
@@ -94,10 +98,10 @@ def hand_over(
     returns, joins = [], []
     for database, (_, new) in pairs.items():
         for node in topology.database_nodes(database):
-            if node.id != new:
+            if node.id != new and node.region + node.zone not in observed.unreachable:
                 returns.append({"instance": node.id, "upstream": new})
         beside = standby_beside(topology, database, new)
-        if beside:
+        if beside and beside.region + beside.zone not in observed.unreachable:
             joins.append({"database": database, "standby": beside.id})
     return [
         Step("catch-up", {"moves": moves, "seconds": 30.0}),

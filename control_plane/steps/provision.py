@@ -1,0 +1,205 @@
+"""Effects that make the platform exist, run and stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from control_plane.world import World
+from infra.provider import Follower
+from infra.topology import Topology
+from runtime.clock import wait_until
+from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
+
+JSON = dict[str, Any]
+Pairs = Sequence[Mapping[str, str]]
+
+
+async def ensure_regions(world: World, *, regions: Sequence[str]) -> JSON:
+    await asyncio.gather(*(world.provider.ensure_region(region) for region in regions))
+    return {"regions": list(regions)}
+
+
+async def remove_region(world: World, *, region: str) -> JSON:
+    await world.provider.remove_region(region)
+    return {"region": region}
+
+
+async def start_servers(world: World, *, instances: Sequence[str]) -> JSON:
+    await world.provider.ensure_running(instances)
+    return {"started": len(instances)}
+
+
+async def stop_servers(world: World, *, instances: Sequence[str]) -> JSON:
+    await world.provider.ensure_stopped(instances)
+    return {"stopped": len(instances)}
+
+
+async def create_primaries(world: World, *, instances: Sequence[str]) -> JSON:
+    await asyncio.gather(*(world.provider.create_primary(id) for id in instances))
+    return {"created": list(instances)}
+
+
+async def start_databases(world: World, *, instances: Sequence[str]) -> JSON:
+    await asyncio.gather(*(world.provider.start_database(id) for id in instances))
+    return {"started": list(instances)}
+
+
+async def stop_databases(world: World, *, instances: Sequence[str]) -> JSON:
+    """Returns the final position (LSN, bytes) of each."""
+    positions = await asyncio.gather(*(world.provider.stop_database(id) for id in instances))
+    return {"positions": dict(zip(instances, positions, strict=True))}
+
+
+async def adopt_map(world: World) -> JSON:
+    """The first shard map: everything where the topology puts it. A later map is left alone."""
+    shard_map = await world.store.shard_map()
+    if shard_map is None:
+        first = first_map(world.topology, world.provider.endpoint)
+        shard_map = await world.store.save_map(first, "first map")
+    return {"version": shard_map.version}
+
+
+def first_map(topology: Topology, endpoint: Callable[[str], Endpoint]) -> ShardMap:
+    """Primaries in the first zone of the primary region, slots dealt evenly, all at epoch 1."""
+
+    def shard(name: str) -> Shard:
+        primary, *replicas = topology.database_nodes(name)
+        ends = tuple(endpoint(node.id) for node in replicas)
+        return Shard(name, 1, primary.region, endpoint(primary.id), ends)
+
+    return ShardMap(
+        version=1,
+        ranges=even_ranges(topology.shards, 1),
+        shards={name: shard(name) for name in topology.databases},
+        queues={
+            region.name: endpoint(topology.instances(component="queue", region=region.name)[0].id)
+            for region in topology.regions
+        },
+    )
+
+
+async def set_epochs(world: World, *, databases: Sequence[str] | None = None) -> JSON:
+    """The fence rows of each database's primary say what the newest map says."""
+    shard_map = await newest(world)
+    names = list(shard_map.shards) if databases is None else list(databases)
+    await asyncio.gather(
+        *(
+            world.provider.set_epoch(shard_map.shards[name].primary.instance, shard_map, name)
+            for name in names
+        )
+    )
+    return {name: shard_map.shards[name].epoch for name in names}
+
+
+async def publish_map(world: World) -> JSON:
+    shard_map = await newest(world)
+    await world.provider.publish_map(shard_map)
+    return {"version": shard_map.version}
+
+
+async def clone_standbys(world: World, *, standbys: Pairs) -> JSON:
+    await asyncio.gather(
+        *(world.provider.clone(entry["instance"], entry["upstream"]) for entry in standbys)
+    )
+    return {"cloned": [entry["instance"] for entry in standbys]}
+
+
+async def join_sync(world: World, *, standbys: Pairs) -> JSON:
+    """Commits wait for each standby, and only then is it recorded as in sync."""
+    await asyncio.gather(*(_join(world, entry["database"], entry["standby"]) for entry in standbys))
+    return {"joined": [entry["standby"] for entry in standbys]}
+
+
+async def _join(world: World, database: str, standby: str) -> None:
+    """First it streams, then commits wait for it, then it has all that was committed before.
+
+    The last wait matters: what was acknowledged before commits began to wait may still be on its
+    way, and a standby recorded in sync without it would lose that at a promotion.
+    """
+    primary = (await newest(world)).shards[database].primary.instance
+
+    async def follower() -> tuple[int, Follower] | None:
+        view = (await world.provider.observe([primary])).postgres(primary)
+        if view is None or view.position is None:
+            return None
+        for found in view.followers:
+            if found.instance == standby and found.streaming:
+                return view.position, found
+        return None
+
+    hint = f"regionctl logs {standby} {primary}"
+    await wait_until(
+        world.clock, follower, what=f"{standby} to stream from {primary}", seconds=60, hint=hint
+    )
+    await world.provider.set_sync(primary, [standby])
+
+    async def waited_for() -> int | None:
+        seen = await follower()
+        return seen[0] if seen and seen[1].sync else None
+
+    position = await wait_until(
+        world.clock, waited_for, what=f"commits to wait for {standby}", seconds=30, hint=hint
+    )
+
+    async def has_all() -> bool:
+        seen = await follower()
+        return seen is not None and seen[1].sync and seen[0] - seen[1].lag_bytes >= position
+
+    await wait_until(
+        world.clock, has_all, what=f"{standby} to have all commits", seconds=60, hint=hint
+    )
+
+    def record(shard_map: ShardMap) -> ShardMap:
+        if shard_map.shards[database].sync == (standby,):
+            return shard_map
+        return shard_map.with_sync(database, (standby,))
+
+    await world.store.update_map(record, f"{standby} is in sync")
+
+
+async def seed_catalog(world: World) -> JSON:
+    await world.provider.seed()
+    return {}
+
+
+async def open_route(world: World, *, region: str) -> JSON:
+    await world.provider.open_route(region)
+    return {"route": region}
+
+
+async def close_route(world: World) -> JSON:
+    await world.provider.close_route()
+    return {"route": None}
+
+
+async def await_ready(world: World, *, seconds: float) -> JSON:
+    """Every instance that can run does."""
+
+    async def missing() -> bool:
+        observed = await world.provider.observe()
+        waiting.clear()
+        waiting.extend(
+            spec.id
+            for spec in world.topology.instances()
+            if not observed.running(spec.id)
+            and not {spec.region, spec.region + spec.zone} & observed.unreachable
+        )
+        return not waiting
+
+    waiting: list[str] = []
+    await wait_until(
+        world.clock,
+        missing,
+        what="every instance to run",
+        seconds=seconds,
+        every=0.2,
+        hint="regionctl status names those that do not; regionctl logs INSTANCE says why",
+    )
+    return {}
+
+
+async def newest(world: World) -> ShardMap:
+    """The newest map. Raises `Refused` before the first."""
+    return await world.store.update_map(lambda shard_map: shard_map, "")
