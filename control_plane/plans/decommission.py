@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.plan import Plan, Step
+from control_plane.plan import Plan, Step, premises
 from infra.provider import Observed
 from infra.topology import EDGE, Topology
 from runtime.shardmap import ShardMap
@@ -35,4 +35,10 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
         ),
         *([Step("stop-servers", {"instances": [EDGE]})] if observed.running(EDGE) else []),
     ]
-    return Plan("decommission", topology.name, tuple(steps), locks=("platform",))
+    return Plan(
+        "decommission",
+        topology.name,
+        tuple(steps),
+        locks=("platform",),
+        premises=premises(shard_map),
+    )

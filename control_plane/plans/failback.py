@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.plan import Plan, Step
+from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import follows, known_map
 from control_plane.plans.provision import FOUNDATION, return_steps
 from control_plane.plans.switchover import hand_over
@@ -60,7 +60,14 @@ def plan(
         Step("publish-map"),
         *hand_over(topology, observed, pairs, route=home),
     ]
-    return Plan("failback", home, tuple(steps), locks=("platform",), expected={"lossSeconds": 0.0})
+    return Plan(
+        "failback",
+        home,
+        tuple(steps),
+        locks=("platform",),
+        expected={"lossSeconds": 0.0},
+        premises=premises(shard_map),
+    )
 
 
 def _servers(

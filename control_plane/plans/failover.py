@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.plan import Plan, Step
+from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import known_map
 from infra.provider import Observed
 from infra.topology import Topology
@@ -92,6 +92,7 @@ def database(
         target,
         tuple(steps),
         locks=(f"database:{target}",),
+        premises=premises(shard_map, [target]),
         expected={"primary": new, "lossSeconds": 0.0 if new in shard.sync else None},
     )
 
@@ -181,6 +182,7 @@ def region(
         region,
         tuple(steps),
         locks=("platform",),
+        premises=premises(shard_map, databases),
         expected={"home": home, "lossSeconds": _lag(observed, shards, takers)},
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.plan import Plan, Step
+from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import (
     follows,
     others,
@@ -43,7 +43,9 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
         steps.append(Step("open-route", {"region": home}))
     if steps:
         steps.append(Step("await-ready", {"seconds": 30.0}))
-    return Plan("provision", topology.name, tuple(steps), locks=("platform",))
+    return Plan(
+        "provision", topology.name, tuple(steps), locks=("platform",), premises=premises(shard_map)
+    )
 
 
 def _regions(topology: Topology, observed: Observed) -> list[Step]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.plan import Plan, Step
+from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import can_start, follows, known_map, others, standby_beside
 from control_plane.plans.provision import return_steps
 from infra.provider import Observed
@@ -44,4 +44,10 @@ def plan(
     if beside and beside.id not in shard.sync and can_start(observed, beside):
         join = [{"database": database, "standby": beside.id}]
         steps += [Step("join-sync", {"standbys": join}), Step("publish-map")]
-    return Plan("rejoin", database, tuple(steps), locks=(f"database:{database}",))
+    return Plan(
+        "rejoin",
+        database,
+        tuple(steps),
+        locks=(f"database:{database}",),
+        premises=premises(shard_map, [database]),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.plan import Plan, Step
+from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import known_map
 from infra.provider import Observed
 from infra.topology import Topology
@@ -38,4 +38,5 @@ def plan(
             Step("publish-map"),
         ),
         locks=(f"database:{database}",),
+        premises=premises(shard_map, [database]),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control_plane.plan import Plan, Step
+from control_plane.plan import Plan, Step, premises
 from control_plane.plans.failover import take_over
 from control_plane.plans.nodes import follows, known_map, standby_beside
 from infra.provider import Observed
@@ -47,6 +47,7 @@ def plan(
             target,
             tuple(steps),
             locks=(f"database:{target}",),
+            premises=premises(shard_map, [target]),
             expected={"primary": new, "lossSeconds": 0.0},
         )
     if to is None:
@@ -65,7 +66,14 @@ def plan(
                 f"{new} does not follow {old}.", hint="regionctl up mends it; then try again"
             )
     steps = hand_over(topology, observed, pairs, route=to)
-    return Plan("switchover", to, tuple(steps), locks=("platform",), expected={"lossSeconds": 0.0})
+    return Plan(
+        "switchover",
+        to,
+        tuple(steps),
+        locks=("platform",),
+        expected={"lossSeconds": 0.0},
+        premises=premises(shard_map),
+    )
 
 
 def _healthy(observed: Observed, shards: list[Shard]) -> None:

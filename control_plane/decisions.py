@@ -1,0 +1,178 @@
+"""What the sentinel decides, without a clock or a socket.
+
+    probes  →  health of each server  →  intents (operations to open)
+
+A server is *lost* when both signals say so, the TCP connect and the query, in two probes in a row;
+it is *frozen* when its queries are met with silence for `FREEZE_SECONDS`. One signal alone is
+doubt, and doubt changes nothing. (Two independent signals: pg_auto_failover; no second automatic
+failover within a quiet period unless a person acknowledges the first: orchestrator.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from control_plane.plans.nodes import can_start, follows, others, standby_beside
+from infra.provider import InstanceView, Observed, PostgresView, Signals, State, ValkeyView
+from infra.topology import InstanceSpec, Topology
+from runtime.shardmap import ShardMap
+
+Health = Literal["healthy", "doubtful", "lost", "frozen"]
+FREEZE_SECONDS = 1.5
+PROBES_TO_LOSE = 2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One look at a server, begun and ended on CLOCK_MONOTONIC (seconds)."""
+
+    began: float
+    ended: float
+    signals: Signals
+
+
+@dataclass(frozen=True)
+class Intent:
+    """An operation that should be opened: a verb of `PLANNERS` and what it is asked."""
+
+    verb: str
+    target: str
+    asked: Mapping[str, str]
+    because: str
+
+
+@dataclass(frozen=True)
+class PastFailover:
+    database: str
+    at: datetime
+    acknowledged: bool
+
+
+def health(probes: Sequence[Probe]) -> Health:
+    """The verdict over a server's probes, oldest first. No probe at all is doubt."""
+    if not probes:
+        return "doubtful"
+    last = probes[-1].signals
+    if last.sql == "ok":
+        return "healthy"
+    recent = probes[-PROBES_TO_LOSE:]
+    if len(recent) == PROBES_TO_LOSE and all(_refused(probe.signals) for probe in recent):
+        return "lost"
+    silent = []
+    for probe in reversed(probes):
+        if probe.signals.sql != "timeout":
+            break
+        silent.append(probe)
+    if len(silent) >= PROBES_TO_LOSE and silent[0].ended - silent[-1].began >= FREEZE_SECONDS:
+        return "frozen"
+    return "doubtful"
+
+
+def _refused(signals: Signals) -> bool:
+    return signals.tcp == "refused" and signals.sql == "refused"
+
+
+GONE: tuple[Health, ...] = ("lost", "frozen")
+
+
+def urgent(
+    topology: Topology,
+    shard_map: ShardMap,
+    verdicts: Mapping[str, Health],
+    failovers: Iterable[PastFailover],
+    now: datetime,
+) -> list[Intent]:
+    """What cannot wait: failovers of databases and queues, and standbys that commits wait for.
+
+    A database fails over by itself only to a standby that is recorded in sync and healthy; when
+    there is none, nothing is opened: losing data needs a person.
+    """
+    past = list(failovers)
+    intents = []
+    for name, shard in shard_map.shards.items():
+        primary = verdicts.get(shard.primary.instance, "doubtful")
+        standing = [verdicts.get(standby, "doubtful") for standby in shard.sync]
+        if primary in GONE and "healthy" in standing:
+            if not _quiet(topology, past, name, now):
+                because = f"{shard.primary.instance} is {primary}"
+                intents.append(Intent("failover", name, {"target": name}, because))
+        elif primary == "healthy" and standing and all(each in GONE for each in standing):
+            because = f"{shard.sync[0]} is {standing[0]}"
+            intents.append(Intent("relax-sync", name, {"database": name}, because))
+    for region, queue in shard_map.queues.items():
+        if verdicts.get(queue.instance) in GONE and any(
+            verdicts.get(node.id) == "healthy"
+            for node in topology.instances(component="queue", region=region)
+        ):
+            because = f"{queue.instance} is {verdicts[queue.instance]}"
+            intents.append(Intent("queue-failover", region, {"region": region}, because))
+    return intents
+
+
+def quiet_until(
+    topology: Topology, failovers: Iterable[PastFailover], database: str
+) -> datetime | None:
+    """Until when no automatic failover of `database` may follow its last unacknowledged one."""
+    open_ones = [
+        past.at for past in failovers if past.database == database and not past.acknowledged
+    ]
+    period = timedelta(seconds=topology.failover.quiet_period_seconds)
+    return max(open_ones) + period if open_ones else None
+
+
+def _quiet(
+    topology: Topology, failovers: Iterable[PastFailover], database: str, now: datetime
+) -> bool:
+    until = quiet_until(topology, failovers, database)
+    return until is not None and now < until
+
+
+def repairs(topology: Topology, observed: Observed, shard_map: ShardMap) -> list[Intent]:
+    """What restores redundancy: nodes that can start and do not follow, standbys not in sync."""
+    intents = []
+    for name, shard in shard_map.shards.items():
+        primary = shard.primary.instance
+        if not observed.running(primary):
+            continue
+        astray = [
+            node.id
+            for node in others(topology, shard)
+            if can_start(observed, node) and not follows(observed, node.id, primary)
+        ]
+        beside = standby_beside(topology, name, primary)
+        if not astray and beside and can_start(observed, beside) and beside.id not in shard.sync:
+            astray = [beside.id]
+        if astray:
+            because = f"{', '.join(astray)} does not stand by"
+            intents.append(Intent("rejoin", name, {"database": name}, because))
+    return intents
+
+
+def observed_from(
+    topology: Topology, shard_map: ShardMap, verdicts: Mapping[str, Health], at: datetime
+) -> Observed:
+    """The part of the world that an urgent plan needs, from what the probes already know."""
+
+    def view(spec: InstanceSpec) -> InstanceView:
+        state = _STATES[verdicts.get(spec.id, "doubtful")]
+        if spec.kind == "valkey":
+            return InstanceView(spec.id, state, valkey=ValkeyView("primary"))
+        shard = shard_map.shards[spec.component]
+        primary = shard.primary.instance == spec.id
+        return InstanceView(
+            spec.id, state, postgres=PostgresView("primary" if primary else "standby")
+        )
+
+    watched = [*topology.instances(kind="postgres"), *topology.instances(component="queue")]
+    return Observed(at=at, instances={spec.id: view(spec) for spec in watched})
+
+
+_STATES: dict[Health, State] = {
+    "healthy": "running",
+    "doubtful": "failed",
+    "lost": "stopped",
+    "frozen": "frozen",
+}

@@ -1,0 +1,119 @@
+"""Watches databases and queues, and opens the operations that cannot wait for a person.
+
+Two loops. The quick one probes every watched server ten times a second and opens failovers; a lost
+connection wakes it at once. The slow one observes the whole world and opens rejoins. All decisions
+are in `control_plane.decisions`; this file only looks, and asks the store for an operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+
+from control_plane import decisions
+from control_plane.decisions import Health, Intent, PastFailover, Probe
+from control_plane.plans import PLANNERS
+from control_plane.store import Store
+from infra.provider import Observed, Provider
+from infra.topology import Topology
+from runtime.clock import Clock
+from runtime.errors import Problem, Refused
+from runtime.shardmap import ShardMap
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 0.1
+PROBE_SECONDS = 0.7
+REPAIR_SECONDS = 1.0
+KEPT_PROBES = 32
+
+
+class Sentinel:
+    """Start `run()` as a task; cancel it to stop watching."""
+
+    def __init__(self, topology: Topology, provider: Provider, store: Store, clock: Clock) -> None:
+        self.topology = topology
+        self.provider = provider
+        self.store = store
+        self.clock = clock
+        self.probes: dict[str, deque[Probe]] = {}
+        self.refused: dict[tuple[str, str], str] = {}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for spec in self.topology.instances(kind="postgres"):
+                group.create_task(self._watch(spec.id))
+            for spec in self.topology.instances(component="queue"):
+                group.create_task(self._watch(spec.id))
+            group.create_task(self._repair())
+
+    def verdicts(self) -> Mapping[str, Health]:
+        return {id: decisions.health(tuple(probes)) for id, probes in self.probes.items()}
+
+    async def _watch(self, instance: str) -> None:
+        """Each server has a watcher of its own, so that a silent one delays nobody else."""
+        probes = self.probes.setdefault(instance, deque(maxlen=KEPT_PROBES))
+        before: Health = "doubtful"
+        while True:
+            began = self.clock.monotonic()
+            signals = await self.provider.probe(instance, PROBE_SECONDS)
+            probes.append(Probe(began, self.clock.monotonic(), signals))
+            health = decisions.health(tuple(probes))
+            if health in decisions.GONE:
+                await self._act(quiet=before == health)
+            before = health
+            doubt = health == "doubtful"
+            await self.clock.sleep(EVERY_SECONDS / 4 if doubt else EVERY_SECONDS)
+
+    async def _act(self, *, quiet: bool) -> None:
+        shard_map = await self.store.shard_map()
+        if shard_map is None:
+            return
+        past = [
+            PastFailover(each["database"], each["at"], each["acknowledged"])
+            for each in await self.store.failovers()
+            if each["kind"] == "failover"
+        ]
+        verdicts = self.verdicts()
+        intents = decisions.urgent(self.topology, shard_map, verdicts, past, self.clock.now())
+        if intents:
+            observed = decisions.observed_from(self.topology, shard_map, verdicts, self.clock.now())
+            for intent in intents:
+                await self._open(intent, observed, shard_map)
+
+    async def _repair(self) -> None:
+        while True:
+            await self.clock.sleep(REPAIR_SECONDS)
+            try:
+                await self._repair_once()
+            except Problem as problem:
+                log.warning("cannot repair now: %s", problem.detail)
+
+    async def _repair_once(self) -> None:
+        shard_map = await self.store.shard_map()
+        if shard_map is None:
+            return
+        nodes = [spec.id for spec in self.topology.instances(kind="postgres")]
+        observed = await self.provider.observe(nodes)
+        for intent in decisions.repairs(self.topology, observed, shard_map):
+            await self._open(intent, observed, shard_map)
+
+    async def _open(self, intent: Intent, observed: Observed, shard_map: ShardMap) -> None:
+        """Opens the operation; a guard or another operation's lock may refuse, which is fine."""
+        key = (intent.verb, intent.target)
+        try:
+            plan = PLANNERS[intent.verb](self.topology, observed, shard_map, **intent.asked)
+            if not plan.steps:
+                return
+            await self.store.create_operation(
+                plan, reason=intent.because, idempotency_key=None, requested_by="sentinel"
+            )
+        except Refused as refused:
+            if self.refused.get(key) != refused.detail:
+                log.info("%s of %s not opened: %s", intent.verb, intent.target, refused.detail)
+            self.refused[key] = refused.detail
+        else:
+            self.refused.pop(key, None)
+            log.warning("opened %s of %s: %s", intent.verb, intent.target, intent.because)
