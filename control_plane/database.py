@@ -1,0 +1,93 @@
+"""The control plane's database: one transaction a change, committed at the edge of `write`.
+
+All writers take turns: inside the process by a lock, between processes by the database's own
+(`BEGIN IMMEDIATE` in SQLite, the schema row in PostgreSQL). What a write transaction read is
+therefore still true when it commits, so compare-and-set needs no retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from control_plane.records import SCHEMA_VERSION, metadata, schema
+from runtime.errors import Refused
+
+SCHEMA_ROW = "control-plane"
+
+
+class Database:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._writing = engine.execution_options(writing=True)
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One snapshot: everything read inside belongs to the same moment (SQLite)."""
+        async with self.engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, durable on disk when the block has ended without an error."""
+        async with self._turn, self._writing.begin() as connection:
+            if self.engine.dialect.name != "sqlite":
+                await connection.execute(select(schema.c.version).with_for_update())
+            yield connection
+
+    async def prepare(self) -> None:
+        """Makes the tables. Raises `Refused` when another version of the program made them."""
+        async with self._turn, self._writing.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+            version = await connection.scalar(select(schema.c.version))
+            if version is None:
+                row = schema.insert().values(name=SCHEMA_ROW, version=SCHEMA_VERSION)
+                await connection.execute(row)
+            elif version != SCHEMA_VERSION:
+                raise Refused(
+                    f"The control plane's database has schema version {version}; this program "
+                    f"needs {SCHEMA_VERSION}.",
+                    hint="Use the regionctl version that made it, or another --state-dir.",
+                )
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def connect(url: str, *, durable: bool = True) -> Database:
+    """The database at `url` (sqlite+aiosqlite or postgresql+asyncpg).
+
+    `durable=False` skips fsync in SQLite: for tests only, it loses commits at a power cut.
+    """
+    engine = create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+        _tune_sqlite(engine, "FULL" if durable else "OFF")
+    return Database(engine)
+
+
+def _tune_sqlite(engine: AsyncEngine, synchronous: str) -> None:
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin below, not by the driver's guess
+        cursor = connection.cursor()
+        for pragma in (
+            "busy_timeout = 5000",
+            "journal_mode = WAL",
+            f"synchronous = {synchronous}",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    event.listen(engine.sync_engine, "connect", configure)
+    event.listen(engine.sync_engine, "begin", begin)

@@ -1,0 +1,358 @@
+"""Operations and their steps in the database: create, claim, record, resume, abort.
+
+Every method is one transaction, and what it changes is told as an event of the same transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from control_plane import records, rows
+from control_plane.database import Database
+from control_plane.events import Bell, Event
+from control_plane.operations import (
+    ACTIVE,
+    FINISHED,
+    Claim,
+    Operation,
+    State,
+    Superseded,
+    conflicts,
+)
+from control_plane.plan import Plan, broken_premises
+from runtime.clock import Clock
+from runtime.errors import Invalid, Refused
+from runtime.shardmap import ShardMap
+
+JSON = dict[str, Any]
+
+
+class OperationLog:
+    """`bell` rings at every event; `waiting` is set when there is an operation to claim."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.database = database
+        self.clock = clock
+        self.bell = Bell()
+        self.waiting = asyncio.Event()
+
+    async def operations(
+        self, *, states: Collection[State] | None = None, limit: int | None = None
+    ) -> list[Operation]:
+        """Newest first."""
+        query = select(records.operation).order_by(records.operation.c.number.desc())
+        if states is not None:
+            query = query.where(records.operation.c.state.in_(list(states)))
+        if limit is not None:
+            query = query.limit(limit)
+        async with self.database.read() as connection:
+            found = (await connection.execute(query)).mappings().all()
+            steps = await rows.steps_of(connection, [row["id"] for row in found])
+        return [rows.operation_of(row, steps[row["id"]]) for row in found]
+
+    async def operation(self, id: str) -> Operation:
+        """Raises `NotFound`."""
+        async with self.database.read() as connection:
+            return await rows.load(connection, id)
+
+    async def operation_by_key(self, idempotency_key: str) -> Operation | None:
+        query = select(records.operation.c.id).where(
+            records.operation.c.idempotency_key == idempotency_key
+        )
+        async with self.database.read() as connection:
+            id = await connection.scalar(query)
+            return None if id is None else await rows.load(connection, id)
+
+    async def create_operation(
+        self, plan: Plan, reason: str, idempotency_key: str | None, requested_by: str
+    ) -> Operation:
+        """Stores `plan` to be run at once; the same key again returns the first operation.
+
+        Raises `Refused`, naming the holder, when an unfinished operation holds a lock that
+        conflicts: operations do not queue, because a plan is true only when it is made. Raises
+        `Invalid` when the key was used for another verb.
+        """
+        table = records.operation
+        async with self.database.write() as connection:
+            if idempotency_key is not None:
+                earlier = await _by_key(connection, idempotency_key, plan)
+                if earlier is not None:
+                    return earlier
+            await _check_locks(connection, plan.locks)
+            await _check_premises(connection, plan)
+            number = 1 + (await connection.scalar(select(func.max(table.c.number))) or 0)
+            id = f"op-{number}"
+            values = self._new_operation(plan, reason, idempotency_key, requested_by)
+            await connection.execute(insert(table).values(number=number, id=id, **values))
+            if plan.steps:
+                await connection.execute(insert(records.step), rows.new_steps(id, plan))
+            data = {"kind": plan.kind, "target": plan.target, "reason": reason}
+            await self._tell(connection, id, "operation-created", data)
+            operation = await rows.load(connection, id)
+        self._changed(waiting=True)
+        return operation
+
+    async def claim(self, id: str, worker: str) -> Claim | None:
+        """Takes over a pending or running operation under the next epoch, and begins its step.
+
+        None when it needs no worker: it has finished, or had no step left and now has.
+        """
+        async with self.database.write() as connection:
+            operation = await rows.load(connection, id)
+            if operation.state not in ACTIVE:
+                return None
+            epoch = operation.epoch + 1
+            now = self.clock.now().isoformat()
+            values = {"epoch": epoch, "worker": worker, "state": "running", "heartbeat_at": now}
+            if operation.started_at is None:
+                values["started_at"] = now
+            changed = await connection.execute(
+                update(records.operation)
+                .where(records.operation.c.id == id)
+                .where(records.operation.c.epoch == operation.epoch)
+                .values(values)
+            )
+            if changed.rowcount != 1:
+                return None
+            await self._tell(connection, id, "operation-claimed", {"epoch": epoch})
+            step = operation.next_step
+            if step is None:
+                await self._finish(connection, id, "succeeded")
+            else:
+                await self._begin_step(connection, operation, step.number)
+        self._changed()
+        return None if step is None else Claim(id, epoch, worker)
+
+    async def record_success(self, claim: Claim, number: int, result: Any) -> int | None:
+        """Step `number` succeeded with `result` (JSON). Returns the step now begun, if any.
+
+        Raises `Superseded` when the operation was claimed under a higher epoch.
+        """
+        following: int | None = None
+        async with self.database.write() as connection:
+            operation = await self._check_claim(connection, claim)
+            await self._end_step(connection, operation, number, "succeeded", {"result": result})
+            rest = [step.number for step in operation.steps if step.number > number]
+            if not rest:
+                await self._finish(connection, claim.operation_id, "succeeded")
+            elif operation.abort_requested:
+                await self._finish(connection, claim.operation_id, "aborted")
+            else:
+                following = rest[0]
+                await self._begin_step(connection, operation, following)
+        self._changed()
+        return following
+
+    async def record_failure(self, claim: Claim, number: int, problem: JSON) -> None:
+        """Step `number` raised `problem`. Raises `Superseded` as `record_success` does."""
+        async with self.database.write() as connection:
+            operation = await self._check_claim(connection, claim)
+            await self._end_step(connection, operation, number, "failed", {"problem": problem})
+            state: State = "aborted" if operation.abort_requested else "failed"
+            await self._finish(connection, claim.operation_id, state, problem)
+        self._changed()
+
+    async def resume(self, id: str) -> Operation:
+        """A failed operation goes on at the step that failed.
+
+        Raises `Refused` when it has not failed, or when its locks are held by now.
+        """
+        async with self.database.write() as connection:
+            operation = await rows.load(connection, id)
+            if operation.state != "failed":
+                raise Refused(
+                    f"{id} is {operation.state}; only a failed operation can be resumed.",
+                    hint=f"regionctl op show {id}",
+                )
+            await _check_locks(connection, operation.plan.locks)
+            values = {
+                "state": "pending",
+                "finished_at": None,
+                "problem": None,
+                "abort_requested": False,
+            }
+            await rows.update_operation(connection, id, values)
+            await self._tell(connection, id, "operation-resumed", {})
+            operation = await rows.load(connection, id)
+        self._changed(waiting=True)
+        return operation
+
+    async def abort(self, id: str, reason: str) -> Operation:
+        """Stops at once what nobody runs; what runs stops when its step in flight has ended."""
+        async with self.database.write() as connection:
+            operation = await rows.load(connection, id)
+            if operation.state in ("succeeded", "aborted"):
+                raise Refused(
+                    f"{id} has {operation.state} and cannot be aborted.",
+                    hint="What it did is undone by another plan: regionctl status, then failback.",
+                )
+            await self._tell(connection, id, "abort-requested", {"reason": reason})
+            if operation.state == "running":
+                await rows.update_operation(connection, id, {"abort_requested": True})
+            else:
+                await self._finish(connection, id, "aborted", operation.problem)
+            operation = await rows.load(connection, id)
+        self._changed()
+        return operation
+
+    async def append_event(self, kind: str, data: JSON, operation_id: str | None = None) -> None:
+        async with self.database.write() as connection:
+            await self._tell(connection, operation_id, kind, data)
+        self._changed()
+
+    async def events(
+        self, *, after: int = 0, operation_id: str | None = None, limit: int = 500
+    ) -> list[Event]:
+        """The events after sequence number `after`, oldest first."""
+        query = select(records.event).where(records.event.c.sequence > after)
+        if operation_id is not None:
+            query = query.where(records.event.c.operation_id == operation_id)
+        query = query.order_by(records.event.c.sequence).limit(limit)
+        async with self.database.read() as connection:
+            found = (await connection.execute(query)).mappings().all()
+        return [rows.event_of(row) for row in found]
+
+    def _changed(self, *, waiting: bool = False) -> None:
+        if waiting:
+            self.waiting.set()
+        self.bell.ring()
+
+    def _new_operation(self, plan: Plan, reason: str, key: str | None, requested_by: str) -> JSON:
+        return {
+            "kind": plan.kind,
+            "target": plan.target,
+            "locks": list(plan.locks),
+            "expected": dict(plan.expected),
+            "state": "pending",
+            "reason": reason,
+            "requested_by": requested_by,
+            "idempotency_key": key,
+            "epoch": 0,
+            "abort_requested": False,
+            "created_at": self.clock.now().isoformat(),
+        }
+
+    async def _check_claim(self, connection: AsyncConnection, claim: Claim) -> Operation:
+        operation = await rows.load(connection, claim.operation_id)
+        if operation.epoch != claim.epoch or operation.state != "running":
+            raise Superseded(
+                f"{claim.operation_id} was claimed under epoch {operation.epoch}; "
+                f"this worker holds epoch {claim.epoch}.",
+            )
+        await rows.update_operation(
+            connection, operation.id, {"heartbeat_at": self.clock.now().isoformat()}
+        )
+        return operation
+
+    async def _begin_step(
+        self, connection: AsyncConnection, operation: Operation, number: int
+    ) -> None:
+        step = operation.steps[number]
+        values = {
+            "state": "running",
+            "attempts": step.attempts + 1,
+            "started_at": self.clock.now().isoformat(),
+            "started_monotonic": self.clock.monotonic(),
+            "finished_at": None,
+            "finished_monotonic": None,
+            "problem": None,
+        }
+        await rows.update_step(connection, operation.id, number, values)
+        data = {"number": number, "step": step.name, "args": dict(step.args)}
+        await self._tell(connection, operation.id, "step-started", data)
+
+    async def _end_step(
+        self,
+        connection: AsyncConnection,
+        operation: Operation,
+        number: int,
+        state: str,
+        outcome: JSON,
+    ) -> None:
+        started = operation.steps[number].started_monotonic
+        now = self.clock.monotonic()
+        values = {
+            "state": state,
+            "finished_at": self.clock.now().isoformat(),
+            "finished_monotonic": now,
+            **outcome,
+        }
+        await rows.update_step(connection, operation.id, number, values)
+        data = {
+            "number": number,
+            "step": operation.steps[number].name,
+            "seconds": None if started is None else round(now - started, 6),
+            **outcome,
+        }
+        await self._tell(connection, operation.id, f"step-{state}", data)
+
+    async def _finish(
+        self, connection: AsyncConnection, id: str, state: State, problem: JSON | None = None
+    ) -> None:
+        assert state in FINISHED
+        values = {
+            "state": state,
+            "finished_at": self.clock.now().isoformat(),
+            "problem": problem,
+        }
+        await rows.update_operation(connection, id, values)
+        await self._tell(connection, id, f"operation-{state}", {"problem": problem})
+
+    async def _tell(
+        self, connection: AsyncConnection, id: str | None, kind: str, data: JSON
+    ) -> None:
+        await connection.execute(
+            insert(records.event).values(
+                operation_id=id,
+                kind=kind,
+                at=self.clock.now().isoformat(),
+                monotonic=self.clock.monotonic(),
+                data=data,
+            )
+        )
+
+
+async def _check_premises(connection: AsyncConnection, plan: Plan) -> None:
+    """A plan made from a map that has changed since must not be carried out."""
+    table = records.shard_map
+    query = select(table.c.document).order_by(table.c.version.desc()).limit(1)
+    document = await connection.scalar(query)
+    shard_map = None if document is None else ShardMap.from_json(document)
+    changed = broken_premises(plan, shard_map)
+    if changed:
+        raise Refused(
+            f"{', '.join(changed)} changed while the {plan.kind} of {plan.target} was planned.",
+            hint="Plan it again: run the same command once more.",
+        )
+
+
+async def _check_locks(connection: AsyncConnection, locks: Iterable[str]) -> None:
+    wanted = tuple(locks)
+    query = select(records.operation).where(records.operation.c.state.in_(ACTIVE))
+    for row in (await connection.execute(query)).mappings():
+        if conflicts(wanted, row["locks"]):
+            raise Refused(
+                f"{row['id']} ({row['kind']} {row['target']}, {row['state']}) holds "
+                f"{', '.join(row['locks'])}.",
+                hint=f"Wait for it with: regionctl op watch {row['id']}",
+                extra={"operation": row["id"], "locks": row["locks"]},
+            )
+
+
+async def _by_key(connection: AsyncConnection, key: str, plan: Plan) -> Operation | None:
+    query = select(records.operation.c.id).where(records.operation.c.idempotency_key == key)
+    id = await connection.scalar(query)
+    if id is None:
+        return None
+    operation = await rows.load(connection, id)
+    if operation.kind != plan.kind:
+        raise Invalid(
+            f"The idempotency key {key!r} belongs to {operation.id}, a {operation.kind}.",
+            hint="Send a new key for a new request.",
+        )
+    return operation
