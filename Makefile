@@ -116,6 +116,7 @@ check: $(INSTALLED)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy benchmarks
 	@$(BIN)/lint-imports
 
 bench: $(INSTALLED) $(BENCH_INSTALLED)

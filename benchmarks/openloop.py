@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass, field
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 INTERVAL_SECONDS = 0.020
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = 2
 IN_FLIGHT_LIMIT = 64
 TABLE = "bench_writes"
 
@@ -105,7 +106,7 @@ async def connect(ports: list[int], login: Login) -> asyncpg.Connection:
         user=login.user,
         password=login.password,
         database=login.database,
-        target_session_attrs="read-write",
+        target_session_attrs=SessionAttribute.read_write,
         timeout=CONNECT_SECONDS,
         ssl=False,
     )
