@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from control_plane.steps.provision import check_upstreams, newest
 from control_plane.world import World
 from runtime.errors import Refused
 from runtime.shardmap import CATALOG, ShardMap
@@ -63,7 +64,22 @@ async def fence_region(world: World, *, region: str, unfenced: bool) -> JSON:
 
 
 async def promote(world: World, *, instances: Sequence[str]) -> JSON:
-    """Returns for each new primary its timeline and the position (LSN, bytes) it began at."""
+    """Returns for each new primary its timeline and the position (LSN, bytes) it began at.
+
+    Raises `Refused` when the database has got another primary since this was planned: a resumed
+    operation must not make a second one.
+    """
+    shard_map = await newest(world)
+    for instance in instances:
+        database = world.topology.instance(instance).component
+        shard = shard_map.shards[database]
+        planned = world.plan.premises.get(database, ["", -1])[:2]
+        if [shard.primary.instance, shard.epoch] != planned:
+            raise Refused(
+                f"{shard.primary.instance} has become the primary of {database} since this "
+                f"{world.plan.kind} was planned.",
+                hint=f"regionctl op abort {world.operation_id}",
+            )
     results = await asyncio.gather(*(world.provider.promote(id) for id in instances))
     return dict(zip(instances, results, strict=True))
 
@@ -111,6 +127,7 @@ async def salvage(world: World, *, standbys: Sequence[Mapping[str, str]]) -> JSO
 
 async def return_standbys(world: World, *, standbys: Sequence[Mapping[str, str]]) -> JSON:
     """Each node follows its upstream: as it is, rewound, or copied anew."""
+    await check_upstreams(world, standbys)
     ways = await asyncio.gather(
         *(_return(world, entry["instance"], entry["upstream"]) for entry in standbys)
     )

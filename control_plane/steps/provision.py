@@ -10,6 +10,7 @@ from control_plane.world import World
 from infra.provider import Follower
 from infra.topology import Topology
 from runtime.clock import wait_until
+from runtime.errors import Refused
 from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
 
 JSON = dict[str, Any]
@@ -99,7 +100,25 @@ async def publish_map(world: World) -> JSON:
     return {"version": shard_map.version}
 
 
+async def check_upstreams(world: World, standbys: Pairs) -> None:
+    """Raises `Refused` unless each entry follows its database's primary of this moment.
+
+    A plan that has grown old must never turn a primary into somebody's standby.
+    """
+    shard_map = await newest(world)
+    for entry in standbys:
+        database = world.topology.instance(entry["instance"]).component
+        primary = shard_map.shards[database].primary.instance
+        if entry["upstream"] != primary or entry["instance"] == primary:
+            raise Refused(
+                f"{primary} is the primary of {database} now; {entry['instance']} cannot follow "
+                f"{entry['upstream']}.",
+                hint=f"regionctl op abort {world.operation_id}; the sentinel plans it again",
+            )
+
+
 async def clone_standbys(world: World, *, standbys: Pairs) -> JSON:
+    await check_upstreams(world, standbys)
     await asyncio.gather(
         *(world.provider.clone(entry["instance"], entry["upstream"]) for entry in standbys)
     )
