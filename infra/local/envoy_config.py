@@ -1,0 +1,373 @@
+"""The parts of Envoy's configuration, as plain JSON values. Pure.
+
+Figures that were measured, and why they are so:
+- `min_retry_concurrency` 1000 and `max_retries` 1024: the default of 3 concurrent retries turns a
+  killed server into thousands of errors;
+- the upstream `idle_timeout` of 30 s is below the servers' keep-alive of 75 s, else a request meets
+  a connection that is being closed;
+- `per_try_timeout`: neither health checks nor outlier detection free a request from a server that
+  hangs;
+- `no_traffic_interval`: by default a cluster without traffic is checked once a minute only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+JSON = dict[str, Any]
+
+TYPES = "type.googleapis.com/envoy"
+MAX_BODY = 1 << 20
+MAX_HEADERS_KB = 32
+RETRYABLE: tuple[JSON, ...] = (
+    {"headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}]},
+    {"headers": [{"name": "idempotency-key", "present_match": True}]},
+)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """When a repeatable request is tried again, and how long it may take; seconds."""
+
+    retry_on: str
+    timeout: float
+    per_try_timeout: float | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a server is asked whether it is well; seconds."""
+
+    path: str = "/health/ready"
+    interval: float = 0.25
+    timeout: float = 0.3
+
+
+SERVICE_RETRIES = Retries("connect-failure,refused-stream,reset,gateway-error", 12.0, 2.0)
+GATEWAY_RETRIES = Retries("connect-failure,refused-stream,reset", 14.0, None)
+SERVICE_HEALTH = Health()
+GATEWAY_HEALTH = Health()
+SAFE = "connect-failure,refused-stream,reset-before-request"
+
+
+def discovery(resources: Sequence[Mapping[str, Any]]) -> JSON:
+    """A discovery response: the whole content of an xDS file."""
+    return {"version_info": "1", "resources": list(resources)}
+
+
+def bootstrap(folder: Path, node: str, role: str, admin_port: int) -> JSON:
+    where = folder.resolve()
+    monitor = {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": f"{TYPES}.extensions.resource_monitors.downstream_connections.v3"
+            ".DownstreamConnectionsConfig",
+            "max_active_downstream_connections": 4096,
+        },
+    }
+    return {
+        "node": {"id": node, "cluster": role},
+        "admin": {"address": address("127.0.0.1", admin_port)},
+        "dynamic_resources": {
+            "cds_config": file_source(where / "cds.json"),
+            "lds_config": file_source(where / "lds.json"),
+        },
+        "overload_manager": {"resource_monitors": [monitor]},
+    }
+
+
+def address(host: str, port: int) -> JSON:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def file_source(path: Path) -> JSON:
+    return {"resource_api_version": "V3", "path_config_source": {"path": str(path.resolve())}}
+
+
+def assignment(service: str, endpoints: Sequence[tuple[str, int]]) -> JSON:
+    servers = [{"endpoint": {"address": address(host, port)}} for host, port in endpoints]
+    return {
+        "@type": f"{TYPES}.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": service,
+        "endpoints": [{"lb_endpoints": servers}] if servers else [],
+    }
+
+
+def cluster(name: str, endpoints: Path, health: Health) -> JSON:
+    """A set of servers: health checks, ejection of outliers, room for retries."""
+    protocol = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {
+        "@type": f"{TYPES}.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "EDS",
+        "connect_timeout": "0.25s",
+        "lb_policy": "LEAST_REQUEST",
+        "eds_cluster_config": {"eds_config": file_source(endpoints)},
+        "ignore_health_on_host_removal": True,
+        "typed_extension_protocol_options": {
+            protocol: {
+                "@type": f"type.googleapis.com/{protocol}",
+                "common_http_protocol_options": {"idle_timeout": "30s"},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": 1024,
+                    "max_pending_requests": 1024,
+                    "max_requests": 1024,
+                    "max_retries": 1024,
+                    "retry_budget": {
+                        "budget_percent": {"value": 25},
+                        "min_retry_concurrency": 1000,
+                    },
+                }
+            ]
+        },
+        "health_checks": [
+            {
+                "timeout": f"{health.timeout}s",
+                "interval": f"{health.interval}s",
+                "no_traffic_interval": f"{health.interval}s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "http_health_check": {"path": health.path},
+            }
+        ],
+        "outlier_detection": {
+            "interval": "0.5s",
+            "base_ejection_time": "1s",
+            "max_ejection_time": "5s",
+            "max_ejection_percent": 50,
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 3,
+            "consecutive_5xx": 5,
+            "consecutive_gateway_failure": 5,
+            "enforcing_consecutive_gateway_failure": 100,
+        },
+    }
+
+
+def routes(name: str, match: Mapping[str, Any], retries: Retries) -> list[JSON]:
+    """The routes of one cluster: repeatable requests first, then those that must be sent once."""
+    again = _retry_policy(retries.retry_on, retries.per_try_timeout)
+    once = _retry_policy(SAFE, None)
+    timeout = f"{retries.timeout}s"
+    found: list[JSON] = [
+        {
+            "match": {**match, **condition},
+            "route": {"cluster": name, "timeout": timeout, "retry_policy": again},
+        }
+        for condition in RETRYABLE
+    ]
+    found.append(
+        {
+            "match": dict(match),
+            "route": {"cluster": name, "timeout": timeout, "retry_policy": once},
+        }
+    )
+    return found
+
+
+def _retry_policy(retry_on: str, per_try_timeout: float | None) -> JSON:
+    predicate = "envoy.retry_host_predicates.previous_hosts"
+    policy: JSON = {
+        "retry_on": retry_on,
+        "num_retries": 5,
+        "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.1s"},
+        "host_selection_retry_max_attempts": 5,
+        "retry_host_predicate": [
+            {
+                "name": predicate,
+                "typed_config": {
+                    "@type": f"{TYPES}.extensions.retry.host.previous_hosts.v3"
+                    ".PreviousHostsPredicate"
+                },
+            }
+        ],
+    }
+    if per_try_timeout:
+        policy["per_try_timeout"] = f"{per_try_timeout}s"
+    return policy
+
+
+def health_route() -> JSON:
+    return {
+        "match": {"path": "/health/ready"},
+        "direct_response": {"status": 200, "body": {"inline_string": '{"status":"ready"}\n'}},
+        "response_headers_to_add": [
+            {
+                "header": {"key": "content-type", "value": "application/json"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
+
+
+def unknown_route() -> JSON:
+    return {"match": {"prefix": "/"}, "direct_response": {"status": 404}}
+
+
+def route_table(name: str, found: Sequence[Mapping[str, Any]]) -> JSON:
+    return {
+        "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
+        "name": name,
+        "virtual_hosts": [{"name": name, "domains": ["*"], "routes": list(found)}],
+        "response_headers_to_remove": ["server"],
+    }
+
+
+def tls(certificate: Path, key: Path) -> JSON:
+    """A server's side of TLS 1.2 or 1.3, with HTTP/2 where the client can."""
+    files = {
+        "certificate_chain": {"filename": str(certificate.resolve())},
+        "private_key": {"filename": str(key.resolve())},
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{TYPES}.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificates": [files],
+            },
+        },
+    }
+
+
+def listener(
+    name: str, port: int, route_file: Path, *, edge: bool, tls: JSON | None = None
+) -> JSON:
+    """A port on 127.0.0.1. The edge meets clients: it bounds bodies and takes off headers that
+    would steer Envoy; a gateway believes what the edge says about the client."""
+    filters = [
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": {
+                "@type": f"{TYPES}.extensions.filters.http.router.v3.Router",
+                "suppress_envoy_headers": True,
+            },
+        }
+    ]
+    if edge:
+        filters.insert(0, _bounded_body())
+    manager = {
+        "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3"
+        ".HttpConnectionManager",
+        "stat_prefix": name,
+        "use_remote_address": edge,
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "max_request_headers_kb": MAX_HEADERS_KB,
+        "request_timeout": "15s",
+        "request_headers_timeout": "10s",
+        "common_http_protocol_options": {
+            "idle_timeout": "60s",
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        "local_reply_config": {"mappers": local_replies()},
+        "access_log": [_trouble_log()],
+        "rds": {"route_config_name": name, "config_source": file_source(route_file)},
+        "http_filters": filters,
+    }
+    chain: JSON = {
+        "filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+        ]
+    }
+    if tls:
+        chain["transport_socket"] = tls
+        chain["transport_socket_connect_timeout"] = "5s"
+    return {
+        "@type": f"{TYPES}.config.listener.v3.Listener",
+        "name": name,
+        "address": address("127.0.0.1", port),
+        "per_connection_buffer_limit_bytes": MAX_BODY,
+        "filter_chains": [chain],
+    }
+
+
+def _bounded_body() -> JSON:
+    return {
+        "name": "envoy.filters.http.buffer",
+        "typed_config": {
+            "@type": f"{TYPES}.extensions.filters.http.buffer.v3.Buffer",
+            "max_request_bytes": MAX_BODY,
+        },
+    }
+
+
+def local_replies() -> list[JSON]:
+    """Answers that Envoy itself gives to a failed request, as RFC 9457 documents."""
+    found = [
+        (404, "NotFound", "Not found", "Nothing has that path."),
+        (413, "Invalid", "Content too large", f"A body has {MAX_BODY} bytes at most."),
+        (503, "Unavailable", "Unavailable", "No server can take this request now. Try again."),
+        (504, "TimedOut", "Timed out", "The server did not answer in time. Ask what became of it."),
+    ]
+    mappers = [
+        _mapper("EQ", status, f"urn:regionctl:problem:{kind}", title, detail)
+        for status, kind, title, detail in found
+    ]
+    mappers.append(_mapper("GE", 400, "about:blank", "Refused by the proxy", "%LOCAL_REPLY_BODY%"))
+    return mappers
+
+
+def _mapper(operator: str, status: int, kind: str, title: str, detail: str) -> JSON:
+    mapper: JSON = {
+        "filter": _status_filter(operator, status, "local_reply"),
+        "body_format_override": {
+            "json_format": {
+                "type": kind,
+                "title": title,
+                "status": "%RESPONSE_CODE%",
+                "detail": detail,
+            },
+            "content_type": "application/problem+json",
+        },
+    }
+    if (operator, status) == ("EQ", 503):
+        mapper["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
+    return mapper
+
+
+def _status_filter(operator: str, status: int, key: str) -> JSON:
+    value = {"default_value": status, "runtime_key": f"{key}_{status}"}
+    return {"status_code_filter": {"comparison": {"op": operator, "value": value}}}
+
+
+def _trouble_log() -> JSON:
+    """Requests that failed, on stderr. Response flags also show answers that broke off."""
+    return {
+        "name": "envoy.access_loggers.stderr",
+        "filter": {
+            "or_filter": {
+                "filters": [_status_filter("GE", 500, "trouble"), {"response_flag_filter": {}}]
+            }
+        },
+        "typed_config": {
+            "@type": f"{TYPES}.extensions.access_loggers.stream.v3.StderrAccessLog",
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "request": "%REQ(X-REQUEST-ID)%",
+                    "method": "%REQ(:METHOD)%",
+                    "path": "%PATH(NQ)%",
+                    "status": "%RESPONSE_CODE%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "upstream": "%UPSTREAM_HOST%",
+                    "milliseconds": "%DURATION%",
+                }
+            },
+        },
+    }
