@@ -228,6 +228,7 @@ class OperationLog:
             "target": plan.target,
             "locks": list(plan.locks),
             "expected": dict(plan.expected),
+            "premises": dict(plan.premises),
             "state": "pending",
             "reason": reason,
             "requested_by": requested_by,

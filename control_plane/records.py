@@ -41,6 +41,7 @@ operation = Table(
     Column("target", Text, nullable=False),
     Column("locks", JSON, nullable=False),
     Column("expected", JSON, nullable=False),
+    Column("premises", JSON, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("requested_by", Text, nullable=False),

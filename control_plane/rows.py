@@ -71,6 +71,7 @@ def operation_of(row: RowMapping, steps: Sequence[StepRecord]) -> Operation:
             "steps": [{"name": step.name, "args": step.args} for step in steps],
             "locks": row["locks"],
             "expected": row["expected"],
+            "premises": row["premises"],
         }
     )
     return Operation(

@@ -81,7 +81,7 @@ class Store(OperationLog):
         return changed
 
     async def record_failover(self, database: str, kind: str, operation_id: str) -> None:
-        """`kind` is "automatic" or "manual". Recorded once for each operation and database."""
+        """`kind` is the verb that moved the primary. Recorded once an operation and database."""
         table = records.failover
         key = (table.c.database == database, table.c.operation_id == operation_id)
         async with self.database.write() as connection:
