@@ -72,14 +72,14 @@ async def wait_until(
     every: float = 0.05,
     hint: str | None = None,
 ) -> T:
-    """The first true value of `condition`, asked each `every` seconds.
+    """The first value of `condition` that is neither None nor False, asked each `every` seconds.
 
     Raises `TimedOut`, saying `what` was awaited, when `seconds` have gone by.
     """
     deadline = clock.monotonic() + seconds
     while True:
         value = await condition()
-        if value:
+        if value is not None and value is not False:
             return value
         if clock.monotonic() >= deadline:
             raise TimedOut(f"Waited {seconds:g} s for {what}; it did not happen.", hint=hint)

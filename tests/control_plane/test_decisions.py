@@ -1,0 +1,108 @@
+"""What the sentinel makes of its probes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.decisions import (
+    FREEZE_SECONDS,
+    Health,
+    PastFailover,
+    Probe,
+    health,
+    quiet_until,
+    repairs,
+    urgent,
+)
+from infra.provider import Fault, Signals
+from tests.control_plane.platform import Platform
+
+REFUSED = Signals("refused", "refused")
+SILENT = Signals("ok", "timeout")
+OK = Signals("ok", "ok")
+
+
+def series(*signals: Signals, every: float = 0.1) -> list[Probe]:
+    return [Probe(i * every, i * every + 0.01, each) for i, each in enumerate(signals)]
+
+
+@pytest.mark.parametrize(
+    ("probes", "expected"),
+    [
+        ([], "doubtful"),
+        (series(OK), "healthy"),
+        (series(REFUSED), "doubtful"),
+        (series(OK, REFUSED), "doubtful"),
+        (series(OK, REFUSED, REFUSED), "lost"),
+        (series(REFUSED, REFUSED, OK), "healthy"),
+        (series(Signals("ok", "refused"), Signals("ok", "refused")), "doubtful"),
+        (series(SILENT, SILENT), "doubtful"),
+        (series(SILENT, SILENT, SILENT, every=FREEZE_SECONDS), "frozen"),
+        (series(OK, SILENT, every=5.0), "doubtful"),
+    ],
+)
+def test_two_signals_or_a_long_silence_make_a_verdict(
+    probes: list[Probe], expected: Health
+) -> None:
+    assert health(probes) == expected
+
+
+@given(st.lists(st.sampled_from([OK, REFUSED, SILENT, Signals("refused", "timeout")])))
+def test_a_server_whose_last_query_was_answered_is_never_declared_gone(
+    signals: list[Signals],
+) -> None:
+    assert health(series(*signals, OK, every=1.0)) == "healthy"
+
+
+async def test_a_lost_primary_with_a_standby_in_sync_is_failed_over(platform: Platform) -> None:
+    shard_map, now = await platform.map(), platform.clock.now()
+    verdicts: dict[str, Health] = {"s1.us-east-1a": "lost", "s1.us-east-1b": "healthy"}
+    intents = urgent(platform.topology, shard_map, verdicts, [], now)
+    assert [(intent.verb, intent.target) for intent in intents] == [("failover", "s1")]
+
+
+async def test_without_a_healthy_standby_in_sync_nothing_is_promoted(platform: Platform) -> None:
+    shard_map, now = await platform.map(), platform.clock.now()
+    for verdict in ("lost", "frozen", "doubtful"):
+        verdicts: dict[str, Health] = {"s1.us-east-1a": "lost", "s1.us-east-1b": verdict}
+        assert urgent(platform.topology, shard_map, verdicts, [], now) == []
+    unsynced = shard_map.with_sync("s1", ())
+    verdicts = {"s1.us-east-1a": "lost", "s1.us-east-1b": "healthy"}
+    assert urgent(platform.topology, unsynced, verdicts, [], now) == []
+
+
+async def test_a_second_failover_waits_for_the_quiet_period_or_a_person(
+    platform: Platform,
+) -> None:
+    shard_map, now = await platform.map(), platform.clock.now()
+    verdicts: dict[str, Health] = {"s1.us-east-1a": "lost", "s1.us-east-1b": "healthy"}
+    past = PastFailover("s1", now - timedelta(seconds=10), acknowledged=False)
+    assert urgent(platform.topology, shard_map, verdicts, [past], now) == []
+    assert quiet_until(platform.topology, [past], "s1") == past.at + timedelta(seconds=3600)
+    seen = PastFailover("s1", past.at, acknowledged=True)
+    assert urgent(platform.topology, shard_map, verdicts, [seen], now) != []
+    other = PastFailover("s2", past.at, acknowledged=False)
+    assert urgent(platform.topology, shard_map, verdicts, [other], now) != []
+
+
+async def test_commits_stop_waiting_for_a_lost_standby(platform: Platform) -> None:
+    shard_map, now = await platform.map(), platform.clock.now()
+    verdicts: dict[str, Health] = {"s1.us-east-1a": "healthy", "s1.us-east-1b": "lost"}
+    intents = urgent(platform.topology, shard_map, verdicts, [], now)
+    assert [(intent.verb, intent.target) for intent in intents] == [("relax-sync", "s1")]
+
+
+async def test_nodes_that_can_start_are_led_back_and_those_that_cannot_are_left(
+    platform: Platform,
+) -> None:
+    await platform.provider.inject(Fault("kill-zone", "us-east-1b"))
+    observed = await platform.provider.observe()
+    assert repairs(platform.topology, observed, await platform.map()) == []
+    await platform.provider.heal(Fault("kill-zone", "us-east-1b"))
+    observed = await platform.provider.observe()
+    intents = repairs(platform.topology, observed, await platform.map())
+    assert [intent.target for intent in intents] == ["s1", "s2", "catalog"]
