@@ -1,0 +1,124 @@
+"""Every plan x every step x every interruption: the operation ends as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from control_plane.operations import Handler, Operation, run
+from control_plane.plan import Plan
+from control_plane.plans import PLANNERS
+from control_plane.steps import HANDLERS
+from control_plane.world import World
+from infra.provider import Observed
+from runtime.errors import OperationFailed
+from tests.control_plane.platform import Platform
+from tests.control_plane.scenarios import SCENARIOS, Scenario
+from tests.control_plane.toys import Crash, world_of
+
+Interruption = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+async def crash_before(effect: Callable[[], Awaitable[Any]]) -> Any:
+    raise Crash
+
+
+async def crash_after(effect: Callable[[], Awaitable[Any]]) -> Any:
+    await effect()
+    raise Crash
+
+
+async def fail_before(effect: Callable[[], Awaitable[Any]]) -> Any:
+    raise OperationFailed("planted")
+
+
+async def fail_after(effect: Callable[[], Awaitable[Any]]) -> Any:
+    await effect()
+    raise OperationFailed("planted")
+
+
+async def repeat(effect: Callable[[], Awaitable[Any]]) -> Any:
+    await effect()
+    return await effect()
+
+
+INTERRUPTIONS: dict[str, Interruption] = {
+    each.__name__: each for each in (crash_before, crash_after, fail_before, fail_after, repeat)
+}
+
+
+def interrupted(name: str, number: int, by: Interruption) -> dict[str, Handler]:
+    """The real handlers, of which that of step `number` is interrupted at its first attempt."""
+    armed = [True]
+
+    async def handler(world: World, **args: Any) -> Any:
+        async def effect() -> Any:
+            return await HANDLERS[name](world, **args)
+
+        if armed and len(world.results) == number:
+            armed.clear()
+            return await by(effect)
+        return await effect()
+
+    return {**HANDLERS, name: handler}
+
+
+async def carry_out(platform: Platform, plan: Plan, handlers: Mapping[str, Handler]) -> Operation:
+    """Runs `plan` as an operation: claimed again after a crash, resumed after a failure."""
+    store = platform.store
+    operation = await store.create_operation(plan, "test", None, "pytest")
+    make = world_of(store, platform.clock, platform.provider, platform.topology)
+    for worker in ("first", "second", "third"):
+        claim = await store.claim(operation.id, worker)
+        if claim is None:
+            break
+        try:
+            operation = await run(store, claim, handlers, make)
+        except Crash:
+            continue
+        if operation.state != "failed":
+            break
+        await store.resume(operation.id)
+    return await store.operation(operation.id)
+
+
+async def outcome(scenario: Scenario, number: int | None, by: Interruption) -> tuple[Plan, Any]:
+    """What the world and the map are after the plan, with step `number` interrupted."""
+    async with Platform.open() as platform:
+        await scenario.prepare(platform)
+        plan = await platform.plan(scenario.verb, **scenario.asked)
+        handlers = dict(HANDLERS)
+        if number is not None:
+            handlers = interrupted(plan.steps[number].name, number, by)
+        operation = await carry_out(platform, plan, handlers)
+        assert operation.state == "succeeded", (number, operation.problem)
+        observed = await platform.provider.observe()
+        lost = platform.provider.lost()
+        return plan, (comparable(observed), await platform.store.shard_map(), lost)
+
+
+def comparable(observed: Observed) -> Observed:
+    """Without the time, which passes."""
+    epoch = observed.at.replace(year=2000, month=1, day=1, hour=0, minute=0, second=0)
+    return replace(observed, at=epoch.replace(microsecond=0))
+
+
+@pytest.mark.parametrize("interruption", INTERRUPTIONS)
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_an_interrupted_plan_ends_like_an_uninterrupted_one(
+    name: str, interruption: str
+) -> None:
+    scenario = SCENARIOS[name]
+    by = INTERRUPTIONS[interruption]
+    plan, expected = await outcome(scenario, None, by)
+    assert plan.steps
+    for number, step in enumerate(plan.steps):
+        _, found = await outcome(scenario, number, by)
+        assert found == expected, f"{interruption} at step {number}, {step.name}"
+
+
+def test_every_planner_has_a_scenario() -> None:
+    assert {scenario.verb for scenario in SCENARIOS.values()} == set(PLANNERS)
