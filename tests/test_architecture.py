@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +64,39 @@ def test_every_step_that_can_be_carried_out_is_planned() -> None:
     from control_plane.steps import HANDLERS
 
     assert set(HANDLERS) <= {name for name, _ in _steps_made()}
+
+
+RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *RUNBOOKS]
+    ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
+    *sorted((ROOT / "runbooks").glob("*.md")),
+]
+COMMAND = re.compile(r"^\s*\$ regionctl (.+?)(?:\s+#.*)?$", re.MULTILINE)
+
+
+def _parse(words: list[str]) -> Any:
+    """The leaf command's context, with every option and argument checked; nothing is run."""
+    from typer.main import get_command
+
+    from cli.main import app
+
+    command: Any = get_command(app)
+    context, name = None, "regionctl"
+    while hasattr(command, "resolve_command"):
+        context = command.make_context(name, words, parent=context)
+        rest = [*context._protected_args, *context.args]
+        name, command, words = command.resolve_command(context, rest)
+    return command.make_context(name, words, parent=context)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_a_document_shows_is_one_that_exists(path: Path) -> None:
+    for line in COMMAND.findall(path.read_text()):
+        _parse(shlex.split(line))
+
+
+def test_a_command_that_does_not_exist_would_be_noticed() -> None:
+    for wrong in ("drill rum x", "drill run x --bogus", "drill run"):
+        with pytest.raises(Exception, match=r"No such|Missing"):
+            _parse(shlex.split(wrong))
