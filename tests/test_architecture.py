@@ -68,10 +68,6 @@ def test_every_step_that_can_be_carried_out_is_planned() -> None:
 
 RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *RUNBOOKS]
-    ROOT / "README.md",
-    ROOT / "ARCHITECTURE.md",
-    *sorted((ROOT / "runbooks").glob("*.md")),
-]
 COMMAND = re.compile(r"^\s*\$ regionctl (.+?)(?:\s+#.*)?$", re.MULTILINE)
 
 
