@@ -1,0 +1,221 @@
+"""regionctl drill: break it on purpose, let it recover, judge the evidence."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import render, work
+from cli.leaf import MUTATES, Run, group, leaf
+from cli.render import Output, Table
+from cli.suggest import unknown
+from runtime.errors import Exit, Invalid, NotFound
+
+app = group()
+VERDICTS = {"passed": Exit.OK, "failed": Exit.MISSED, "void": Exit.VOID}
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Such as database-failure; drill list shows them.")
+]
+
+
+class Fault(StrEnum):
+    kill = "kill"
+    freeze = "freeze"
+
+
+@leaf(app, "list", examples=("regionctl drill list", "regionctl drill list -o name"))
+async def list_(run: Run) -> None:
+    """The drills, and what each of them breaks."""
+    async with work.connect(run) as client:
+        drills = await client.drills()
+    rows = [(d["name"], ", ".join(d.get("faults", [])), d.get("title", "")) for d in drills]
+    render.show(
+        run.output,
+        render.listing("DrillList", drills),
+        tables=[Table(("drill", "faults", "what it does"), rows)],
+        names=[drill["name"] for drill in drills],
+    )
+
+
+@leaf(app, "show", examples=("regionctl drill show region-failure",))
+async def show(run: Run, name: Name) -> None:
+    """One drill: its objective, its faults, its steps."""
+    async with work.connect(run) as client:
+        drill = await _find(client, name)
+    rows = [(key, _flat(value)) for key, value in drill.items()]
+    render.show(
+        run.output,
+        {"apiVersion": "regionctl/v1", "kind": "Drill", **drill},
+        tables=[Table(("property", "value"), rows)],
+        names=[name],
+    )
+
+
+@leaf(
+    app,
+    "run",
+    shared=MUTATES,
+    examples=(
+        "regionctl drill run database-failure",
+        "regionctl drill run database-failure --fault freeze --repeat 20 -o json",
+        "regionctl drill run region-failure --dry-run",
+    ),
+)
+async def run(
+    run: Run,
+    name: Name,
+    fault: Annotated[
+        Fault | None, typer.Option("--fault", help="Kill it, or freeze it (SIGSTOP).")
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=1, max=100, help="How often, for a distribution.")
+    ] = 1,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the random moments and targets.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=1, max=200, help="Probe orders each second.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="A database, or an instance of a service.")
+    ] = None,
+) -> int:
+    """Run a drill. Exit 0 passed, 10 an objective missed, 9 the measurement is void."""
+    args: dict[str, Any] = {"drill": name, "repeat": repeat}
+    given = {
+        "fault": fault.value if fault else None,
+        "seed": seed,
+        "rate": rate,
+        "target": target,
+    }
+    args |= {key: value for key, value in given.items() if value is not None}
+    async with work.connect(run) as client:
+        await _find(client, name)
+        ended = await work.perform(run, client, "drill", args)
+        if ended is None:
+            return Exit.OK
+        report = await client.report(ended["id"])
+    show_report(run.output, report)
+    return VERDICTS.get(report["verdict"], Exit.VOID)
+
+
+@leaf(app, "report", examples=("regionctl drill report op_123 -o json",))
+async def report(
+    run: Run, id: Annotated[str, typer.Argument(help="The drill's operation.")]
+) -> None:
+    """A report as it was written."""
+    async with work.connect(run) as client:
+        show_report(run.output, await client.report(id))
+
+
+@leaf(app, "history", examples=("regionctl drill history", "regionctl drill history -o json"))
+async def history(run: Run) -> None:
+    """Every drill that was run, newest first."""
+    async with work.connect(run) as client:
+        reports = await client.drill_history()
+    rows = [
+        (r["operation"], r["drill"], r["verdict"], r["startedAt"], _rto(r), _lost(r))
+        for r in reports
+    ]
+    render.show(
+        run.output,
+        render.listing("DrillHistory", reports),
+        tables=[Table(("operation", "drill", "verdict", "started", "rto", "lost"), rows)],
+        names=[report["operation"] for report in reports],
+    )
+
+
+@leaf(app, "verify-report", examples=("regionctl drill verify-report drills/op_123/report.json",))
+async def verify_report(
+    run: Run, file: Annotated[Path, typer.Argument(help="A report.json.")]
+) -> int:
+    """Recompute a report's verdict from its raw ledger. Needs no platform."""
+    from cli import programs
+
+    if not file.is_file():
+        raise NotFound(f"There is no file {file}.", hint="regionctl drill history")
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{file} is not a report: {error}.") from error
+    found = await programs.call("control_plane.report", "verify", str(file))
+    rows = [(key, _flat(value)) for key, value in found.items()]
+    render.show(
+        run.output,
+        found,
+        tables=[Table(("checked", "result"), rows)],
+        names=[str(found.get("verdict", ""))],
+    )
+    return VERDICTS.get(str(found.get("verdict")), Exit.VOID)
+
+
+async def _find(client: Any, name: str) -> dict[str, Any]:
+    drills: dict[str, dict[str, Any]] = {drill["name"]: drill for drill in await client.drills()}
+    if name not in drills:
+        raise unknown("drill", name, drills)
+    return drills[name]
+
+
+def show_report(output: Output, report: dict[str, Any]) -> None:
+    """DrillReport: exactly as written with -o json, the essentials as tables."""
+    phases = [(phase["name"], render.seconds(phase["seconds"])) for phase in report["phases"]]
+    objectives = [
+        (
+            o["name"],
+            render.seconds(o["limitSeconds"]),
+            render.seconds(o["measuredSeconds"]),
+            _met(o),
+        )
+        for o in report["objectives"]
+    ]
+    invariants = [(i["name"], i["held"], i["detail"]) for i in report["invariants"]]
+    ledger = report["ledger"]
+    counted = ("attempted", "acknowledged", "failed", "unknown", "lost", "duplicated")
+    fault = report["fault"]
+    self_test = report["selfTest"]
+    foot = [
+        f"self-test: {self_test['caught']} of {self_test['planted']} planted faults caught",
+        f"{report['drill']}: {report['verdict']}",
+    ]
+    tables = [
+        Table(("phase", "time"), phases, title=f"fault: {fault['kind']} {fault['target']}"),
+        Table(counted, [tuple(ledger[key] for key in counted)], title="orders of the probe"),
+        Table(("invariant", "held", "detail"), invariants),
+        *_distribution(report),
+        Table(("objective", "limit", "measured", "met"), objectives, foot=foot),
+    ]
+    render.show(output, report, tables=tables, names=[report["operation"]])
+
+
+def _distribution(report: dict[str, Any]) -> list[Table]:
+    repeats = report.get("repeats") or []
+    spread = (report.get("distribution") or {}).get("rtoSeconds") or {}
+    if len(repeats) < 2:
+        return []
+    row = (len(repeats), *(render.seconds(spread.get(key)) for key in ("p50", "p95", "max")))
+    return [Table(("repeats", "p50", "p95", "max"), [row], title="recovery time")]
+
+
+def _met(objective: dict[str, Any]) -> str:
+    return "met" if objective["met"] else "missed"
+
+
+def _rto(report: dict[str, Any]) -> str:
+    spread = (report.get("distribution") or {}).get("rtoSeconds") or {}
+    return render.seconds(spread.get("max"))
+
+
+def _lost(report: dict[str, Any]) -> object:
+    return (report.get("ledger") or {}).get("lost")
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_flat(item) for item in value)
+    return str(value)

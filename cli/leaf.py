@@ -1,0 +1,196 @@
+"""What every command has in common: shared options, examples, exit codes, Ctrl-C.
+
+Typer wants options of the root before the subcommand, and nobody types them there; so each leaf
+gets the shared ones itself. A command is an async function that takes a `Run` first and returns an
+exit code or None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from cli import render
+from cli.render import Output
+from runtime.errors import Declined, Exit, Problem, Refused
+
+P = ParamSpec("P")
+Command = Callable[Concatenate["Run", P], Awaitable[int | None]]
+
+
+@dataclass
+class Run:
+    """One call of a command: its shared options, and the operation that it waits for."""
+
+    output: Output = Output.table
+    yes: bool = False
+    no_input: bool = False
+    state_dir: Path | None = None
+    dry_run: bool = False
+    reason: str = ""
+    detach: bool = False
+    timeout: float | None = None
+    confirm: str | None = None
+    operation: str | None = None
+
+    @property
+    def interactive(self) -> bool:
+        return not self.no_input and sys.stdin.isatty() and sys.stderr.isatty()
+
+    def agree(self, question: str) -> None:
+        """For what loses nothing: asks at a terminal, goes ahead without one.
+
+        Raises `Declined`.
+        """
+        if self.yes or not self.interactive:
+            return
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Declined("Declined: nothing was changed.")
+
+    def insist(self, name: str, consequence: str) -> None:
+        """For what may lose data: the name has to be typed, `--yes` is not enough.
+
+        Raises `Refused` or `Declined`.
+        """
+        given = self.confirm
+        if given is None and self.interactive:
+            sys.stderr.write(f"{consequence}\nType {name} to go on: ")
+            sys.stderr.flush()
+            given = sys.stdin.readline().strip()
+            if given != name:
+                raise Declined("Declined: nothing was changed.")
+        if given is None:
+            why = "--yes is not enough for this. " if self.yes else ""
+            raise Refused(f"{consequence} {why}It must be confirmed.", hint=f"add --confirm {name}")
+        if given != name:
+            raise Refused(
+                f"--confirm says {given!r}, but this is about {name!r}.",
+                hint=f"add --confirm {name}",
+            )
+
+
+def _options() -> dict[str, tuple[Any, Any]]:
+    """Each shared option: its annotation and its default."""
+    text, path, number = str | None, Path | None, float | None
+    return {
+        "output": (
+            Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")],
+            Output.table,
+        ),
+        "yes": (Annotated[bool, typer.Option("--yes", help="Answer yes to y/N.")], False),
+        "no_input": (Annotated[bool, typer.Option("--no-input", help="Never ask.")], False),
+        "state_dir": (
+            Annotated[path, typer.Option("--state-dir", help="Where the platform's state is.")],
+            None,
+        ),
+        "dry_run": (
+            Annotated[bool, typer.Option("--dry-run", help="Print the plan; change nothing.")],
+            False,
+        ),
+        "reason": (
+            Annotated[str, typer.Option("--reason", help="Recorded with the operation.")],
+            "",
+        ),
+        "detach": (
+            Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")],
+            False,
+        ),
+        "timeout": (
+            Annotated[
+                number,
+                typer.Option("--timeout", help="Seconds to wait; then exit 7, the work goes on."),
+            ],
+            None,
+        ),
+        "confirm": (
+            Annotated[
+                text, typer.Option("--confirm", metavar="NAME", help="Repeat the name to go ahead.")
+            ],
+            None,
+        ),
+    }
+
+
+READS = ("output", "yes", "no_input", "state_dir")
+MUTATES = (*READS, "dry_run", "reason", "detach", "timeout")
+SEVERE = (*MUTATES, "confirm")
+
+
+def leaf(
+    app: typer.Typer,
+    name: str,
+    *,
+    examples: tuple[str, ...],
+    shared: tuple[str, ...] = READS,
+) -> Callable[[Command[P]], Command[P]]:
+    """Registers an async function as the command `name` of `app`, with the `shared` options."""
+
+    def register(command: Command[P]) -> Command[P]:
+        signature = inspect.signature(command, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+        table = _options()
+        added = [
+            inspect.Parameter(
+                key, inspect.Parameter.KEYWORD_ONLY, default=table[key][1], annotation=table[key][0]
+            )
+            for key in shared
+        ]
+
+        def called(**values: Any) -> None:
+            run = Run(**{key: values.pop(key) for key in shared})
+            raise typer.Exit(_carry_out(lambda: command(run, **values), run))  # type: ignore[call-arg]
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
+        called.__doc__ = command.__doc__
+        called.__name__ = command.__name__
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
+        app.command(name, epilog=epilog)(called)
+        return command
+
+    return register
+
+
+def group() -> typer.Typer:
+    """The Typer app of one module of commands."""
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    app = typer.Typer(
+        add_completion=False, no_args_is_help=True, rich_markup_mode=None, context_settings=settings
+    )
+    app.callback()(_nothing)
+    return app
+
+
+def _nothing() -> None:
+    return None
+
+
+def _carry_out(command: Callable[[], Awaitable[int | None]], run: Run) -> int:
+    """The exit code of the command; what it waited for goes on after Ctrl-C."""
+
+    async def whole() -> int | None:
+        return await command()
+
+    try:
+        return int(asyncio.run(whole()) or Exit.OK)
+    except Problem as problem:
+        as_json = run.output in (Output.json, Output.jsonl)
+        render.problem(problem, as_json=as_json, operation=run.operation)
+        return int(problem.exit)
+    except KeyboardInterrupt:
+        if run.operation:
+            render.note(
+                f"\ndetached; operation {run.operation} continues: "
+                f"regionctl op watch {run.operation}"
+            )
+        return int(Exit.INTERRUPTED)

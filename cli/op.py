@@ -1,0 +1,81 @@
+"""regionctl op: everything that was or is being done to the platform."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import render, work
+from cli.leaf import MUTATES, READS, Run, group, leaf
+from cli.render import Table
+from runtime.errors import Exit
+
+app = group()
+Id = Annotated[str, typer.Argument(metavar="ID", help="Such as op_01J...; op list shows them.")]
+TIMEOUT = (*READS, "timeout")
+
+
+@leaf(app, "list", examples=("regionctl op list", "regionctl op list --active -o name"))
+async def list_(
+    run: Run,
+    active: Annotated[bool, typer.Option("--active", help="Only unfinished ones.")] = False,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", min=1, help="How many, newest first.")
+    ] = 20,
+) -> None:
+    """Operations, newest first."""
+    async with work.connect(run) as client:
+        found = await client.operations(limit=limit)
+    if active:
+        found = [item for item in found if item["state"] in ("pending", "running")]
+    rows = [
+        (o["id"], o["kind"], o["target"], o["state"], o["createdAt"], o.get("reason") or "")
+        for o in found
+    ]
+    render.show(
+        run.output,
+        render.listing("OperationList", found),
+        tables=[Table(("id", "verb", "target", "state", "created", "reason"), rows)],
+        names=[item["id"] for item in found],
+    )
+
+
+@leaf(app, "show", examples=("regionctl op show op_123", "regionctl op show op_123 -o json"))
+async def show(run: Run, id: Id) -> None:
+    """One operation: its steps, timings and what stopped it."""
+    async with work.connect(run) as client:
+        work.show_operation(run.output, await client.operation(id))
+
+
+@leaf(app, "watch", shared=TIMEOUT, examples=("regionctl op watch op_123 --timeout 60",))
+async def watch(run: Run, id: Id) -> None:
+    """Wait for an operation; the exit code says how it ended."""
+    async with work.connect(run) as client:
+        operation = await work.wait(run, client, await client.operation(id))
+    work.show_operation(run.output, operation)
+
+
+@leaf(
+    app,
+    "resume",
+    shared=tuple(key for key in MUTATES if key != "dry_run"),
+    examples=("regionctl op resume op_123 --reason 'disk was full'",),
+)
+async def resume(run: Run, id: Id) -> None:
+    """Carry on with a failed operation from the step that failed."""
+    async with work.connect(run) as client:
+        operation = await client.resume(id)
+        if run.detach:
+            work.show_operation(run.output, operation)
+            return
+        work.show_operation(run.output, await work.wait(run, client, operation))
+
+
+@leaf(app, "abort", shared=(*READS, "reason"), examples=("regionctl op abort op_123 --yes",))
+async def abort(run: Run, id: Id) -> int:
+    """Stop an operation after the step that it is in. Nothing is undone."""
+    run.agree(f"Abort {id}? What it did so far stays done.")
+    async with work.connect(run) as client:
+        work.show_operation(run.output, await client.abort(id))
+    return Exit.OK

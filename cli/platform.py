@@ -1,0 +1,149 @@
+"""regionctl up and down: the whole platform begins and ends here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import find, programs, render, work
+from cli.leaf import MUTATES, SEVERE, Run, group, leaf
+from cli.render import Output, Table
+from cli.settings import DEFAULT_NAME
+from runtime.errors import NotFound, Refused, Unavailable
+
+BOOTSTRAP = "control_plane.bootstrap"
+app = group()
+
+
+@leaf(
+    app,
+    "up",
+    shared=MUTATES,
+    examples=(
+        "regionctl up",
+        "regionctl up --topology mine.yaml --port-offset 1000",
+        "regionctl up --dry-run",
+    ),
+)
+async def up(
+    run: Run,
+    topology: Annotated[
+        str | None, typer.Option("--topology", metavar="NAME|FILE", help="What should exist.")
+    ] = None,
+    port_offset: Annotated[
+        int | None,
+        typer.Option("--port-offset", min=0, max=40000, help="Added to every port (18000...)."),
+    ] = None,
+) -> None:
+    """Make the platform exist, or mend what is missing of it. May be repeated at any time."""
+    directory = find.state_dir(run.state_dir, _name(topology) if topology else None)
+    run.state_dir = directory
+    if run.dry_run and not (directory / "state.json").exists():
+        raise Refused(
+            f"There is no platform in {directory} yet, so there is nothing to compare with.",
+            hint="regionctl up makes it; --dry-run then shows what a further up would do",
+        )
+    wanted, offset = _as_made(directory, topology, port_offset)
+    arguments = ["up", "--topology", wanted, "--state-dir", str(directory)]
+    if not run.dry_run:
+        render.note(f"control plane of {wanted} in {directory}")
+        await programs.call(BOOTSTRAP, *arguments, "--port-offset", str(offset))
+    async with work.connect(run) as client:
+        operation = await work.perform(run, client, "provision", {})
+        if run.dry_run or (run.detach and operation is not None):
+            return
+        show(run.output, find.platform(directory), await client.status())
+
+
+def _name(topology: str) -> str:
+    return Path(topology).stem if topology.endswith((".yaml", ".yml")) else topology
+
+
+def _as_made(directory: Path, topology: str | None, offset: int | None) -> tuple[str, int]:
+    """Topology and port offset: as asked, or as the platform was made with, or the defaults."""
+    try:
+        made = find.platform(directory)
+    except Unavailable:
+        return topology or DEFAULT_NAME, offset or 0
+    kept = directory / "topology.yaml"
+    return (
+        topology or (str(kept) if kept.exists() else made.name),
+        made.port_offset if offset is None else offset,
+    )
+
+
+def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> None:
+    """Where the platform is and what to type next."""
+    authority = platform.state_dir / "ca" / "ca.pem"
+    document = {
+        "apiVersion": "regionctl/v1",
+        "kind": "Platform",
+        "name": platform.name,
+        "state": status["state"],
+        "entryUrl": status["entryUrl"],
+        "caFile": str(authority),
+        "stateDir": str(platform.state_dir),
+        "controlPlane": platform.address,
+    }
+    rows = [
+        ("entry", document["entryUrl"]),
+        ("CA file", document["caFile"]),
+        ("state", document["stateDir"]),
+    ]
+    more = platform.option
+    foot = [
+        "",
+        f"next: curl --cacert {authority} {status['entryUrl']}/api/v1/products",
+        f"      regionctl status{more}",
+        f"      regionctl drill run database-failure{more}",
+    ]
+    tables = [Table((platform.name, status["state"]), rows, foot=foot)]
+    render.show(output, document, tables=tables, names=[platform.name])
+
+
+@leaf(
+    app,
+    "down",
+    shared=SEVERE,
+    examples=("regionctl down", "regionctl down --delete-data --confirm two-regions"),
+)
+async def down(
+    run: Run,
+    delete_data: Annotated[
+        bool, typer.Option("--delete-data", help="Remove the state directory as well.")
+    ] = False,
+) -> None:
+    """Stop the platform. Its data stays, unless --delete-data --confirm NAME."""
+    directory = find.state_dir(run.state_dir)
+    if not (directory / "state.json").exists():
+        raise NotFound(
+            f"There is no platform in {directory}.", hint="say where it is: --state-dir DIR"
+        )
+    platform = find.platform(directory)
+    run.state_dir = directory
+    if not run.dry_run:
+        if delete_data:
+            run.insist(platform.name, f"This deletes all data of {platform.name} in {directory}.")
+        else:
+            run.agree(f"Stop {platform.name}? Its data stays.")
+    try:
+        async with work.connect(run) as client:
+            ended = await work.perform(run, client, "decommission", {})
+            if run.dry_run or (run.detach and ended is None):
+                return
+    except Unavailable:
+        render.note("the control plane does not answer; stopping the supervisors directly")
+    arguments = ["down", "--state-dir", str(directory), *(["--delete-data"] if delete_data else [])]
+    await programs.call(BOOTSTRAP, *arguments)
+    document = {
+        "apiVersion": "regionctl/v1",
+        "kind": "Platform",
+        "name": platform.name,
+        "state": "deleted" if delete_data else "stopped",
+        "stateDir": str(directory),
+    }
+    row = (document["name"], document["state"], document["stateDir"])
+    tables = [Table(("platform", "state", "directory"), [row])]
+    render.show(run.output, document, tables=tables, names=[platform.name])

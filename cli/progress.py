@@ -1,0 +1,183 @@
+"""Shows the steps of an operation as they happen, on stderr.
+
+A terminal gets a live list with timings; anything else one line for each finished step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cli import render
+from cli.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+JSON = Mapping[str, Any]
+SHOWN = ("instance", "region", "target", "database", "standby", "name", "kind", "scenario")
+
+
+class Progress(Protocol):
+    """Used as a context manager; `tell` takes every event of the operation in order."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def tell(self, event: JSON) -> None: ...
+
+    def interrupted(self, why: str) -> None: ...
+
+
+def of(operation: JSON) -> Progress:
+    """The progress display for an operation that is about to be followed."""
+    steps = [(step["name"], subject(step.get("args", {}))) for step in operation.get("steps", [])]
+    return LiveSteps(steps) if Settings.read().live else PlainSteps()
+
+
+def subject(args: JSON) -> str:
+    """What a step is about, short enough for one line: "s1.us-east-1b", "s1, s2, catalog"."""
+    for key in SHOWN:
+        if isinstance(args.get(key), str):
+            return str(args[key])
+    names: list[str] = []
+    for value in args.values():
+        if isinstance(value, list):
+            names += [_name(item) for item in value]
+    shown = ", ".join(name for name in names[:3] if name)
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _name(item: object) -> str:
+    if isinstance(item, Mapping):
+        return str(item.get("instance") or item.get("database") or "")
+    return str(item)
+
+
+def line(mark: str, name: str, about: str, seconds: float | None, word: str = "") -> str:
+    """ "✓ promote s1.us-east-1b 0.31 s" """
+    parts = [mark, name, about, render.seconds(seconds) if seconds is not None else "", word]
+    return " ".join(part for part in parts if part)
+
+
+class PlainSteps:
+    """A line as each step ends, and a line for what was remarked meanwhile."""
+
+    def __init__(self) -> None:
+        self.about: dict[int, str] = {}
+
+    def __enter__(self) -> PlainSteps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def tell(self, event: JSON) -> None:
+        data = event.get("data") or {}
+        number = int(data.get("number", -1))
+        match event["kind"]:
+            case "step-started":
+                self.about[number] = subject(data.get("args") or {})
+            case "step-succeeded":
+                about = self.about.get(number, "")
+                render.note(line("✓", data["step"], about, data.get("seconds")))
+            case "step-failed":
+                about = self.about.get(number, "")
+                render.note(line("✗", data["step"], about, data.get("seconds"), "failed"))
+            case kind if not kind.startswith(("operation-", "step-")):
+                render.note(f"  {remark(event)}")
+
+    def interrupted(self, why: str) -> None:
+        render.note(f"  {why}")
+
+
+class LiveSteps:
+    """The whole list, redrawn a few times a second while the operation runs."""
+
+    def __init__(self, steps: Sequence[tuple[str, str]]) -> None:
+        self.steps = list(steps)
+        self.marks = ["pending"] * len(self.steps)
+        self.seconds: list[float | None] = [None] * len(self.steps)
+        self.since = time.monotonic()
+        self.remark = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> LiveSteps:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(
+            get_renderable=self._draw,
+            console=Console(stderr=True, highlight=False),
+            refresh_per_second=8,
+            vertical_overflow="ellipsis",
+        )
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self.remark = ""
+            self._live.__exit__(kind, error, trace)
+
+    def tell(self, event: JSON) -> None:
+        data = event.get("data") or {}
+        number = int(data.get("number", -1))
+        kind = event["kind"]
+        if not kind.startswith(("operation-", "step-")):
+            self.remark = remark(event)
+        if not 0 <= number < len(self.steps):
+            return
+        self.remark = ""
+        self.marks[number] = kind.removeprefix("step-")
+        self.seconds[number] = data.get("seconds")
+        if kind == "step-started":
+            self.since = time.monotonic()
+
+    def interrupted(self, why: str) -> None:
+        self.remark = why
+
+    def _draw(self) -> RenderableType:
+        from rich.text import Text
+
+        lines = Text()
+        for index, (name, about) in enumerate(self.steps):
+            mark = self.marks[index]
+            if mark == "succeeded":
+                lines.append("✓ ", "green")
+                lines.append(line("", name, about, self.seconds[index]))
+            elif mark == "failed":
+                lines.append("✗ " + line("", name, about, self.seconds[index], "failed"), "red")
+            elif mark == "started":
+                spent = time.monotonic() - self.since
+                frame = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(spent * 8) % 10]
+                lines.append(f"{frame} " + line("", name, about, spent), "bold")
+            else:
+                lines.append("· " + line("", name, about, None), "dim")
+            lines.append("\n")
+        lines.append(self.remark, "yellow")
+        return lines
+
+
+def remark(event: JSON) -> str:
+    """An event that is no step, in one line."""
+    data = event.get("data") or {}
+    text = data.get("message") or data.get("text")
+    if text:
+        return str(text)
+    details = " ".join(f"{key}={value}" for key, value in data.items())
+    return f"{event['kind']} {details}".strip()

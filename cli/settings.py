@@ -1,0 +1,44 @@
+"""What the console takes from its environment: the only place in `cli` that reads it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_NAME = "two-regions"
+BASE_PORT = 18000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`state_dir` is set when the environment names one platform; else platforms are looked for
+    in `state_root`, one folder each."""
+
+    state_root: Path
+    state_dir: Path | None
+    colour: bool
+    live: bool
+    postgres_bin: Path | None
+
+    @staticmethod
+    def read() -> Settings:
+        environment = os.environ
+        named = environment.get("REGIONCTL_STATE_DIR")
+        plain = bool(environment.get("NO_COLOR")) or environment.get("TERM") == "dumb"
+        binaries = environment.get("REGIONCTL_POSTGRES_BIN")
+        return Settings(
+            state_root=_state_root(environment.get("XDG_STATE_HOME")),
+            state_dir=Path(named).expanduser().absolute() if named else None,
+            colour=sys.stdout.isatty() and not plain,
+            live=sys.stderr.isatty() and not plain,
+            postgres_bin=Path(binaries) if binaries else None,
+        )
+
+
+def _state_root(xdg: str | None) -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/regionctl")
+    base = Path(xdg).expanduser() if xdg else Path.home() / ".local" / "state"
+    return base / "regionctl"

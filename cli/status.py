@@ -1,0 +1,100 @@
+"""regionctl status: the platform as it is now, on one screen."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from cli import edge, find, render, work
+from cli.leaf import Run, group, leaf
+from cli.render import Output, Table
+from runtime.errors import Exit, Unavailable
+
+app = group()
+STATES = {"healthy": Exit.OK, "degraded": Exit.DEGRADED, "down": Exit.DOWN}
+
+
+@leaf(
+    app,
+    "status",
+    examples=("regionctl status", "regionctl status -o json", "regionctl status --exit-status -w"),
+)
+async def status(
+    run: Run,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Again each 2 s.")] = False,
+    exit_status: Annotated[
+        bool, typer.Option("--exit-status", help="Exit 11 when degraded, 12 when down.")
+    ] = False,
+) -> int:
+    """Regions, instances and databases as they are now."""
+    state = await _once(run, clear=watch)
+    while watch:
+        await asyncio.sleep(2.0)
+        state = await _once(run, clear=True)
+    return STATES.get(state, Exit.OK) if exit_status else Exit.OK
+
+
+async def _once(run: Run, *, clear: bool) -> str:
+    try:
+        async with work.connect(run) as client:
+            document = await client.status()
+    except Unavailable as problem:
+        raise await _explain(run, problem) from problem
+    if clear and run.output is Output.table:
+        render.clear()
+    show(run.output, document)
+    return str(document["state"])
+
+
+async def _explain(run: Run, problem: Unavailable) -> Unavailable:
+    """The control plane is away: whether customers notice is the next question."""
+    platform = find.platform(run.state_dir)
+    answer = await edge.ask(platform)
+    said = (
+        f"The edge still answers customers ({answer})." if answer else "The edge does not answer."
+    )
+    hint = "regionctl doctor" if answer else f"regionctl up{platform.option}"
+    return Unavailable(
+        f"The control plane of {platform.name} at {platform.address} does not answer. {said}",
+        hint=hint,
+        extra={"edgeAnswers": answer is not None},
+    )
+
+
+def show(output: Output, document: dict[str, Any]) -> None:
+    """PlatformStatus, as it came or as tables."""
+    instances = [
+        (region["name"], i["id"], i["kind"], i.get("role"), i["state"], i.get("pid"), i["address"])
+        for region in document["regions"]
+        for i in region["instances"]
+    ]
+    shards = [
+        (s["name"], s["epoch"], s["home"], s["primary"], _standbys(s["standbys"]))
+        for s in document["shards"]
+    ]
+    regions = [
+        (r["name"], r["role"], r["state"], f"{_running(r)}/{len(r['instances'])}")
+        for r in document["regions"]
+    ]
+    head = f"{document['state']}   entry {document['entryUrl']}"
+    tables = [
+        Table(("instance", "kind", "role", "state", "pid", "address"), [i[1:] for i in instances]),
+        Table(("database", "epoch", "home", "primary", "standbys"), shards),
+        Table(("region", "role", "state", "running"), regions, foot=[head]),
+    ]
+    render.show(output, document, tables=tables, names=[row[1] for row in instances])
+
+
+def _running(region: dict[str, Any]) -> int:
+    return sum(instance["state"] == "running" for instance in region["instances"])
+
+
+def _standbys(standbys: list[dict[str, Any]]) -> str:
+    parts = []
+    for standby in standbys:
+        lag = standby.get("lagSeconds")
+        kind = "sync" if standby["sync"] else "async"
+        parts.append(f"{standby['id']} ({kind}, lag {render.seconds(lag)})")
+    return ", ".join(parts)

@@ -1,0 +1,191 @@
+"""Starts operations and waits for them, through everything that may happen on the way.
+
+The operation lives in the control plane; waiting is only looking. So when the control plane goes
+away (it is restarted by its supervisor) the wait takes up again after the last event seen, and
+Ctrl-C or a time-out end the wait and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from cli import find, progress, render
+from cli.leaf import Run
+from cli.render import Output, Table
+from runtime.errors import (
+    Exit,
+    MeasurementVoid,
+    OperationFailed,
+    Problem,
+    Refused,
+    TimedOut,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from control_plane.client import Client
+
+JSON = dict[str, Any]
+FINAL = ("operation-succeeded", "operation-failed", "operation-aborted")
+PATIENCE_SECONDS = 60.0
+
+
+@asynccontextmanager
+async def connect(run: Run) -> AsyncIterator[Client]:
+    """A client of the platform's control plane. Raises `Unavailable` when nothing is there."""
+    from control_plane.client import Client
+
+    platform = find.platform(run.state_dir)
+    async with Client(platform.address, state_dir=platform.state_dir) as client:
+        yield client
+
+
+async def perform(run: Run, client: Client, verb: str, args: Mapping[str, Any]) -> JSON | None:
+    """Plans `verb`, starts it and waits: the operation as it ended; None when nothing is to do.
+
+    With `--dry-run` the plan is printed, with `--detach` the operation as it began; None too.
+    """
+    plan = await client.plan(verb, args)
+    if run.dry_run:
+        show_plan(run.output, plan)
+        return None
+    if not plan["steps"]:
+        render.note("nothing to do")
+        return None
+    return await start(run, client, verb, args)
+
+
+async def start(run: Run, client: Client, verb: str, args: Mapping[str, Any]) -> JSON | None:
+    """Starts an operation; waits for it unless `--detach`, which prints it and returns None."""
+    key = str(uuid.uuid4())
+    operation = await client.start(verb, args, reason=run.reason, idempotency_key=key)
+    if run.detach:
+        show_operation(run.output, operation)
+        render.note(f"started; watch it with: regionctl op watch {operation['id']}")
+        return None
+    return await wait(run, client, operation)
+
+
+async def wait(run: Run, client: Client, operation: JSON) -> JSON:
+    """Follows the operation to its end, showing its steps.
+
+    Raises what ended it badly (`OperationFailed`, `Refused`, `MeasurementVoid`), `TimedOut` after
+    `--timeout` seconds, `Unavailable` when the control plane stays away.
+    """
+    run.operation = operation["id"]
+    render.note(f"{operation['kind']} {operation['target']}: operation {operation['id']}")
+    try:
+        async with asyncio.timeout(run.timeout):
+            with progress.of(operation) as shown:
+                ended = await _until_final(client, operation["id"], shown)
+    except TimeoutError:
+        raise TimedOut(
+            f"Waited {run.timeout:g} s; operation {run.operation} is still running.",
+            hint=f"regionctl op watch {run.operation}",
+        ) from None
+    _raise_failure(ended)
+    return ended
+
+
+async def _until_final(client: Client, id: str, shown: progress.Progress) -> JSON:
+    after = 0
+    loop = asyncio.get_running_loop()
+    gone_since: float | None = None
+    while True:
+        try:
+            async for event in client.events(id, after=after):
+                gone_since = None
+                after = max(after, int(event["sequence"]))
+                shown.tell(event)
+                if event["kind"] in FINAL:
+                    break
+            operation: JSON = await client.operation(id)
+            gone_since = None
+            if operation["state"] in ("succeeded", "failed", "aborted"):
+                return operation
+        except Unavailable:
+            gone_since = gone_since or loop.time()
+            if loop.time() - gone_since > PATIENCE_SECONDS:
+                raise
+            shown.interrupted("the control plane does not answer; waiting for it to come back")
+        await asyncio.sleep(0.2)
+
+
+def _raise_failure(operation: JSON) -> None:
+    """Nothing when the operation succeeded; else what stopped it, as a Problem."""
+    id = operation["id"]
+    if operation["state"] == "succeeded":
+        return
+    if operation["state"] == "aborted":
+        raise OperationFailed(
+            f"Operation {id} was aborted.", hint=f"regionctl op show {id}", extra={"operation": id}
+        )
+    cause = Problem.from_document(operation.get("problem") or {})
+    untouched = not any(step["state"] == "succeeded" for step in operation.get("steps", []))
+    if isinstance(cause, MeasurementVoid) or (isinstance(cause, Refused) and untouched):
+        raise cause
+    raise OperationFailed(
+        cause.detail,
+        hint=cause.hint or f"regionctl op show {id}",
+        runbook=cause.runbook,
+        extra=cause.extra,
+    )
+
+
+def show_plan(output: Output, plan: JSON) -> None:
+    """The steps that would be carried out, which are those that are."""
+    document = {"apiVersion": "regionctl/v1", **plan, "kind": "Plan", "verb": plan["kind"]}
+    rows = [
+        (number, step["name"], progress.subject(step["args"]))
+        for number, step in enumerate(plan["steps"], start=1)
+    ]
+    expected = ", ".join(
+        f"{key} {value}"
+        for key, value in plan.get("expected", {}).items()
+        if not isinstance(value, dict | list)
+    )
+    foot = [f"expected: {expected}"] if expected else []
+    title = f"plan: {plan['kind']} {plan['target']}: {len(rows)} steps"
+    if not rows:
+        title, foot = "nothing to do", []
+    render.show(
+        output,
+        document,
+        tables=[Table(("#", "step", "about"), rows, title=title, foot=foot)] if rows else [],
+        names=[step["name"] for step in plan["steps"]],
+    )
+    if not rows:
+        render.note(title)
+
+
+def show_operation(output: Output, operation: JSON) -> None:
+    """One operation with its steps."""
+    rows = [
+        (
+            step.get("number", number) + 1,
+            step["name"],
+            progress.subject(step.get("args", {})),
+            step["state"],
+            render.seconds(step.get("seconds")),
+        )
+        for number, step in enumerate(operation.get("steps", []))
+    ]
+    title = f"{operation['id']}: {operation['kind']} {operation['target']}: {operation['state']}"
+    foot = [f"reason: {operation['reason']}"] if operation.get("reason") else []
+    if operation.get("problem"):
+        foot.append(f"problem: {operation['problem'].get('detail', '')}")
+    render.show(
+        output,
+        {"apiVersion": "regionctl/v1", **operation},
+        tables=[Table(("#", "step", "about", "state", "time"), rows, title=title, foot=foot)],
+        names=[operation["id"]],
+    )
+
+
+def exit_of_plan(plan: JSON, *, asked: bool) -> Exit:
+    """With `--exit-code` the exit code says whether anything would be done."""
+    return Exit.CHANGES if asked and plan["steps"] else Exit.OK

