@@ -96,3 +96,11 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
     for wrong in ("drill rum x", "drill run x --bogus", "drill run"):
         with pytest.raises(Exception, match=r"No such|Missing"):
             _parse(shlex.split(wrong))
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = re.findall(
+        r"`([a-z_]+(?:/[a-z_]+)*/[a-z_]*(?:\.py)?)`", (ROOT / "ARCHITECTURE.md").read_text()
+    )
+    assert named
+    assert not [name for name in named if not (ROOT / name).exists()]
