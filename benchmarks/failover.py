@@ -60,10 +60,12 @@ not have.
     validator accepts nothing faster). *default*: ttl 30, loop_wait 10, retry_timeout 10,
     primary_start_timeout 300 (a crashed server is started again in place).
 
-The comparison is of designs as much as of code. regionctl's sentinel sees the server's process and
-its port, on this machine as on a node with an agent that outlives the server, so *crash* is the
-like-for-like row; after a *node loss* Patroni must wait for its lease to run out, which
-regionctl need not, because a primary without its synchronous standby cannot acknowledge a write.
+The comparison is of designs as much as of code. regionctl's sentinel asks each server from outside,
+ten times a second, by TCP and by query; on one machine a killed server refuses at once, as it does
+when only a process dies, so *crash* is the like-for-like row. After a *node loss* Patroni waits for its
+lease to run out, because only the lease says that the old primary has stopped; regionctl need not,
+because a primary without its synchronous standby cannot acknowledge a write. A node that vanishes
+silently is to regionctl what `--fault freeze` measures.
 """
 
 
