@@ -278,10 +278,11 @@ def rto(
 ) -> dict[str, float | None]:
     """Recovery time of each kind of operation that needs `databases`, in seconds.
 
-    New users are judged only when the catalog is affected (or everything is): they come too
+    A read that was answered with 404 is left out: it tells of loss, which is counted elsewhere,
+    not of absence. New users are judged only when the catalog is affected (or everything is): they come too
     seldom to time one shard's recovery by them.
     """
-    touched = affected(ledger, databases)
+    touched = [attempt for attempt in affected(ledger, databases) if not denied(attempt)]
     kinds = [CREATE_ORDER, READ_ORDER]
     if not databases or CATALOG in databases:
         kinds.append(CREATE_USER)
@@ -298,6 +299,11 @@ def rto(
         )
         for kind in kinds
     }
+
+
+def denied(attempt: Attempt) -> bool:
+    """An acknowledged order that a reader was told does not exist."""
+    return attempt.kind == READ_ORDER and attempt.status == 404
 
 
 def longest_write_gap(ledger: Ledger, databases: Collection[str]) -> float | None:
