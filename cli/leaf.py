@@ -188,9 +188,10 @@ def _carry_out(command: Callable[[], Awaitable[int | None]], run: Run) -> int:
         render.problem(problem, as_json=as_json, operation=run.operation)
         return int(problem.exit)
     except KeyboardInterrupt:
-        if run.operation:
-            render.note(
-                f"\ndetached; operation {run.operation} continues: "
-                f"regionctl op watch {run.operation}"
-            )
+        id = run.operation
+        render.note(
+            f"\ndetached; operation {id} continues: regionctl op watch {id}"
+            if id
+            else "\ninterrupted"
+        )
         return int(Exit.INTERRUPTED)

@@ -37,9 +37,9 @@ PATIENCE_SECONDS = 60.0
 @asynccontextmanager
 async def connect(run: Run) -> AsyncIterator[Client]:
     """A client of the platform's control plane. Raises `Unavailable` when nothing is there."""
+    platform = find.platform(run.state_dir)
     from control_plane.client import Client
 
-    platform = find.platform(run.state_dir)
     async with Client(platform.address, state_dir=platform.state_dir) as client:
         yield client
 

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cli import progress
+from cli.progress import LiveSteps, PlainSteps
+
+
+def event(kind: str, **data: Any) -> dict[str, Any]:
+    return {"sequence": 1, "operation": "op_1", "kind": kind, "at": "", "data": data}
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ({"instance": "s1.us-east-1b", "upstream": "s1.us-east-1a"}, "s1.us-east-1b"),
+        ({"promotions": [{"database": "s1", "instance": "s1.us-east-1b"}]}, "s1.us-east-1b"),
+        ({"databases": ["s1", "s2", "catalog", "s3"]}, "s1, s2, catalog and 1 more"),
+        ({}, ""),
+    ],
+)
+def test_a_step_is_named_by_what_it_is_about(args: dict[str, Any], text: str) -> None:
+    assert progress.subject(args) == text
+
+
+def test_without_a_terminal_each_step_is_one_line_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with PlainSteps() as shown:
+        args = {"instance": "s1.us-east-1b"}
+        shown.tell(event("step-started", number=0, step="promote", args=args))
+        shown.tell(event("step-succeeded", number=0, step="promote", seconds=0.314))
+        shown.tell(event("step-started", number=1, step="publish-map", args={}))
+        shown.tell(event("step-failed", number=1, step="publish-map", seconds=0.02))
+        shown.tell(event("operation-failed", problem={}))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "✓ promote s1.us-east-1b 0.31 s",
+        "✗ publish-map 0.02 s failed",
+    ]
+
+
+def test_the_live_list_marks_what_is_done_running_and_to_come() -> None:
+    shown = LiveSteps([("fence-instance", "a"), ("promote", "b"), ("publish-map", "")])
+    shown.tell(event("step-succeeded", number=0, step="fence-instance", seconds=0.1))
+    shown.tell(event("step-started", number=1, step="promote", args={}))
+    lines = str(shown._draw()).splitlines()
+    assert lines[0] == "✓ fence-instance a 0.10 s"
+    assert lines[1].split()[1:3] == ["promote", "b"]
+    assert lines[2] == "· publish-map"
