@@ -1,0 +1,209 @@
+"""One process of one service: `uvicorn runtime.app:create --factory`.
+
+Answers are JSON, errors RFC 9457 problem documents, whatever was sent. `/health/ready` says that
+this process has a shard map; it does not ask the databases, because a database being failed over
+is no reason for a gateway to stop sending requests that would wait here and then succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.cache import Cache
+from runtime.clock import SystemClock
+from runtime.context import Background, Context
+from runtime.errors import Invalid, Problem
+from runtime.routing import Routing
+from runtime.settings import Settings, load
+from runtime.shards import Shards
+from runtime.streams import Streams, forever
+from runtime.telemetry import REQUESTS, log_json_lines
+
+log = logging.getLogger(__name__)
+
+# Each module has `service(context) -> (routes, background)`.
+SERVICES = {
+    "users": "runtime.users.api",
+    "orders": "runtime.orders.api",
+    "inventory": "runtime.inventory.api",
+}
+BODY_LIMIT = 256 * 1024
+
+
+def create() -> ASGIApp:
+    """The application that the environment names."""
+    settings = load()
+    log_json_lines(settings.instance)
+    return build(settings)
+
+
+def build(settings: Settings) -> ASGIApp:
+    """The application of `settings`. Raises `Invalid` for a service that does not exist."""
+    if settings.service not in SERVICES:
+        raise Invalid(
+            f"There is no service {settings.service!r}.", hint=f"Services: {', '.join(SERVICES)}"
+        )
+    module = importlib.import_module(SERVICES[settings.service])
+    context = _context(settings)
+    routes, background = module.service(context)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        context.routing.refresh()
+        works: Background = {"shard map": context.routing.run, **background}
+        tasks = [
+            asyncio.create_task(forever(name, work, context.clock)) for name, work in works.items()
+        ]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        context.shards.close()
+        await context.cache.close()
+        await context.streams.close()
+
+    app = FastAPI(
+        title=f"regionctl {settings.service}", docs_url=None, redoc_url=None, lifespan=lifespan
+    )
+    app.include_router(routes)
+    _add_health(app, context)
+    _add_problems(app)
+    return Envelope(app)
+
+
+def _context(settings: Settings) -> Context:
+    clock = SystemClock()
+    routing = Routing(settings.shard_map, clock)
+    return Context(
+        settings=settings,
+        clock=clock,
+        routing=routing,
+        shards=Shards(settings, routing, clock),
+        cache=Cache(settings.cache, settings.valkey_password, clock),
+        streams=Streams(settings, routing, clock),
+    )
+
+
+def _add_health(app: FastAPI, context: Context) -> None:
+    @app.get("/health/live")
+    async def live() -> Response:
+        return Response(b'{"status":"live"}', media_type="application/json")
+
+    @app.get("/health/ready")
+    async def ready() -> Response:
+        if not context.routing.loaded:
+            return Response(b'{"status":"no shard map"}', 503, media_type="application/json")
+        body = {"status": "ready", "mapVersion": context.routing.map.version}
+        return Response(json.dumps(body), media_type="application/json")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        context.shards.report()
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_problems(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def problem(request: Request, error: Problem) -> Response:
+        return _render(request, error.document(), error.status)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        faults = [
+            {"where": ".".join(str(part) for part in fault["loc"]), "what": fault["msg"]}
+            for fault in error.errors()[:20]
+        ]
+        detail = "; ".join(f"{fault['where']}: {fault['what']}" for fault in faults)
+        return _render(request, Invalid(detail, extra={"faults": faults}).document(), 422)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        document = {
+            "type": "about:blank",
+            "title": str(error.detail),
+            "status": error.status_code,
+            "detail": f"{request.method} {request.url.path}: {error.detail}.",
+        }
+        return _render(request, document, error.status_code, error.headers)
+
+
+def _render(
+    request: Request,
+    document: dict[str, Any],
+    status: int,
+    headers: Any = None,
+) -> Response:
+    body = {**document, "requestId": request.scope.get("request_id", "")}
+    answer = Response(
+        json.dumps(body), status, dict(headers or {}), media_type="application/problem+json"
+    )
+    if status == 503:
+        answer.headers["retry-after"] = "1"
+    return answer
+
+
+class Envelope:
+    """Around every request: an id, its time, a limit on the body, and no error without a document.
+
+    Plain ASGI: a `BaseHTTPMiddleware` costs more than the rest of a request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["request_id"] = request_id.decode()
+        status = 0
+        received = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > BODY_LIMIT:
+                raise HTTPException(413, "The body is too large")
+            return message
+
+        try:
+            await self._app(scope, limited, answer)
+        except Exception:
+            log.exception("unexpected", extra={"data": {"request": scope["request_id"]}})
+            if not status:
+                document = Problem("An error in the service itself.").document()
+                await _render(Request(scope), document, 500)(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            REQUESTS.labels(scope["method"], route, status).observe(time.perf_counter() - began)
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and 0 < len(value) <= 100:
+            return bytes(value)
+    return uuid.uuid4().hex.encode()

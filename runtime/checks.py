@@ -1,0 +1,308 @@
+"""Checks and mendings over all databases together, for the provider.
+
+Everything here takes raw asyncpg connections of the superuser, one a database, and is idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from runtime.shardmap import SlotRange
+
+if TYPE_CHECKING:
+    Database = asyncpg.Connection[asyncpg.Record]
+else:
+    Database = asyncpg.Connection
+
+JSON = dict[str, Any]
+PAGE = 5000
+
+PRODUCTS = (
+    ("BOOK-DDIA", "Designing data systems, paperback", 4999),
+    ("BOOK-SRE", "Running reliable sites, hardback", 5450),
+    ("CABLE-USB-C", "USB-C cable, 2 m", 1290),
+    ("CHAIR-MESH", "Mesh office chair", 18900),
+    ("COFFEE-1KG", "Coffee beans, 1 kg", 2250),
+    ("DESK-OAK", "Oak desk, 160 cm", 42000),
+    ("DOCK-USB4", "USB4 dock", 21900),
+    ("HEADSET-BT", "Wireless headset", 12950),
+    ("KEYBOARD-TKL", "Mechanical keyboard, compact", 11900),
+    ("LAMP-LED", "LED desk lamp", 3995),
+    ("LAPTOP-14", "Laptop, 14 inch", 149900),
+    ("MONITOR-27", "Monitor, 27 inch", 32900),
+    ("MOUSE-ERGO", "Ergonomic mouse", 6490),
+    ("MUG-ONCALL", "Mug, on call", 1450),
+    ("NOTEBOOK-A5", "Notebook, A5, dotted", 1195),
+    ("PAGER-RETRO", "Pager, refurbished", 2900),
+    ("SSD-2TB", "Solid-state disk, 2 TB", 15900),
+    ("STICKER-PACK", "Stickers, 20 pieces", 595),
+    ("TSHIRT-FAILOVER", "T-shirt, failover", 2495),
+    ("WEBCAM-HD", "Webcam, 1080p", 5990),
+)
+INITIAL_STOCK = 1_000_000
+
+STOCK = """
+SELECT p.sku, p.initial_stock, p.stock, coalesce(sum(m.quantity), 0) AS reserved
+FROM products p LEFT JOIN stock_movements m ON m.sku = p.sku AND m.outcome = 'reserved'
+GROUP BY p.sku HAVING p.initial_stock <> p.stock + coalesce(sum(m.quantity), 0)
+"""
+TOTALS = """
+SELECT o.id FROM orders o LEFT JOIN order_items i ON i.user_id = o.user_id AND i.order_id = o.id
+GROUP BY o.user_id, o.id HAVING o.total_cents IS DISTINCT FROM sum(i.quantity * i.unit_price_cents)
+LIMIT 20
+"""
+DUPLICATES = """
+SELECT user_id, idempotency_key FROM orders
+GROUP BY user_id, idempotency_key HAVING count(*) > 1 LIMIT 20
+"""
+UNSENT = """
+SELECT o.id FROM orders o
+WHERE NOT EXISTS (SELECT FROM outbox e WHERE e.user_id = o.user_id AND e.event_id = o.id) LIMIT 20
+"""
+EVENTS = """
+SELECT user_id, event_id FROM outbox
+WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+  AND (user_id, event_id) > ($2, $3) ORDER BY user_id, event_id LIMIT $4
+"""
+UNRECORDED = """
+SELECT event_id FROM unnest($1::bigint[]) AS event_id
+WHERE NOT EXISTS (SELECT FROM stock_movements m WHERE m.event_id = event_id.event_id)
+"""
+
+
+async def invariants(
+    shards: Mapping[str, Database],
+    catalog: Database,
+    *,
+    ranges: Sequence[SlotRange] | None = None,
+    settled_seconds: float = 5.0,
+) -> list[JSON]:
+    """What must hold at any time, each as {"name", "held", "detail"}.
+
+    Events younger than `settled_seconds` may still be on their way. With the map's `ranges` the
+    epochs of the shards' fence rows are compared with it.
+    """
+    return [
+        await _stock(catalog),
+        await _totals(shards),
+        await _no_duplicates(shards),
+        await _no_event_lost(shards, catalog, settled_seconds),
+        await _one_owner(shards, ranges),
+    ]
+
+
+async def resend_events(shard: Database, catalog: Database) -> int:
+    """Events of `shard` that the catalog has not recorded are to be relayed again.
+
+    Returns how many.
+    """
+    sent = 0
+    for rows in await _unrecorded(shard, catalog, 0.0):
+        sent += len(
+            await shard.fetch(
+                "UPDATE outbox SET relayed_at = NULL FROM unnest($1::bigint[], $2::bigint[]) "
+                "AS lost(user_id, event_id) WHERE outbox.user_id = lost.user_id "
+                "AND outbox.event_id = lost.event_id RETURNING 1",
+                [user for user, _ in rows],
+                [event for _, event in rows],
+            )
+        )
+    return sent
+
+
+async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database) -> int:
+    """Stock taken for orders that no shard has is put back. Returns for how many orders.
+
+    Runs while services do: only movements older than the orders read are looked at, because an
+    order always exists before its movement.
+    """
+    taken = {
+        row[0]
+        for row in await catalog.fetch(
+            "SELECT DISTINCT order_id FROM stock_movements WHERE outcome = 'reserved'"
+        )
+    }
+    for shard in shards.values():
+        if not taken:
+            break
+        found = await shard.fetch("SELECT id FROM orders WHERE id = ANY($1::bigint[])", list(taken))
+        taken -= {row[0] for row in found}
+    if not taken:
+        return 0
+    async with catalog.transaction():
+        await catalog.execute(
+            "SELECT FROM products WHERE sku IN (SELECT sku FROM stock_movements "
+            "WHERE order_id = ANY($1::bigint[])) ORDER BY sku FOR UPDATE",
+            list(taken),
+        )
+        rows = await catalog.fetch(
+            "UPDATE stock_movements SET outcome = 'returned' WHERE order_id = ANY($1::bigint[]) "
+            "AND outcome = 'reserved' RETURNING order_id, sku, quantity",
+            list(taken),
+        )
+        back: dict[str, int] = {}
+        for row in rows:
+            back[row["sku"]] = back.get(row["sku"], 0) + row["quantity"]
+        await catalog.execute(
+            "UPDATE products SET stock = stock + back.quantity FROM unnest($1::text[], $2::bigint[]) "
+            "AS back(sku, quantity) WHERE products.sku = back.sku",
+            list(back),
+            list(back.values()),
+        )
+    return len({row["order_id"] for row in rows})
+
+
+async def orphan_rows(old: Database, new: Database, since: datetime | None = None) -> list[JSON]:
+    """Rows of users, orders and outbox that `old` has and `new` lacks: what a rewind would destroy.
+
+    `since` limits the search to rows created then or later. An order comes with its lines.
+    """
+    orphans: list[JSON] = []
+    for table, key in (("users", "user_id"), ("orders", "id"), ("outbox", "event_id")):
+        condition = "WHERE created_at >= $1" if since else ""
+        arguments = [since] if since else []
+        keys = [
+            row[0]
+            for row in await old.fetch(f"SELECT {key} FROM {table} {condition}", *arguments)  # noqa: S608
+        ]
+        for start in range(0, len(keys), PAGE):
+            page = keys[start : start + PAGE]
+            known = await new.fetch(f"SELECT {key} FROM {table} WHERE {key} = ANY($1)", page)  # noqa: S608
+            lost = set(page) - {row[0] for row in known}
+            if lost:
+                orphans += await _export(old, table, key, sorted(lost))
+    return orphans
+
+
+async def seed(catalog: Database) -> None:
+    """The sample products exist. Those that do are left as they are."""
+    await catalog.executemany(
+        "INSERT INTO products (sku, name, price_cents, currency, stock, initial_stock) "
+        "VALUES ($1, $2, $3, 'USD', $4, $4) ON CONFLICT DO NOTHING",
+        [(*product, INITIAL_STOCK) for product in PRODUCTS],
+    )
+
+
+async def set_epochs(connection: Database, ranges: Sequence[SlotRange]) -> None:
+    """This database owns exactly the slots of `ranges`, each under the greater of both epochs.
+
+    The catalog is one range of the single slot 0. Never lowers an epoch.
+    """
+    owned = {slot: owned.epoch for owned in ranges for slot in range(owned.first, owned.last + 1)}
+    async with connection.transaction():
+        await connection.execute(
+            "DELETE FROM regionctl.slot_owner WHERE slot <> ALL($1::int[])", list(owned)
+        )
+        await connection.execute(
+            "INSERT INTO regionctl.slot_owner AS mine (slot, state, epoch) "
+            "SELECT slot, 'owned', epoch FROM unnest($1::int[], $2::bigint[]) AS given(slot, epoch) "
+            "ON CONFLICT (slot) DO UPDATE SET state = 'owned', "
+            "epoch = greatest(mine.epoch, excluded.epoch)",
+            list(owned),
+            list(owned.values()),
+        )
+
+
+async def _stock(catalog: Database) -> JSON:
+    wrong = await catalog.fetch(STOCK)
+    detail = "; ".join(
+        f"{row['sku']}: {row['initial_stock']} at first, now {row['stock']} with "
+        f"{row['reserved']} reserved"
+        for row in wrong[:10]
+    )
+    return _verdict("stock-conserved", not wrong, detail or "initial stock = stock + reserved")
+
+
+async def _totals(shards: Mapping[str, Database]) -> JSON:
+    wrong = [str(row[0]) for shard in shards.values() for row in await shard.fetch(TOTALS)]
+    detail = f"orders {', '.join(wrong[:10])}" if wrong else "order total = sum of its items"
+    return _verdict("totals-match", not wrong, detail)
+
+
+async def _no_duplicates(shards: Mapping[str, Database]) -> JSON:
+    wrong = [str(row[1]) for shard in shards.values() for row in await shard.fetch(DUPLICATES)]
+    detail = f"keys {', '.join(wrong[:10])}" if wrong else "one order an idempotency key"
+    return _verdict("no-duplicate-order", not wrong, detail)
+
+
+async def _no_event_lost(
+    shards: Mapping[str, Database], catalog: Database, settled_seconds: float
+) -> JSON:
+    silent = [str(row[0]) for shard in shards.values() for row in await shard.fetch(UNSENT)]
+    lost = [
+        str(event)
+        for shard in shards.values()
+        for rows in await _unrecorded(shard, catalog, settled_seconds)
+        for _, event in rows
+    ]
+    if silent:
+        return _verdict("no-event-lost", False, f"orders without event: {', '.join(silent[:10])}")
+    detail = f"{len(lost)} not recorded: {', '.join(lost[:10])}" if lost else "all recorded"
+    return _verdict("no-event-lost", not lost, detail)
+
+
+async def _one_owner(shards: Mapping[str, Database], ranges: Sequence[SlotRange] | None) -> JSON:
+    owners: dict[int, list[tuple[str, int]]] = {}
+    for name, shard in shards.items():
+        rows = await shard.fetch(
+            "SELECT slot, epoch FROM regionctl.slot_owner WHERE state = 'owned'"
+        )
+        for row in rows:
+            owners.setdefault(row["slot"], []).append((name, row["epoch"]))
+    faults = [f"slot {slot}: {found}" for slot, found in owners.items() if len(found) > 1]
+    for owned in ranges or ():
+        expected = [(owned.shard, owned.epoch)]
+        faults += [
+            f"slot {slot}: {owners.get(slot, [])}, the map says {expected}"
+            for slot in range(owned.first, owned.last + 1)
+            if owners.get(slot, []) != expected
+        ]
+    detail = "; ".join(faults[:5]) if faults else "one owner a slot"
+    return _verdict("one-owner-per-slot", not faults, detail)
+
+
+def _verdict(name: str, held: bool, detail: str) -> JSON:
+    return {"name": name, "held": held, "detail": detail}
+
+
+async def _unrecorded(
+    shard: Database, catalog: Database, older_seconds: float
+) -> list[list[tuple[int, int]]]:
+    """Pages of (user, event) that the catalog has not recorded."""
+    pages: list[list[tuple[int, int]]] = []
+    last = (0, 0)
+    while True:
+        rows = await shard.fetch(EVENTS, older_seconds, *last, PAGE)
+        if not rows:
+            return pages
+        last = (rows[-1]["user_id"], rows[-1]["event_id"])
+        users = {row["event_id"]: row["user_id"] for row in rows}
+        lost = await catalog.fetch(UNRECORDED, list(users))
+        if lost:
+            pages.append([(users[row[0]], row[0]) for row in lost])
+
+
+async def _export(database: Database, table: str, key: str, keys: Sequence[int]) -> list[JSON]:
+    import json
+
+    lines = (
+        ", (SELECT json_agg(i) FROM order_items i WHERE i.user_id = t.user_id "
+        "AND i.order_id = t.id)::text AS lines"
+        if table == "orders"
+        else ""
+    )
+    rows = await database.fetch(
+        f"SELECT to_json(t)::text AS document{lines} FROM {table} t WHERE {key} = ANY($1)",  # noqa: S608
+        list(keys),
+    )
+    exported: list[JSON] = []
+    for row in rows:
+        document: JSON = {"table": table, "row": json.loads(row["document"])}
+        if table == "orders":
+            document["items"] = json.loads(row["lines"] or "[]")
+        exported.append(document)
+    return exported

@@ -1,0 +1,1 @@
+"""Inventory: the product list, and the stock that orders take from it."""

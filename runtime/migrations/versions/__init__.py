@@ -1,0 +1,1 @@
+"""Revisions: two branches, `shard` and `catalog`, one for each kind of database."""

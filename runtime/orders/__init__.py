@@ -1,0 +1,1 @@
+"""Orders: placed on the user's shard in one statement, events sent through an outbox."""
