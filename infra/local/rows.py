@@ -1,0 +1,145 @@
+"""What the provider does to rows: fence epochs, checks and mendings over all databases, salvage."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from infra.local import layout as files
+from infra.local import postgres
+from infra.local.cluster import CLOCK, Cluster
+from infra.local.monitor import LOST, Monitor, connect
+from infra.local.ports import HOST
+from infra.local.site import Site
+from infra.local.supervisor import clean_environment
+from infra.provider import JSON, Salvage
+from runtime import checks
+from runtime.clock import wait_until
+from runtime.errors import OperationFailed
+from runtime.shardmap import CATALOG, ShardMap, SlotRange
+
+
+async def set_epoch(monitor: Monitor, instance: str, shard_map: ShardMap, database: str) -> None:
+    shard = shard_map.shards[database]
+    ranges: Sequence[SlotRange] = shard_map.slots_of(database)
+    if database == CATALOG:
+        ranges = [SlotRange(0, 0, CATALOG, shard.epoch)]
+    async with monitor.session(instance) as connection:
+        await checks.set_epochs(connection, ranges)
+
+
+@contextlib.asynccontextmanager
+async def _sessions(
+    monitor: Monitor, primaries: Mapping[str, str]
+) -> AsyncIterator[dict[str, Any]]:
+    """A connection to each database's primary."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(monitor.session(instance))
+            for name, instance in primaries.items()
+        }
+
+
+async def resend_events(monitor: Monitor, primaries: Mapping[str, str], database: str) -> int:
+    if database == CATALOG:
+        return 0
+    async with (
+        monitor.session(primaries[database]) as shard,
+        monitor.session(primaries[CATALOG]) as catalog,
+    ):
+        return await checks.resend_events(shard, catalog)
+
+
+async def return_orphan_stock(monitor: Monitor, primaries: Mapping[str, str]) -> int:
+    async with _sessions(monitor, primaries) as sessions:
+        catalog = sessions.pop(CATALOG)
+        return await checks.return_orphan_stock(sessions, catalog)
+
+
+async def invariants(monitor: Monitor, shard_map: ShardMap) -> Sequence[JSON]:
+    primaries = {name: shard.primary.instance for name, shard in shard_map.shards.items()}
+    async with _sessions(monitor, primaries) as sessions:
+        catalog = sessions.pop(CATALOG)
+        return await checks.invariants(sessions, catalog, ranges=shard_map.ranges)
+
+
+async def seed(monitor: Monitor, catalog: str) -> None:
+    async with monitor.session(catalog) as connection:
+        await checks.seed(connection)
+
+
+async def salvage(
+    site: Site, monitor: Monitor, cluster: Cluster, instance: str, upstream: str
+) -> Salvage:
+    """Exports what only the deposed primary has; its own server runs alone, read-only, meanwhile.
+
+    Nothing is to be saved from a standby, from the catalog (its rows follow from the shards'
+    events) or from a directory that is not whole.
+    """
+    if (
+        site.spec(instance).component == CATALOG
+        or not site.complete(instance)
+        or postgres.is_standby(site, instance)
+    ):
+        return Salvage(None, 0)
+    await cluster.halt(instance)
+    async with _isolated(site, instance) as old, monitor.session(upstream) as new:
+        found = await checks.orphan_rows(old, new)
+        timeline = await old.fetchval("SELECT timeline_id FROM pg_control_checkpoint()")
+    if not found:
+        return Salvage(None, 0)
+    path = site.layout.salvage / f"{instance}.timeline-{timeline}.jsonl"
+    files.make_folder(path.parent)
+    with files.explain_disk(path):
+        files.replace_file(path, "".join(json.dumps(row) + "\n" for row in found))
+    orders = tuple(str(row["row"]["id"]) for row in found if row["table"] == "orders")
+    return Salvage(str(path), len(found), orders)
+
+
+@contextlib.asynccontextmanager
+async def _isolated(site: Site, instance: str) -> AsyncIterator[Any]:
+    """The stopped server, started read-only on a port that nobody else knows, and a session."""
+    port = site.port(instance) + 1
+    (site.pgdata(instance) / "postmaster.pid").unlink(missing_ok=True)
+    environment = clean_environment(site.layout.root) | {"REGIONCTL_INSTANCE": instance}
+    with site.log(instance).open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(str(site.postgres_bin / "postgres"), "-D", str(site.pgdata(instance))),
+            *("-p", str(port), "-c", "default_transaction_read_only=on", "-c", "autovacuum=off"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+            umask=0o077,
+            **site.as_user(),
+        )
+    try:
+        connection: Any = None
+
+        async def answers() -> bool:
+            nonlocal connection
+            if process.returncode is not None:
+                raise OperationFailed(
+                    f"{instance} could not be started to look for rows that only it has.",
+                    hint="Keep a copy of its data directory before regionctl up replaces it.",
+                    extra=site.evidence(instance),
+                )
+            with contextlib.suppress(TimeoutError, *LOST):
+                connection = await connect(site, instance, seconds=2, port=port)
+            return connection is not None
+
+        await wait_until(CLOCK, answers, what=f"{instance} on {HOST}:{port}", seconds=60)
+        yield connection
+    finally:
+        if connection is not None:
+            connection.terminate()
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(60):
+                await process.wait()

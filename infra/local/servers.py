@@ -1,0 +1,283 @@
+"""Servers without databases: how each is configured, run, and known to be well.
+
+A region's supervisor file names every server of the region, so nothing has to be added later; the
+files that a server reads are written just before it is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from infra.local import certificates, envoy, postgres, relay, valkey
+from infra.local import layout as files
+from infra.local.ports import HOST
+from infra.local.site import Site
+from infra.local.supervisor import Program
+from infra.topology import EDGE, InstanceSpec
+from runtime.clock import SystemClock, wait_until
+from runtime.errors import OperationFailed, TimedOut, Unavailable
+
+HEALTHY_SECONDS = 40.0
+Address = tuple[str, int]
+
+
+def programs(site: Site, region: str) -> list[Program]:
+    """Everything that the supervisor of `region` runs; nothing of it starts by itself."""
+    makers: dict[str, Callable[[Site, str], Program]] = {
+        "postgres": postgres.program,
+        "valkey": valkey.program,
+        "envoy": _envoy,
+        "link": _link,
+        "service": _service,
+    }
+    specs = site.topology.instances(region=region)
+    return [makers[spec.kind](site, spec.id) for spec in specs if spec.kind in makers]
+
+
+def edge_program(site: Site) -> Program:
+    """The edge, for the global supervisor, which starts it again after a reboot."""
+    return _envoy(site, EDGE)
+
+
+def _environment(spec: InstanceSpec) -> dict[str, str]:
+    return {"REGIONCTL_INSTANCE": spec.id, "REGIONCTL_REGION": spec.region}
+
+
+def _envoy(site: Site, instance: str) -> Program:
+    spec = site.spec(instance)
+    command = envoy.command(site.layout.envoy(spec.region, instance))
+    return Program(instance, tuple(command), environment=_environment(spec), priority=900)
+
+
+def _link(site: Site, instance: str) -> Program:
+    spec = site.spec(instance)
+    table = str(site.layout.link_table(spec.region))
+    command = (sys.executable, "-m", "infra.local.relay", table)
+    return Program(instance, command, environment=_environment(spec), priority=100)
+
+
+def _service(site: Site, instance: str) -> Program:
+    spec = site.spec(instance)
+    caches = site.topology.instances(component="cache", region=spec.region)
+    environment = _environment(spec) | {
+        "REGIONCTL_SERVICE": spec.component,
+        "REGIONCTL_ZONE": spec.zone,
+        "REGIONCTL_SHARD_MAP": str(site.layout.shard_map(spec.region)),
+        "REGIONCTL_SECRETS": str(site.layout.service_secrets(spec.region)),
+        "REGIONCTL_CACHE": f"{HOST}:{site.port(caches[0].id)}" if caches else "",
+        "REGIONCTL_STATE": str(site.layout.root),
+    }
+    command = (
+        *(sys.executable, "-m", "uvicorn", "runtime.app:create", "--factory"),
+        *("--host", HOST, "--port", str(site.port(instance))),
+        *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10"),
+        *("--no-access-log", "--loop", "uvloop", "--http", "httptools"),
+    )
+    return Program(instance, command, environment=environment, directory=site.layout.root)
+
+
+def prepare_region(site: Site, region: str) -> None:
+    """The region's folders, the secrets of its services, its link table, its supervisor's file."""
+    layout = site.layout
+    with files.explain_disk(layout.folder(region)):
+        for folder in (layout.etc(region), layout.logs(region), layout.folder(region) / "run"):
+            files.make_folder(folder, mode=0o700)
+        document = json.dumps({"app": site.secrets.app, "valkey": site.secrets.valkey})
+        files.replace_file(layout.service_secrets(region), document)
+        if not layout.link_table(region).exists():
+            relay.write_table(layout.link_table(region), link_routes(site, region))
+        site.supervisors[region].write(programs(site, region))
+
+
+def link_routes(
+    site: Site,
+    region: str,
+    *,
+    to: str = "",
+    cut: bool = False,
+    delay_seconds: float = 0.0,
+    expires_at: float | None = None,
+) -> list[relay.Route]:
+    """One relay for each database node of another region; those into region `to` are troubled."""
+    routes = []
+    for (own, node), port in site.ports.relays.items():
+        if own == region:
+            route = relay.Route(port, (HOST, site.port(node)))
+            if site.spec(node).region == to:
+                route = relay.Route(port, route.target, delay_seconds, cut, expires_at)
+            routes.append(route)
+    return routes
+
+
+def prepare(site: Site, instance: str) -> None:
+    """The files that the server reads."""
+    spec = site.spec(instance)
+    with files.explain_disk(site.layout.folder(spec.region)):
+        if spec.kind == "valkey":
+            queues = site.topology.instances(component="queue", region=spec.region)
+            first = queues[0].id if spec.component == "queue" else instance
+            valkey.prepare(site, instance, None if first == instance else first)
+        elif spec.id == EDGE:
+            _prepare_edge(site)
+        elif spec.kind == "envoy":
+            folder = site.layout.envoy(spec.region, instance)
+            files.make_folder(folder)
+            envoy.write_gateway(
+                folder,
+                node=instance,
+                listen_port=site.port(instance),
+                admin_port=site.ports.admin[instance],
+                endpoints={
+                    service: [
+                        (HOST, site.port(server.id))
+                        for server in site.topology.instances(
+                            kind="service", component=service, region=spec.region
+                        )
+                    ]
+                    for service in site.topology.services
+                },
+            )
+
+
+def _prepare_edge(site: Site) -> None:
+    certificates.ensure(site.layout.ca)
+    folder = site.layout.envoy("", EDGE)
+    files.make_folder(folder)
+    envoy.write_edge(
+        folder,
+        node=EDGE,
+        listen_port=site.ports.edge,
+        admin_port=site.ports.edge_admin,
+        certificate=site.layout.ca / "edge.pem",
+        key=site.layout.ca / "edge.key",
+        gateways=gateways(site, read_route(site)),
+    )
+
+
+def gateways(site: Site, region: str | None) -> list[Address]:
+    """Where the edge sends clients when `region` is the routed one."""
+    if region is None:
+        return []
+    specs = site.topology.instances(component="gateway", region=region)
+    return [(HOST, site.port(spec.id)) for spec in specs]
+
+
+def read_route(site: Site) -> str | None:
+    """The region that the edge was last told to send clients to."""
+    try:
+        text = (site.layout.folder("") / "route.json").read_text(encoding="utf-8")
+        return json.loads(text)["region"] or None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+async def write_route(site: Site, region: str | None) -> None:
+    """New requests go there, proven when the edge runs. None: nowhere, they get 503."""
+    path = site.layout.folder("") / "route.json"
+    files.replace_file(path, json.dumps({"region": region}))
+    targets = gateways(site, region)
+    folder = site.layout.envoy("", EDGE)
+    if not folder.exists():
+        return
+    envoy.write_edge_route(folder, targets)
+    known = await site.supervisors[""].info()
+    if EDGE in known and known[EDGE].runs:
+        await envoy.await_route(site.ports.edge_admin, targets, 15.0)
+
+
+async def start(site: Site, instances: Sequence[str]) -> None:
+    """All of them run and are well. Raises what went wrong with the first that is not."""
+    for instance in instances:
+        prepare(site, instance)
+    for instance in instances:
+        await site.supervisor(instance).start_program(instance)
+    async with asyncio.TaskGroup() as group:
+        for instance in instances:
+            group.create_task(await_healthy(site, instance))
+
+
+async def await_healthy(site: Site, instance: str) -> None:
+    began = SystemClock().monotonic()
+
+    async def healthy() -> bool:
+        if await is_healthy(site, instance):
+            return True
+        if SystemClock().monotonic() - began > 3:
+            state = (await site.supervisor(instance).info())[instance].state
+            if state in ("FATAL", "BACKOFF"):
+                raise OperationFailed(
+                    f"{instance} ends again and again ({state}).",
+                    hint="Its log says why; a taken port and a full disk are the usual causes.",
+                    extra=site.evidence(instance),
+                )
+        return False
+
+    what = f"{instance} to be healthy"
+    try:
+        await wait_until(SystemClock(), healthy, what=what, seconds=HEALTHY_SECONDS, every=0.1)
+    except TimedOut as error:
+        error.hint = f"regionctl logs {instance}"
+        error.extra = site.evidence(instance)
+        raise
+
+
+async def is_healthy(site: Site, instance: str, seconds: float = 1.0) -> bool:
+    """Whether it answers its own kind of question within `seconds`."""
+    spec = site.spec(instance)
+    checks: dict[str, Callable[[], Coroutine[Any, Any, bool]]] = {
+        "valkey": lambda: _valkey(site, instance, seconds),
+        "service": lambda: http_ok(site.port(instance), "/health/live", seconds),
+        "envoy": lambda: http_ok(site.ports.admin[instance], "/ready", seconds),
+        "link": lambda: _relay(site, spec.region, seconds),
+    }
+    return await checks[spec.kind]()
+
+
+async def _valkey(site: Site, instance: str, seconds: float) -> bool:
+    try:
+        return await valkey.command(site, instance, "PING", seconds=seconds) == "PONG"
+    except (OSError, TimeoutError):
+        return False
+
+
+async def _relay(site: Site, region: str, seconds: float) -> bool:
+    """The table's last port listens; only the listening is asked, nothing is sent on."""
+    ports = [port for (own, _), port in site.ports.relays.items() if own == region]
+    for port in ports[-1:]:
+        try:
+            async with asyncio.timeout(seconds):
+                _, writer = await asyncio.open_connection(HOST, port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+    return True
+
+
+async def http_ok(port: int, path: str, seconds: float) -> bool:
+    """Whether GET `path` answers 200 within `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                head = f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+                writer.write(head.encode())
+                await writer.drain()
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+
+
+async def stop(site: Site, instances: Sequence[str]) -> None:
+    async def one(instance: str) -> None:
+        try:
+            await site.supervisor(instance).stop_program(instance)
+        except Unavailable:
+            return
+
+    await asyncio.gather(*(one(instance) for instance in instances))
