@@ -14,6 +14,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -62,10 +63,10 @@ not have.
 
 The comparison is of designs as much as of code. regionctl's sentinel asks each server from outside,
 ten times a second, by TCP and by query; on one machine a killed server refuses at once, as it does
-when only a process dies, so *crash* is the like-for-like row. After a *node loss* Patroni waits for its
-lease to run out, because only the lease says that the old primary has stopped; regionctl need not,
-because a primary without its synchronous standby cannot acknowledge a write. A node that vanishes
-silently is to regionctl what `--fault freeze` measures.
+when only a process dies, so *crash* is the like-for-like row. After a *node loss* Patroni waits for
+its lease to run out, because only the lease says that the old primary has stopped; regionctl need
+not, because a primary without its synchronous standby cannot acknowledge a write. A node that
+vanishes silently is to regionctl what `--fault freeze` measures.
 """
 
 
@@ -178,6 +179,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.repeat < 1:
         parser.error("--repeat must be 1 or more")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     before = os.getloadavg()[0]
     rows: list[Row] = []
     if asked.only != "patroni":
