@@ -130,6 +130,10 @@ def _add_problems(app: FastAPI) -> None:
         detail = "; ".join(f"{fault['where']}: {fault['what']}" for fault in faults)
         return _render(request, Invalid(detail, extra={"faults": faults}).document(), 422)
 
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return _render(request, Problem("An error in the service itself.").document(), 500)
+
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         document = {
@@ -194,9 +198,6 @@ class Envelope:
             await self._app(scope, limited, answer)
         except Exception:
             log.exception("unexpected", extra={"data": {"request": scope["request_id"]}})
-            if not status:
-                document = Problem("An error in the service itself.").document()
-                await _render(Request(scope), document, 500)(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUESTS.labels(scope["method"], route, status).observe(time.perf_counter() - began)

@@ -148,8 +148,8 @@ async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database)
         for row in rows:
             back[row["sku"]] = back.get(row["sku"], 0) + row["quantity"]
         await catalog.execute(
-            "UPDATE products SET stock = stock + back.quantity FROM unnest($1::text[], $2::bigint[]) "
-            "AS back(sku, quantity) WHERE products.sku = back.sku",
+            "UPDATE products SET stock = stock + back.quantity "
+            "FROM unnest($1::text[], $2::bigint[]) AS back(sku, quantity) WHERE products.sku = back.sku",
             list(back),
             list(back.values()),
         )
@@ -199,7 +199,8 @@ async def set_epochs(connection: Database, ranges: Sequence[SlotRange]) -> None:
         )
         await connection.execute(
             "INSERT INTO regionctl.slot_owner AS mine (slot, state, epoch) "
-            "SELECT slot, 'owned', epoch FROM unnest($1::int[], $2::bigint[]) AS given(slot, epoch) "
+            "SELECT slot, 'owned', epoch "
+            "FROM unnest($1::int[], $2::bigint[]) AS given(slot, epoch) "
             "ON CONFLICT (slot) DO UPDATE SET state = 'owned', "
             "epoch = greatest(mine.epoch, excluded.epoch)",
             list(owned),

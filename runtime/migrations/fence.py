@@ -53,9 +53,10 @@ FENCE = (
         THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'RG003',
-                MESSAGE = pg_catalog.format('%s on %s without regionctl.guard()', TG_OP, TG_RELNAME);
+                MESSAGE = pg_catalog.format(
+                    '%s on %s without regionctl.guard()', TG_OP, TG_RELNAME);
         END IF;
-        RETURN NULL;
+        RETURN coalesce(NEW, OLD);
     END
     $body$
     """,
@@ -71,6 +72,6 @@ FENCE = (
 def guarded(table: str) -> str:
     """The trigger that refuses an unguarded write of the services' role to `table`."""
     return (
-        f"CREATE TRIGGER guarded AFTER INSERT OR UPDATE OR DELETE ON {table} "
-        "FOR EACH STATEMENT EXECUTE FUNCTION regionctl.refuse_unguarded()"
+        f"CREATE TRIGGER guarded BEFORE INSERT OR UPDATE OR DELETE ON {table} "
+        "FOR EACH ROW EXECUTE FUNCTION regionctl.refuse_unguarded()"
     )

@@ -21,7 +21,7 @@ class User:
 
 @dataclass(frozen=True)
 class Registration:
-    """A wish to be a user: `user_id` is random, and used only if the wish is the first of its kind."""
+    """A wish to be a user. `user_id` is random, and used only if no user has the address."""
 
     user_id: int
     email: str

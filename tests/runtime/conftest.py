@@ -168,9 +168,7 @@ def queue(server_root: Path) -> Iterator[Valkey]:
 
 
 @pytest.fixture
-async def platform(
-    databases: tuple[Postgres, Postgres], queue: Valkey, tmp_path: Path
-) -> AsyncIterator[Platform]:
+async def platform(databases: tuple[Postgres, Postgres], queue: Valkey, tmp_path: Path) -> Platform:
     """Empty tables, epoch 1 everywhere, an empty queue, and the map published."""
     s1, catalog = databases
     made = Platform(tmp_path, s1, catalog, queue)
@@ -188,7 +186,7 @@ async def platform(
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    yield made
+    return made
 
 
 @pytest.fixture
