@@ -1,0 +1,274 @@
+"""One repeat of a drill, judged from its files. Pure: the verifier runs the very same code.
+
+The files of a run, by name (`*` are written only by drills that have that step):
+
+    journal.jsonl     the probe's journal
+    fault.json        fault, databases, began, effective (CLOCK_MONOTONIC), at, lagSeconds, sampled
+    recovery.json   * operations: id, kind, target, state, steps with their times
+    redundancy.json * restored, at
+    readback.json     what `loadtests.readback` found
+    invariants.json   what the provider checked in the databases
+    selftest.json   * planted failures: kind, file, readback; and the planted journals themselves
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from control_plane import ledger as ledgers
+from control_plane.drills import Drill
+from control_plane.ledger import Counts, Ledger, Loss
+from control_plane.objectives import Evidence
+from runtime.errors import MeasurementVoid
+
+JSON = dict[str, Any]
+Outcome = Literal["passed", "failed", "void"]
+
+OFFERED = 0.9
+STALL_SECONDS = 29.0
+PHASES: Mapping[str, str] = {
+    "confirm-lost": "decide",
+    "record-unsynced": "decide",
+    "close-route": "fence",
+    "fence-instance": "fence",
+    "fence-region": "fence",
+    "promote": "promote",
+    "advance-map": "route",
+    "set-epochs": "route",
+    "publish-map": "route",
+    "open-route": "route",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one repeat proves. `because` says why it is not "passed"."""
+
+    number: int
+    verdict: Outcome
+    because: tuple[str, ...]
+    fault: JSON
+    rto: Mapping[str, float | None]
+    loss: Loss
+    counts: Counts
+    offered: float
+    longest_write_gap: float | None
+    phases: tuple[JSON, ...]
+    invariants: tuple[JSON, ...]
+    controls: tuple[JSON, ...]
+    resolved: JSON
+
+    @property
+    def rto_seconds(self) -> float | None:
+        """The slowest kind of operation; None when one of them did not recover."""
+        times = list(self.rto.values())
+        known = [seconds for seconds in times if seconds is not None]
+        return max(known) if known and len(known) == len(times) else None
+
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence(self.rto_seconds, max(self.loss.seconds or 0.0, 0.0), self.loss.count)
+
+
+def judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
+    """The judgement of one run. Raises `MeasurementVoid` when a file is missing or damaged."""
+    book = parse_journal(files)
+    fault = _load(files, "fault.json")
+    readback = _load(files, "readback.json")
+    times = {"began": fault["began"], "effective": fault["effective"]}
+    rto = ledgers.rto(book, fault["databases"], **times)
+    loss = ledgers.loss(book, readback, began=fault["began"])
+    invariants = _invariants(spec, book, fault, loss, files)
+    controls = _controls(book, rto, readback, fault, files)
+    missed = [each["name"] for each in invariants if not each["held"]]
+    missed += [f"{kind}: no recovery" for kind, seconds in rto.items() if seconds is None]
+    doubts = _doubts(book, readback, controls)
+    verdict: Outcome = "void" if doubts else "failed" if missed else "passed"
+    run = Run(
+        number=number,
+        verdict=verdict,
+        because=(*doubts, *missed),
+        fault=fault,
+        rto=rto,
+        loss=loss,
+        counts=ledgers.counts(book),
+        offered=round(book.offered(), 4),
+        longest_write_gap=ledgers.longest_write_gap(book, fault["databases"]),
+        phases=(),
+        invariants=invariants,
+        controls=controls,
+        resolved={
+            "present": readback["unknown_present"],
+            "absent": readback["unknown_absent"],
+        },
+    )
+    return _with_phases(run, files)
+
+
+def parse_journal(files: Mapping[str, bytes], name: str = "journal.jsonl") -> Ledger:
+    if name not in files:
+        raise MeasurementVoid(f"The file {name} is missing.", hint="Run the drill again.")
+    return ledgers.parse(files[name].decode("utf-8", "replace").splitlines())
+
+
+def _load(files: Mapping[str, bytes], name: str) -> Any:
+    try:
+        return json.loads(files[name])
+    except (KeyError, ValueError) as error:
+        raise MeasurementVoid(
+            f"The file {name} is missing or damaged.", hint="Run the drill again."
+        ) from error
+
+
+def _doubts(book: Ledger, readback: JSON, controls: Sequence[JSON]) -> list[str]:
+    """Why the measurement cannot be trusted; none when it can."""
+    doubts = []
+    if book.planned is None:
+        doubts.append("the probe died before the drill's end")
+    elif book.offered() < OFFERED:
+        doubts.append(f"the probe sent only {book.offered():.0%} of its arrivals on time")
+    if readback["unanswered"]:
+        doubts.append(f"{len(readback['unanswered'])} read-backs got no answer")
+    doubts += [f"the meter missed a planted {c['kind']}" for c in controls if not c["caught"]]
+    return doubts
+
+
+def _invariants(
+    spec: Drill, book: Ledger, fault: JSON, loss: Loss, files: Mapping[str, bytes]
+) -> tuple[JSON, ...]:
+    """What the databases say, then what the ledger says."""
+    found = [dict(each) for each in _load(files, "invariants.json")]
+    writers = ledgers.two_writers(book)
+    said = "; ".join(f"{w.shard}: {w.older} after {w.newer}, {w.seconds:.2f} s" for w in writers)
+    found.append(_held("one writer per shard at a time", not writers, said))
+    double = f"{loss.duplicated} orders that no single attempt accounts for"
+    found.append(_held("one order for one idempotency key", not loss.duplicated, double))
+    altered = f"{loss.wrong} orders read back with another owner or amount"
+    found.append(_held("orders read back as acknowledged", not loss.wrong, altered))
+    if spec.lossless:
+        lost = f"{loss.count} lost: {', '.join(loss.records[:5])}"
+        found.append(_held("no acknowledged write lost", loss.count == 0, lost))
+        denied = sum(ledgers.denied(attempt) for attempt in book.arrivals)
+        text = f"{denied} reads of acknowledged orders were answered with 404"
+        found.append(_held("no reader is denied an acknowledged order", not denied, text))
+    else:
+        found.append(_within_lag(fault, loss))
+    if spec.unharmed:
+        harmed = sum(not a.ok and a.key is not None for a in book.arrivals)
+        text = f"{harmed} requests with an idempotency key did not succeed"
+        found.append(_held("no request with an idempotency key failed", not harmed, text))
+    if "recovery.json" in files:
+        ended = _load(files, "recovery.json")["operations"]
+        bad = [f"{op['id']} ({op['kind']} {op['target']})" for op in ended if not _done(op)]
+        found.append(_held("every recovery operation succeeded", not bad, ", ".join(bad)))
+    if "redundancy.json" in files:
+        redundancy = _load(files, "redundancy.json")
+        found.append(
+            _held("redundancy restored", redundancy["restored"], redundancy.get("detail", ""))
+        )
+    return tuple(found)
+
+
+def _done(operation: JSON) -> bool:
+    return operation.get("state") == "succeeded"
+
+
+def _held(name: str, held: bool, otherwise: str) -> JSON:
+    return {"name": name, "held": held, "detail": "" if held else otherwise}
+
+
+def _within_lag(fault: JSON, loss: Loss) -> JSON:
+    """What was lost is no older than what the replica had not confirmed at the last look."""
+    name = "loss within the replication lag"
+    if loss.seconds is None:
+        return {"name": name, "held": True, "detail": "nothing was lost"}
+    if fault["lagSeconds"] is None:
+        return _held(name, False, "the lag at the fault is not known")
+    bound = fault["lagSeconds"] + fault["began"] - fault["sampled"]
+    detail = f"{loss.count} lost over {loss.seconds:.3f} s; lag at the fault {bound:.3f} s"
+    return {"name": name, "held": loss.seconds <= bound, "detail": detail}
+
+
+def _controls(
+    book: Ledger,
+    rto: Mapping[str, float | None],
+    readback: JSON,
+    fault: JSON,
+    files: Mapping[str, bytes],
+) -> tuple[JSON, ...]:
+    """Each planted failure, and whether the meter that judged the real run sees it."""
+    if "selftest.json" not in files:
+        return ()
+    controls = []
+    for planted in _load(files, "selftest.json"):
+        kind = planted["kind"]
+        copy = parse_journal(files, planted["file"])
+        if kind == "lost":
+            found = _load(files, planted["readback"])
+            new = set(found["missing"]) - set(readback["missing"])
+            caught, saw = new == {planted["order"]}, f"{len(new)} more lost"
+        elif kind == "stall":
+            times = {"began": fault["began"], "effective": fault["effective"]}
+            stalled = ledgers.rto(copy, fault["databases"], **times)
+            caught = all(_later(stalled[each], rto[each]) for each in stalled)
+            saw = ", ".join(f"{each}: {seconds}" for each, seconds in stalled.items())
+        else:
+            more = len(ledgers.two_writers(copy)) - len(ledgers.two_writers(book))
+            caught, saw = more > 0, f"{more} more two-writer windows"
+        controls.append({"kind": kind, "caught": caught, "saw": saw})
+    return tuple(controls)
+
+
+def _later(stalled: float | None, real: float | None) -> bool:
+    return stalled is None or stalled >= (real or 0.0) - 3.0 + STALL_SECONDS
+
+
+def _with_phases(run: Run, files: Mapping[str, bytes]) -> Run:
+    """The run with the time of each phase: `seconds` long, ended so many seconds after the fault.
+
+    Where several operations recovered side by side, the last one to finish its routing is shown.
+    """
+    began = run.fault["began"]
+    phases: list[JSON] = []
+    at = 0.0
+    operation = _critical(files)
+    if operation is not None:
+        at = operation["steps"][0]["started"] - began
+        phases.append(_phase("detect", at, at))
+        for name in ("decide", "fence", "promote", "route"):
+            steps = [s for s in operation["steps"] if PHASES.get(s["name"]) == name]
+            if steps:
+                seconds = sum(step["finished"] - step["started"] for step in steps)
+                at = max(step["finished"] for step in steps) - began
+                phases.append(_phase(name, seconds, at))
+    rto = run.rto_seconds
+    if rto is not None:
+        phases.append(_phase("first-ack", max(rto - at, 0.0), rto))
+        steady = rto + ledgers.HOLD_SECONDS
+        phases.append(_phase("steady", ledgers.HOLD_SECONDS, steady))
+        if (
+            "redundancy.json" in files
+            and (redundancy := _load(files, "redundancy.json"))["restored"]
+        ):
+            whole = redundancy["at"] - began
+            phases.append(_phase("redundancy", max(whole - rto, 0.0), whole))
+    return replace(run, phases=tuple(phases))
+
+
+def _critical(files: Mapping[str, bytes]) -> JSON | None:
+    if "recovery.json" not in files:
+        return None
+    timed = []
+    for operation in _load(files, "recovery.json")["operations"]:
+        steps = [s for s in operation["steps"] if s["started"] and s["finished"]]
+        routed = [s["finished"] for s in steps if PHASES.get(s["name"]) == "route"]
+        if routed:
+            timed.append((max(routed), {**operation, "steps": steps}))
+    return max(timed, key=lambda pair: pair[0])[1] if timed else None
+
+
+def _phase(name: str, seconds: float, ended: float) -> JSON:
+    return {"name": name, "seconds": round(seconds, 4), "endedAtSeconds": round(ended, 4)}

@@ -1,0 +1,87 @@
+"""Objectives: a limit and how evidence is judged by it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from infra.topology import Topology
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one or more repeats measured. `rto_seconds` is None when recovery is not proven;
+    `loss_seconds` is 0 when nothing was lost, `lost` counts acknowledged writes."""
+
+    rto_seconds: float | None
+    loss_seconds: float
+    lost: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`measured_seconds` is None when there is nothing to measure by: then it is not met."""
+
+    name: str
+    limit_seconds: float
+    measured_seconds: float | None
+    met: bool
+    because: str
+
+    def to_json(self) -> JSON:
+        return {
+            "name": self.name,
+            "limitSeconds": self.limit_seconds,
+            "measuredSeconds": self.measured_seconds,
+            "met": self.met,
+            "because": self.because,
+        }
+
+
+@dataclass(frozen=True)
+class Objective:
+    """RTO: from the fault to steady service. RPO: how far back acknowledged writes may be lost."""
+
+    name: Literal["rto", "rpo"]
+    limit_seconds: float
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        if self.name == "rto":
+            return self._judge_rto(evidence.rto_seconds)
+        return self._judge_rpo(evidence)
+
+    def _judge_rto(self, measured: float | None) -> Verdict:
+        if measured is None:
+            why = "no acknowledged write after the fault was followed by steady success"
+            return Verdict(self.name, self.limit_seconds, None, False, why)
+        met = measured <= self.limit_seconds
+        why = (
+            f"steady again {measured:.2f} s after the fault; the limit is {self.limit_seconds:g} s"
+        )
+        return Verdict(self.name, self.limit_seconds, measured, met, why)
+
+    def _judge_rpo(self, evidence: Evidence) -> Verdict:
+        """A limit of 0 s means that nothing at all may be lost, not even in the same instant."""
+        measured = max(evidence.loss_seconds, 0.0)
+        met = evidence.lost == 0 or (self.limit_seconds > 0 and measured <= self.limit_seconds)
+        why = (
+            f"{evidence.lost} acknowledged writes lost, back to {measured:.2f} s before the fault"
+            if evidence.lost
+            else "no acknowledged write was lost"
+        )
+        return Verdict(self.name, self.limit_seconds, measured, met, why)
+
+
+def of(topology: Topology, scenario: str) -> tuple[Objective, ...]:
+    """The objectives of one row of the topology's table; none when it has no such row."""
+    return tuple(
+        objective
+        for row in topology.objectives
+        if row.scenario == scenario
+        for objective in (
+            Objective("rto", row.rto_seconds),
+            Objective("rpo", row.rpo_seconds),
+        )
+    )
