@@ -217,6 +217,15 @@ class OperationLog:
             found = (await connection.execute(query)).mappings().all()
         return [rows.event_of(row) for row in found]
 
+    async def past_events(self, *, limit: int = 50, operation_id: str | None = None) -> list[Event]:
+        """The last `limit` events, oldest first."""
+        query = select(records.event).order_by(records.event.c.sequence.desc()).limit(limit)
+        if operation_id is not None:
+            query = query.where(records.event.c.operation_id == operation_id)
+        async with self.database.read() as connection:
+            found = (await connection.execute(query)).mappings().all()
+        return [rows.event_of(row) for row in reversed(found)]
+
     def _changed(self, *, waiting: bool = False) -> None:
         if waiting:
             self.waiting.set()

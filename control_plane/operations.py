@@ -68,6 +68,22 @@ class StepRecord:
             return None
         return self.finished_monotonic - self.started_monotonic
 
+    def to_json(self) -> JSON:
+        return {
+            "number": self.number,
+            "name": self.name,
+            "args": dict(self.args),
+            "state": self.state,
+            "attempts": self.attempts,
+            "startedAt": _text(self.started_at),
+            "startedMonotonic": self.started_monotonic,
+            "finishedAt": _text(self.finished_at),
+            "finishedMonotonic": self.finished_monotonic,
+            "seconds": self.seconds,
+            "result": self.result,
+            "problem": self.problem,
+        }
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -110,6 +126,26 @@ class Operation:
     def results(self) -> dict[int, Any]:
         return {step.number: step.result for step in self.steps if step.state == "succeeded"}
 
+    def to_json(self) -> JSON:
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "target": self.target,
+            "state": self.state,
+            "reason": self.reason,
+            "requestedBy": self.requested_by,
+            "locks": list(self.plan.locks),
+            "expected": dict(self.plan.expected),
+            "epoch": self.epoch,
+            "abortRequested": self.abort_requested,
+            "createdAt": _text(self.created_at),
+            "startedAt": _text(self.started_at),
+            "heartbeatAt": _text(self.heartbeat_at),
+            "finishedAt": _text(self.finished_at),
+            "problem": self.problem,
+            "steps": [step.to_json() for step in self.steps],
+        }
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -118,6 +154,10 @@ class Claim:
     operation_id: str
     epoch: int
     worker: str
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def conflicts(one: Collection[str], other: Collection[str]) -> bool:

@@ -34,6 +34,21 @@ class Settings:
         return f"http://127.0.0.1:{self.port}"
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What whoever starts the platform chose for it; None: the default."""
+
+    database_url: str | None
+    postgres_bin: str | None
+
+
+def choices(environment: Mapping[str, str] | None = None) -> Choices:
+    values = os.environ if environment is None else environment
+    return Choices(
+        values.get("REGIONCTL_DATABASE_URL") or None, values.get("REGIONCTL_POSTGRES_BIN") or None
+    )
+
+
 def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Raises `Invalid` when a variable is missing or is not what it should be."""
     values = os.environ if environment is None else environment

@@ -71,9 +71,10 @@ class Problem(Exception):
         self.extra = dict(extra or {})
 
     def document(self) -> dict[str, Any]:
-        """The problem as an RFC 9457 document."""
+        """The problem as an RFC 9457 document; a kind of its own goes by the nearest in `KINDS`."""
+        kind = next(each for each in type(self).__mro__ if each.__name__ in KINDS)
         document: dict[str, Any] = {
-            "type": f"urn:regionctl:problem:{type(self).__name__}",
+            "type": f"urn:regionctl:problem:{kind.__name__}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

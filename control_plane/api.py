@@ -1,0 +1,315 @@
+"""The HTTP API under /v1: parse, call, answer. Loopback only; the token of the state directory."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from inspect import signature
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+
+from control_plane import drills, status
+from control_plane.events import FINAL, Event, follow
+from control_plane.operations import Operation
+from control_plane.plan import Plan
+from control_plane.plans import PLANNERS
+from control_plane.schemas import OperationRequest, PlanRequest, ReasonRequest
+from infra.local.supervisor import tail
+from runtime.errors import Invalid, NotFound, Problem, Unauthorized
+
+if TYPE_CHECKING:
+    from control_plane.app import ControlPlane
+    from control_plane.store import Store
+
+log = logging.getLogger(__name__)
+
+JSON = dict[str, Any]
+IDLE_SECONDS = 10.0
+CONTROL_PLANE = "control-plane"
+
+VERBS: dict[str, Callable[..., Plan]] = {**PLANNERS, "drill": drills.plan}
+"""What may be asked for, and which pure function plans it."""
+
+
+async def _authenticate(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    sent = authorization.removeprefix("Bearer ").encode()
+    if not hmac.compare_digest(sent, plane_of(request).token.encode()):
+        raise Unauthorized(
+            "The request carries no valid token.",
+            hint="Use the token in the state directory: control/token.",
+        )
+
+
+def plane_of(request: Request) -> ControlPlane:
+    plane: ControlPlane = request.app.state.plane
+    return plane
+
+
+public = APIRouter()
+v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authenticate)])
+LastEventId = Annotated[int, Header(alias="last-event-id")]
+
+
+@public.get("/health/live")
+async def live(request: Request) -> JSON:
+    settings = plane_of(request).settings
+    return {"status": "live", "pid": os.getpid(), "stateDir": str(settings.state_dir)}
+
+
+@v1.get("/status")
+async def get_status(request: Request) -> JSON:
+    plane = plane_of(request)
+    return status.document(
+        plane.topology,
+        await plane.provider.observe(),
+        await plane.store.shard_map(),
+        entry_url=plane.provider.entry_url(),
+        pid=os.getpid(),
+        address=plane.settings.address,
+    )
+
+
+@v1.get("/topology")
+async def get_topology(request: Request) -> JSON:
+    topology = plane_of(request).topology
+    return {**asdict(topology), "digest": topology.digest()}
+
+
+@v1.get("/shard-map")
+async def get_shard_map(request: Request) -> JSON:
+    shard_map = await plane_of(request).store.shard_map()
+    if shard_map is None:
+        raise NotFound("There is no shard map yet.", hint="regionctl up makes the first.")
+    return shard_map.to_json()
+
+
+async def make_plan(plane: ControlPlane, verb: str, asked: PlanRequest) -> Plan:
+    """The plan of `verb` for the world as it is now.
+
+    Raises `NotFound` for an unknown verb, `Invalid` for arguments that it does not take, and what
+    the planner itself raises.
+    """
+    planner = VERBS.get(verb)
+    if planner is None:
+        raise NotFound(f"There is no verb {verb!r}.", hint=f"One of: {', '.join(VERBS)}")
+    args = {"reason": asked.reason, **asked.args}
+    try:
+        signature(planner).bind(None, None, None, **args)
+    except TypeError as error:
+        raise Invalid(f"{verb} cannot be planned with {asked.args}: {error}.") from error
+    observed = await plane.provider.observe()
+    return planner(plane.topology, observed, await plane.store.shard_map(), **args)
+
+
+@v1.post("/plans/{verb}")
+async def post_plan(request: Request, verb: str, asked: PlanRequest) -> JSON:
+    return (await make_plan(plane_of(request), verb, asked)).to_json()
+
+
+@v1.post("/operations", status_code=202)
+async def post_operation(request: Request, asked: OperationRequest) -> JSON:
+    plane = plane_of(request)
+    if asked.idempotency_key is not None:
+        # Before planning: the operation itself may have made its own plan impossible by now.
+        earlier = await plane.store.operation_by_key(asked.idempotency_key)
+        if earlier is not None:
+            return earlier.to_json()
+    plan = await make_plan(plane, asked.verb, asked)
+    operation = await plane.store.create_operation(
+        plan, asked.reason, asked.idempotency_key, "operator"
+    )
+    return operation.to_json()
+
+
+@v1.get("/operations")
+async def get_operations(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+) -> list[JSON]:
+    operations = await plane_of(request).store.operations(limit=limit)
+    return [operation.to_json() for operation in operations]
+
+
+async def _operation(request: Request, id: str) -> Operation:
+    return await plane_of(request).store.operation(id)
+
+
+@v1.get("/operations/{id}")
+async def get_operation(operation: Annotated[Operation, Depends(_operation)]) -> JSON:
+    return operation.to_json()
+
+
+@v1.post("/operations/{id}/resume", status_code=202)
+async def resume_operation(request: Request, id: str) -> JSON:
+    return (await plane_of(request).store.resume(id)).to_json()
+
+
+@v1.post("/operations/{id}/abort", status_code=202)
+async def abort_operation(request: Request, id: str, asked: ReasonRequest) -> JSON:
+    return (await plane_of(request).store.abort(id, asked.reason)).to_json()
+
+
+@v1.get("/operations/{id}/events", response_class=EventSourceResponse)
+async def follow_operation(
+    request: Request,
+    operation: Annotated[Operation, Depends(_operation)],
+    last_event_id: LastEventId = 0,
+) -> AsyncIterator[ServerSentEvent]:
+    """The operation's events as they happen; ends when it has ended."""
+    async for event in _follow(plane_of(request), last_event_id, operation.id):
+        yield event
+
+
+@v1.get("/events", response_class=EventSourceResponse)
+async def follow_all(
+    request: Request, last_event_id: LastEventId = 0
+) -> AsyncIterator[ServerSentEvent]:
+    """Every event as it happens, for ever."""
+    async for event in _follow(plane_of(request), last_event_id, None):
+        yield event
+
+
+async def _follow(
+    plane: ControlPlane, after: int, operation_id: str | None
+) -> AsyncIterator[ServerSentEvent]:
+    store = plane.store
+
+    async def read(after: int) -> list[Event]:
+        return await store.events(after=after, operation_id=operation_id)
+
+    if operation_id is not None and await _ended(store, operation_id, after):
+        return
+    async for event in follow(read, store.bell, after=after, idle_seconds=IDLE_SECONDS):
+        if event is not None:
+            after = event.sequence
+            yield ServerSentEvent(id=str(after), event=event.kind, data=event.to_json())
+        pause = event is None or event.kind in FINAL
+        if pause and operation_id is not None and await _ended(store, operation_id, after):
+            return
+
+
+async def _ended(store: Store, id: str, after: int) -> bool:
+    """The operation has ended and nothing is left to tell. (One that was resumed failed before.)"""
+    operation = await store.operation(id)
+    return operation.finished and not await store.events(after=after, operation_id=id, limit=1)
+
+
+@v1.get("/events/past")
+async def get_events(
+    request: Request,
+    operation: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+) -> list[JSON]:
+    events = await plane_of(request).store.past_events(limit=limit, operation_id=operation)
+    return [event.to_json() for event in events]
+
+
+@v1.get("/drills")
+async def get_drills(request: Request) -> list[JSON]:
+    objectives = {each.scenario: each for each in plane_of(request).topology.objectives}
+    return [
+        {
+            "name": drill.name,
+            "title": drill.title,
+            "scenario": drill.scenario,
+            "hypothesis": drill.hypothesis,
+            "faults": list(drill.faults),
+            "lossless": drill.lossless,
+            "unharmed": drill.unharmed,
+            "runbook": drill.runbook,
+            "objective": asdict(objectives[drill.scenario])
+            if drill.scenario in objectives
+            else None,
+        }
+        for drill in drills.DRILLS.values()
+    ]
+
+
+@v1.get("/drills/history")
+async def get_history(
+    request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> list[JSON]:
+    return await plane_of(request).store.reports(limit)
+
+
+@v1.get("/reports/{id}")
+async def get_report(request: Request, id: str) -> JSON:
+    return await plane_of(request).store.report(id)
+
+
+@v1.get("/failovers")
+async def get_failovers(request: Request, database: str | None = None) -> list[JSON]:
+    found = await plane_of(request).store.failovers(database)
+    return [{**each, "at": each["at"].isoformat()} for each in found]
+
+
+@v1.post("/failovers/{database}/acknowledge")
+async def acknowledge(request: Request, database: str, asked: ReasonRequest) -> JSON:
+    plane = plane_of(request)
+    if database not in plane.topology.databases:
+        known = ", ".join(plane.topology.databases)
+        raise NotFound(f"There is no database {database!r}.", hint=f"One of: {known}")
+    count = await plane.store.acknowledge(database, asked.reason)
+    return {"database": database, "acknowledged": count}
+
+
+@v1.get("/logs")
+async def get_logs(
+    request: Request,
+    instance: Annotated[list[str] | None, Query()] = None,
+    lines: Annotated[int, Query(ge=1, le=10_000)] = 20,
+) -> dict[str, list[str]]:
+    """The last lines of these instances' logs, or of all; "control-plane" is one of them."""
+    plane = plane_of(request)
+    names = instance or [*plane.topology.by_id, CONTROL_PLANE]
+    servers = [plane.topology.instance(name).id for name in names if name != CONTROL_PLANE]
+    found = await plane.provider.logs(servers, lines)
+    if CONTROL_PLANE in names:
+        path = plane.settings.state_dir / "global" / "logs" / f"{CONTROL_PLANE}.log"
+        found[CONTROL_PLANE] = await asyncio.to_thread(tail, path, lines)
+    return found
+
+
+def add_routes(app: FastAPI) -> None:
+    """All routes, and the one renderer of errors."""
+    app.include_router(public)
+    app.include_router(v1)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _defect)
+
+
+async def _problem(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return JSONResponse(error.document(), error.status, media_type="application/problem+json")
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    return await _problem(request, Invalid("; ".join(faults)))
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    kind = NotFound if error.status_code == 404 else Problem
+    document = {**kind(str(error.detail)).document(), "status": error.status_code}
+    return JSONResponse(document, error.status_code, media_type="application/problem+json")
+
+
+async def _defect(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    problem = Problem(
+        f"{type(error).__name__}: {error}",
+        hint="This is a defect of regionctl; the traceback is in: regionctl logs control-plane",
+    )
+    return await _problem(request, problem)

@@ -1,0 +1,229 @@
+"""Speaks to the control plane: what it answers as documents, what it refuses as `Problem`s."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from runtime.errors import Problem, Unauthorized, Unavailable
+
+JSON = dict[str, Any]
+
+ANSWER_SECONDS = 60.0
+CONNECT_SECONDS = 2.0
+SILENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 0.2
+FINAL = ("operation-succeeded", "operation-failed", "operation-aborted")
+
+
+class Client:
+    """`async with Client(address, state_dir=...)`; the token is read from the state directory.
+
+    Every method raises `Unavailable` when the control plane does not answer, and otherwise the
+    `Problem` that it answers with.
+    """
+
+    def __init__(
+        self, address: str, *, state_dir: Path | None = None, token: str | None = None
+    ) -> None:
+        self.address = address
+        if token is None and state_dir is not None:
+            token = _read_token(state_dir)
+        self._http = httpx.AsyncClient(
+            base_url=address,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def status(self) -> JSON:
+        return await self._document("GET", "/v1/status")
+
+    async def topology(self) -> JSON:
+        return await self._document("GET", "/v1/topology")
+
+    async def shard_map(self) -> JSON:
+        return await self._document("GET", "/v1/shard-map")
+
+    async def plan(self, verb: str, args: Mapping[str, Any], reason: str = "") -> JSON:
+        """What `verb` would do now; nothing is stored."""
+        body = {"args": dict(args), "reason": reason}
+        return await self._document("POST", f"/v1/plans/{verb}", body)
+
+    async def start(
+        self,
+        verb: str,
+        args: Mapping[str, Any],
+        *,
+        reason: str = "",
+        idempotency_key: str | None = None,
+    ) -> JSON:
+        """A new operation; with the same key always the same one.
+
+        Asked again while the control plane comes back: it may have died before it could answer.
+        """
+        key = idempotency_key or str(uuid.uuid4())
+        body = {"verb": verb, "args": dict(args), "reason": reason, "idempotencyKey": key}
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._document("POST", "/v1/operations", body)
+            except ConnectionLost:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def operations(self, limit: int = 50) -> list[JSON]:
+        return await self._list("/v1/operations", {"limit": limit})
+
+    async def operation(self, id: str) -> JSON:
+        return await self._document("GET", f"/v1/operations/{id}")
+
+    async def resume(self, id: str) -> JSON:
+        return await self._document("POST", f"/v1/operations/{id}/resume", {})
+
+    async def abort(self, id: str, reason: str = "") -> JSON:
+        return await self._document("POST", f"/v1/operations/{id}/abort", {"reason": reason})
+
+    async def drills(self) -> list[JSON]:
+        return await self._list("/v1/drills")
+
+    async def drill_history(self, limit: int = 100) -> list[JSON]:
+        return await self._list("/v1/drills/history", {"limit": limit})
+
+    async def report(self, id: str) -> JSON:
+        return await self._document("GET", f"/v1/reports/{id}")
+
+    async def dr(self) -> JSON:
+        return await self._document("GET", "/v1/dr")
+
+    async def failovers(self, database: str | None = None) -> list[JSON]:
+        return await self._list("/v1/failovers", {"database": database} if database else {})
+
+    async def acknowledge(self, database: str, reason: str) -> JSON:
+        path = f"/v1/failovers/{database}/acknowledge"
+        return await self._document("POST", path, {"reason": reason})
+
+    async def logs(self, instances: Sequence[str], lines: int) -> dict[str, list[str]]:
+        parameters: JSON = {"instance": list(instances), "lines": lines}
+        return await self._document("GET", "/v1/logs", parameters=parameters)
+
+    async def past_events(self, operation: str | None = None, *, limit: int = 50) -> list[JSON]:
+        parameters: JSON = {"limit": limit}
+        if operation is not None:
+            parameters["operation"] = operation
+        return await self._list("/v1/events/past", parameters)
+
+    async def events(self, operation: str | None = None, *, after: int = 0) -> AsyncIterator[JSON]:
+        """Events after `after` as they happen; those of an operation end when it has ended.
+
+        Raises `Unavailable` when the connection is lost: `follow` connects again.
+        """
+        path = "/v1/events" if operation is None else f"/v1/operations/{operation}/events"
+        headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            async with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise _problem(answer)
+                async for line in answer.aiter_lines():
+                    if line.startswith("data:"):
+                        yield json.loads(line.removeprefix("data:"))
+        except httpx.TransportError as error:
+            raise self._unavailable(error) from error
+
+    async def follow(self, operation: str, *, after: int = 0) -> AsyncIterator[JSON]:
+        """The operation's events to its end, across restarts of the control plane.
+
+        Raises `Unavailable` after a minute without contact.
+        """
+        loop = asyncio.get_running_loop()
+        contact = loop.time()
+        while True:
+            try:
+                async for event in self.events(operation, after=after):
+                    contact = loop.time()
+                    after = event["sequence"]
+                    yield event
+                found = await self.operation(operation)
+                contact = loop.time()
+                if found["state"] in ("succeeded", "failed", "aborted"):
+                    return
+            except ConnectionLost:
+                if loop.time() - contact > PATIENCE_SECONDS:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _list(self, path: str, parameters: Mapping[str, Any] | None = None) -> list[JSON]:
+        found: list[JSON] = (await self._send("GET", path, None, parameters)).json()
+        return found
+
+    async def _document(
+        self,
+        method: str,
+        path: str,
+        body: JSON | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> JSON:
+        found: JSON = (await self._send(method, path, body, parameters)).json()
+        return found
+
+    async def _send(
+        self, method: str, path: str, body: JSON | None, parameters: Mapping[str, Any] | None
+    ) -> httpx.Response:
+        try:
+            answer = await self._http.request(method, path, json=body, params=parameters)
+        except httpx.TransportError as error:
+            raise self._unavailable(error) from error
+        if answer.is_error:
+            raise _problem(answer)
+        return answer
+
+    def _unavailable(self, error: Exception) -> ConnectionLost:
+        return ConnectionLost(
+            f"The control plane at {self.address} does not answer ({type(error).__name__}).",
+            hint="regionctl up starts it again; customers are served without it.",
+        )
+
+
+class ConnectionLost(Unavailable):
+    """Nobody answered; whether the request was carried out is not known."""
+
+
+def _problem(answer: httpx.Response) -> Problem:
+    try:
+        return Problem.from_document(answer.json())
+    except (ValueError, AttributeError):
+        return Problem(f"The control plane answered {answer.status_code}: {answer.text[:200]!r}")
+
+
+def _read_token(state_dir: Path) -> str:
+    path = state_dir / "control" / "token"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise Unavailable(f"There is no platform in {state_dir}.", hint="regionctl up") from None
+    except PermissionError:
+        raise Unauthorized(
+            f"{path} belongs to another user.", hint="Run as the user who ran regionctl up."
+        ) from None

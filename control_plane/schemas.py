@@ -1,0 +1,35 @@
+"""What clients send to the API: camelCase on the wire, unknown fields refused.
+
+Answers are documents (see `Operation.to_json`, `control_plane.status`); errors are RFC 9457.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+class PlanRequest(Wire):
+    """`args` are the planner's own, such as {"target": "s1"}."""
+
+    args: dict[str, Any] = Field(default_factory=dict)
+    reason: str = ""
+
+
+class OperationRequest(PlanRequest):
+    """The same `idempotencyKey` again answers with the operation that it first created."""
+
+    verb: str
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=200)
+
+
+class ReasonRequest(Wire):
+    """Why an operator aborts an operation or acknowledges a failover."""
+
+    reason: str = ""

@@ -1,0 +1,116 @@
+"""The PlatformStatus document: the world as observed, beside what should be. Pure.
+
+healthy   every instance runs and every database has a standby in sync
+degraded  customers are served, but something is missing
+down      customers are not served: no route, no gateway behind it, or a primary is missing
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from infra.provider import InstanceView, Observed
+from infra.topology import EDGE, InstanceSpec, Topology
+from runtime.shardmap import Shard, ShardMap
+
+JSON = dict[str, Any]
+Health = Literal["healthy", "degraded", "down"]
+
+
+def document(
+    topology: Topology,
+    observed: Observed,
+    shard_map: ShardMap | None,
+    *,
+    entry_url: str,
+    pid: int,
+    address: str,
+) -> JSON:
+    """`pid` and `address` are the control plane's own."""
+    return {
+        "apiVersion": "regionctl/v1",
+        "kind": "PlatformStatus",
+        "name": topology.name,
+        "state": health(topology, observed, shard_map),
+        "at": observed.at.isoformat(),
+        "entryUrl": entry_url,
+        "route": observed.route,
+        "regions": [
+            {
+                "name": region.name,
+                "role": region.role,
+                "state": _region_health(topology, observed, region.name),
+                "instances": [
+                    _instance(spec, observed.instances.get(spec.id))
+                    for spec in topology.instances(region=region.name)
+                ],
+            }
+            for region in topology.regions
+        ],
+        "edge": _instance(topology.instance(EDGE), observed.instances.get(EDGE)),
+        "shards": [_shard(shard, observed) for shard in shard_map.shards.values()]
+        if shard_map
+        else [],
+        "mapVersion": shard_map.version if shard_map else None,
+        "controlPlane": {"pid": pid, "address": address},
+    }
+
+
+def health(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> Health:
+    if shard_map is None or observed.route is None or not observed.running(EDGE):
+        return "down"
+    gateways = topology.instances(component="gateway", region=observed.route)
+    if not any(observed.running(gateway.id) for gateway in gateways):
+        return "down"
+    shards = shard_map.shards.values()
+    if not all(observed.running(shard.primary.instance) for shard in shards):
+        return "down"
+    whole = all(observed.running(spec.id) for spec in topology.instances())
+    return "healthy" if whole and all(shard.sync for shard in shards) else "degraded"
+
+
+def _region_health(topology: Topology, observed: Observed, region: str) -> Health:
+    running = [observed.running(spec.id) for spec in topology.instances(region=region)]
+    if not any(running):
+        return "down"
+    return "healthy" if all(running) else "degraded"
+
+
+def _instance(spec: InstanceSpec, view: InstanceView | None) -> JSON:
+    role: str | None = None
+    if view is not None and view.postgres is not None:
+        role = view.postgres.role
+    elif view is not None and view.valkey is not None:
+        role = view.valkey.role
+    return {
+        "id": spec.id,
+        "kind": spec.kind,
+        "service": spec.component,
+        "zone": spec.zone,
+        "role": role,
+        "pid": view.pid if view else None,
+        "address": view.address if view else None,
+        "state": view.state if view else "absent",
+    }
+
+
+def _shard(shard: Shard, observed: Observed) -> JSON:
+    primary = observed.postgres(shard.primary.instance)
+    followers = {each.instance: each for each in primary.followers} if primary else {}
+    return {
+        "name": shard.name,
+        "epoch": shard.epoch,
+        "home": shard.home,
+        "primary": shard.primary.instance,
+        "standbys": [
+            {
+                "id": end.instance,
+                "sync": end.instance in shard.sync,
+                "streaming": end.instance in followers and followers[end.instance].streaming,
+                "lagSeconds": followers[end.instance].lag_seconds
+                if end.instance in followers
+                else None,
+            }
+            for end in shard.replicas
+        ],
+    }
