@@ -30,11 +30,15 @@ RETRYABLE: tuple[JSON, ...] = (
 
 @dataclass(frozen=True)
 class Retries:
-    """When a repeatable request is tried again, and how long it may take; seconds."""
+    """When a repeatable request is tried again, and how long it may take; seconds.
+
+    `hedge`: after `per_try_timeout` another try starts beside the first, whose answer still counts.
+    """
 
     retry_on: str
     timeout: float
     per_try_timeout: float | None
+    hedge: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Health:
 
 
 SERVICE_RETRIES = Retries("connect-failure,refused-stream,reset,gateway-error", 12.0, 2.0)
-GATEWAY_RETRIES = Retries("connect-failure,refused-stream,reset", 14.0, None)
+GATEWAY_RETRIES = Retries("connect-failure,refused-stream,reset", 14.0, 3.0, hedge=True)
 SERVICE_HEALTH = Health()
 GATEWAY_HEALTH = Health()
 SAFE = "connect-failure,refused-stream,reset-before-request"
@@ -155,12 +159,13 @@ def cluster(name: str, endpoints: Path, health: Health) -> JSON:
 def routes(name: str, match: Mapping[str, Any], retries: Retries) -> list[JSON]:
     """The routes of one cluster: repeatable requests first, then those that must be sent once."""
     again = _retry_policy(retries.retry_on, retries.per_try_timeout)
+    hedge: JSON = {"hedge_policy": {"hedge_on_per_try_timeout": True}} if retries.hedge else {}
     once = _retry_policy(SAFE, None)
     timeout = f"{retries.timeout}s"
     found: list[JSON] = [
         {
             "match": {**match, **condition},
-            "route": {"cluster": name, "timeout": timeout, "retry_policy": again},
+            "route": {"cluster": name, "timeout": timeout, "retry_policy": again, **hedge},
         }
         for condition in RETRYABLE
     ]

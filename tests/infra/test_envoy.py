@@ -189,6 +189,17 @@ async def test_a_frozen_server_delays_but_fails_no_repeatable_request(world: Wor
 
 
 @process
+async def test_a_frozen_gateway_delays_but_fails_no_repeatable_request(world: World) -> None:
+    orders, _ = world.upstreams()
+    first, second = await world.gateway(orders), await world.gateway(orders)
+    edge = await world.edge([first.address, second.address])
+    async with world.client(edge.listen) as client:
+        freeze = later(0.3, first.process, signal.SIGSTOP)
+        statuses, _ = await asyncio.gather(load(client, "POST", keyed=True, seconds=1), freeze)
+    assert set(statuses) == {200}
+
+
+@process
 async def test_a_post_without_a_key_is_never_sent_twice(world: World) -> None:
     orders, servers = world.upstreams()
     gateway = await world.gateway(orders)
