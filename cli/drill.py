@@ -98,7 +98,8 @@ async def run(
         ended = await work.perform(run, client, "drill", args)
         if ended is None:
             return Exit.OK
-        report = await client.report(ended["id"])
+        id = ended["id"]
+        report = await work.patiently(lambda: client.report(id))
     show_report(run.output, report)
     return VERDICTS.get(report["verdict"], Exit.VOID)
 

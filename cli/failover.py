@@ -38,9 +38,7 @@ async def plan(
 ) -> int:
     """What a failover would do and lose. Changes nothing."""
     need_reason(run, loss, unfenced)
-    return await recover.plan(
-        run, "failover", _args(run, target, loss, unfenced), exit_code=exit_code
-    )
+    return await recover.plan(run, "failover", _args(target, loss, unfenced), exit_code=exit_code)
 
 
 @leaf(
@@ -55,11 +53,11 @@ async def plan(
 async def run(run: Run, target: Target, loss: Loss = False, unfenced: Unfenced = False) -> None:
     """Fail over. A healthy target is refused: that is a switchover."""
     need_reason(run, loss, unfenced)
-    args = _args(run, target, loss, unfenced)
+    args = _args(target, loss, unfenced)
     if not run.dry_run:
         if run.interactive and run.confirm is None:
             async with work.connect(run) as client:
-                recover.announce(await client.plan("failover", args))
+                recover.announce(await client.plan("failover", args, run.reason))
         run.insist(target, f"This fails {target} over; what was not replicated is lost.")
     await recover.carry_out(run, "failover", args)
 
@@ -73,8 +71,5 @@ def need_reason(run: Run, loss: bool, unfenced: bool) -> None:
         )
 
 
-def _args(run: Run, target: str, loss: bool, unfenced: bool) -> dict[str, object]:
-    args: dict[str, object] = {"target": target}
-    if loss or unfenced:
-        args |= {"accept_data_loss": loss, "unfenced": unfenced, "reason": run.reason}
-    return args
+def _args(target: str, loss: bool, unfenced: bool) -> dict[str, object]:
+    return {"target": target, "accept_data_loss": loss, "unfenced": unfenced}

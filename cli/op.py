@@ -77,5 +77,5 @@ async def abort(run: Run, id: Id) -> int:
     """Stop an operation after the step that it is in. Nothing is undone."""
     run.agree(f"Abort {id}? What it did so far stays done.")
     async with work.connect(run) as client:
-        work.show_operation(run.output, await client.abort(id))
+        work.show_operation(run.output, await client.abort(id, run.reason))
     return Exit.OK

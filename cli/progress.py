@@ -35,8 +35,6 @@ class Progress(Protocol):
 
     def tell(self, event: JSON) -> None: ...
 
-    def interrupted(self, why: str) -> None: ...
-
 
 def of(operation: JSON) -> Progress:
     """The progress display for an operation that is about to be followed."""
@@ -96,9 +94,6 @@ class PlainSteps:
             case kind if not kind.startswith(("operation-", "step-")):
                 render.note(f"  {remark(event)}")
 
-    def interrupted(self, why: str) -> None:
-        render.note(f"  {why}")
-
 
 class LiveSteps:
     """The whole list, redrawn a few times a second while the operation runs."""
@@ -147,9 +142,6 @@ class LiveSteps:
         self.seconds[number] = data.get("seconds")
         if kind == "step-started":
             self.since = time.monotonic()
-
-    def interrupted(self, why: str) -> None:
-        self.remark = why
 
     def _draw(self) -> RenderableType:
         from rich.text import Text

@@ -18,7 +18,7 @@ ExitCode = Annotated[
 async def plan(run: Run, verb: str, args: Mapping[str, Any], *, exit_code: bool) -> int:
     """Prints the plan; with `exit_code` exit 20 when it has steps."""
     async with work.connect(run) as client:
-        made = await client.plan(verb, args)
+        made = await client.plan(verb, args, run.reason)
     work.show_plan(run.output, made)
     return work.exit_of_plan(made, asked=exit_code)
 

@@ -8,8 +8,7 @@ Ctrl-C or a time-out end the wait and nothing else.
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from control_plane.client import Client
 
 JSON = dict[str, Any]
-FINAL = ("operation-succeeded", "operation-failed", "operation-aborted")
 PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 0.2
 
 
 @asynccontextmanager
@@ -49,7 +48,7 @@ async def perform(run: Run, client: Client, verb: str, args: Mapping[str, Any]) 
 
     With `--dry-run` the plan is printed, with `--detach` the operation as it began; None too.
     """
-    plan = await client.plan(verb, args)
+    plan = await client.plan(verb, args, run.reason)
     if run.dry_run:
         show_plan(run.output, plan)
         return None
@@ -61,8 +60,7 @@ async def perform(run: Run, client: Client, verb: str, args: Mapping[str, Any]) 
 
 async def start(run: Run, client: Client, verb: str, args: Mapping[str, Any]) -> JSON | None:
     """Starts an operation; waits for it unless `--detach`, which prints it and returns None."""
-    key = str(uuid.uuid4())
-    operation = await client.start(verb, args, reason=run.reason, idempotency_key=key)
+    operation = await client.start(verb, args, reason=run.reason)
     if run.detach:
         show_operation(run.output, operation)
         render.note(f"started; watch it with: regionctl op watch {operation['id']}")
@@ -81,7 +79,9 @@ async def wait(run: Run, client: Client, operation: JSON) -> JSON:
     try:
         async with asyncio.timeout(run.timeout):
             with progress.of(operation) as shown:
-                ended = await _until_final(client, operation["id"], shown)
+                async for event in client.follow(operation["id"]):
+                    shown.tell(event)
+            ended = await patiently(lambda: client.operation(operation["id"]))
     except TimeoutError:
         raise TimedOut(
             f"Waited {run.timeout:g} s; operation {run.operation} is still running.",
@@ -91,28 +91,17 @@ async def wait(run: Run, client: Client, operation: JSON) -> JSON:
     return ended
 
 
-async def _until_final(client: Client, id: str, shown: progress.Progress) -> JSON:
-    after = 0
+async def patiently(ask: Callable[[], Awaitable[JSON]]) -> JSON:
+    """The answer to `ask`, again and again while the control plane is being restarted."""
     loop = asyncio.get_running_loop()
-    gone_since: float | None = None
+    deadline = loop.time() + PATIENCE_SECONDS
     while True:
         try:
-            async for event in client.events(id, after=after):
-                gone_since = None
-                after = max(after, int(event["sequence"]))
-                shown.tell(event)
-                if event["kind"] in FINAL:
-                    break
-            operation: JSON = await client.operation(id)
-            gone_since = None
-            if operation["state"] in ("succeeded", "failed", "aborted"):
-                return operation
+            return await ask()
         except Unavailable:
-            gone_since = gone_since or loop.time()
-            if loop.time() - gone_since > PATIENCE_SECONDS:
+            if loop.time() > deadline:
                 raise
-            shown.interrupted("the control plane does not answer; waiting for it to come back")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 def _raise_failure(operation: JSON) -> None:
