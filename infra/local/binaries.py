@@ -29,7 +29,7 @@ def postgres(layout: Layout, user: SystemUser | None, given: str | None) -> Path
     if user is None:
         return _check(package / "pginstall" / "bin", user, layout)
     if not layout.pgsql.exists():
-        copying = layout.pgsql.with_name("pgsql.copying")
+        copying = layout.pgsql.with_name(f"pgsql.copying.{os.getpid()}")
         with explain_disk(layout.root):
             shutil.rmtree(copying, ignore_errors=True)
             # The programs find their libraries by paths relative to their own.
@@ -41,7 +41,12 @@ def postgres(layout: Layout, user: SystemUser | None, given: str | None) -> Path
                 if not path.is_symlink():
                     executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
                     path.chmod(0o755 if executable else 0o644)
-            copying.rename(layout.pgsql)
+            try:
+                copying.rename(layout.pgsql)
+            except OSError:
+                shutil.rmtree(copying, ignore_errors=True)
+                if not layout.pgsql.exists():
+                    raise
     return _check(layout.pgsql / package.name / "pginstall" / "bin", user, layout)
 
 

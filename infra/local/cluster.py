@@ -247,11 +247,7 @@ class Cluster:
                 await connection.execute("SELECT pg_reload_conf()")
         else:
             await self.start(instance)
-        try:
-            await self.await_streaming(instance, upstream)
-        except TimedOut:
-            await self.check_history(instance, upstream)
-            raise
+        await self.await_streaming(instance, upstream)
 
     async def streams(self, instance: str, upstream: str) -> bool:
         """`upstream` sees `instance` stream, and `instance` means to follow it."""
@@ -270,8 +266,17 @@ class Cluster:
         return bool(row["found"])
 
     async def await_streaming(self, instance: str, upstream: str) -> None:
+        """Raises `Refused` when it turns out that the histories differ."""
+        asked = CLOCK.monotonic()
+
         async def streaming() -> bool:
-            return await self.streams(instance, upstream)
+            nonlocal asked
+            if await self.streams(instance, upstream):
+                return True
+            if CLOCK.monotonic() - asked > 0.5:
+                asked = CLOCK.monotonic()
+                await self.check_history(instance, upstream)
+            return False
 
         what = f"{instance} to stream from {upstream}"
         await self._wait(streaming, what, STREAM_SECONDS, instance)
@@ -290,6 +295,11 @@ class Cluster:
         site = self._site
         if site.complete(instance) and await self.streams(instance, upstream):
             return "rewind"
+        if site.complete(instance) and postgres.is_standby(site, instance):
+            # It also becomes stoppable in good order, which pg_rewind asks for.
+            with contextlib.suppress(Problem):
+                await self.follow(instance, upstream)
+                return "rewind"
         await self.halt(instance)
         if site.complete(instance):
             with contextlib.suppress(Problem, TimeoutError):

@@ -174,6 +174,13 @@ async def await_endpoints(
         )
 
 
+async def listed(admin_port: int, service: str) -> set[Address] | None:
+    """The servers that Envoy knows for `service`, well or not; None: no answer."""
+    async with _admin(admin_port) as admin:
+        hosts = await _hosts(admin, service)
+        return None if hosts is None else set(hosts)
+
+
 async def in_flight(admin_port: int, service: str = REGION) -> int | None:
     """Requests that `service` has not answered yet, former servers included; None: no answer."""
     async with _admin(admin_port) as admin:

@@ -22,36 +22,31 @@ from infra.provider import Fenced
 from runtime.errors import TimedOut, Unavailable
 
 
-def leftovers(site: Site) -> dict[str, int]:
-    """instance → pid of our processes, found by their environment alone.
+def orphans(site: Site) -> dict[str, int]:
+    """instance → pid of what runs without a supervisor that answers, found by its environment.
 
-    Of a tree only the topmost process is listed. A supervisor is listed by its own id.
+    Of a tree only the topmost process is listed.
     """
     found: dict[str, int] = {}
-    for process in ours(site.layout.root):
-        with contextlib.suppress(psutil.Error):
-            environment = process.environ()
-            instance = environment.get("REGIONCTL_INSTANCE")
-            if instance is None or instance not in site.topology.by_id:
-                continue
-            parent = process.parent()
-            if parent is not None and _instance_of(parent) == instance:
-                continue
-            found[instance] = process.pid
-    return found
-
-
-def ours(root: Path) -> list[psutil.Process]:
-    """Every live process that was started for the platform in `root`, this one excepted."""
-    own = psutil.Process().pid
-    found = []
+    root = str(site.layout.root)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid == own or process.status() == psutil.STATUS_ZOMBIE:
+            environment = process.environ()
+            instance = environment.get("REGIONCTL_INSTANCE", "")
+            if environment.get("REGIONCTL_STATE") != root or instance not in site.topology.by_id:
                 continue
-            if process.environ().get("REGIONCTL_STATE") == str(root):
-                found.append(process)
+            parent = process.parent()
+            if alive(process.pid) and (parent is None or _instance_of(parent) != instance):
+                found[instance] = process.pid
     return found
+
+
+def alive(pid: int | None) -> bool:
+    """Whether the process exists and has not ended (a zombie has)."""
+    try:
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _instance_of(process: psutil.Process) -> str | None:
@@ -66,19 +61,19 @@ async def pids_of(site: Site, instances: Iterable[str]) -> list[int]:
     wanted = list(instances)
     found: set[int] = set()
     regions = {site.spec(instance).region for instance in wanted}
-    orphans: dict[str, int] | None = None
+    strays: dict[str, int] | None = None
     for region in regions:
         try:
             known = await site.supervisors[region].info()
             found |= {
                 info.pid
                 for info in known.values()
-                if info.name in wanted and info.pid is not None and info.runs
+                if info.name in wanted and info.pid is not None and alive(info.pid)
             }
         except Unavailable:
-            if orphans is None:
-                orphans = await asyncio.to_thread(leftovers, site)
-    found |= {pid for instance, pid in (orphans or {}).items() if instance in wanted}
+            if strays is None:
+                strays = await asyncio.to_thread(orphans, site)
+    found |= {pid for instance, pid in (strays or {}).items() if instance in wanted}
     for instance in wanted:
         if site.spec(instance).kind == "postgres":
             pid = site.postmaster(instance)

@@ -17,7 +17,7 @@ from infra.local.ports import HOST
 from infra.local.postgres import DATABASE, SUPERUSER
 from infra.local.site import Site
 from infra.provider import Signal, Signals
-from runtime.errors import Unavailable
+from runtime.errors import OperationFailed, Unavailable
 
 Connection = asyncpg.Connection
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -37,21 +37,30 @@ class Monitor:
         loop = asyncio.get_running_loop()
         lock = self._locks.setdefault((instance, loop), asyncio.Lock())
         async with asyncio.timeout(seconds), lock:
-            connection = await self._connection(instance, loop)
-            try:
-                return await connection.fetchrow(query, *arguments)
-            except BaseException:
-                self._kept.pop(instance, None)
-                connection.terminate()
-                raise
+            kept = self._usable(instance, loop)
+            if kept is not None:
+                # The server may have been started anew since: then ask again on a new connection.
+                with contextlib.suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+                    return await self._fetch(instance, kept, query, arguments)
+            fresh = await connect(self._site, instance, seconds=30)
+            self._kept[instance] = (fresh, loop)
+            return await self._fetch(instance, fresh, query, arguments)
 
-    async def _connection(self, instance: str, loop: asyncio.AbstractEventLoop) -> Any:
+    async def _fetch(
+        self, instance: str, connection: Any, query: str, arguments: tuple[Any, ...]
+    ) -> Any:
+        try:
+            return await connection.fetchrow(query, *arguments)
+        except BaseException:
+            self._kept.pop(instance, None)
+            connection.terminate()
+            raise
+
+    def _usable(self, instance: str, loop: asyncio.AbstractEventLoop) -> Any:
         kept = self._kept.get(instance)
         if kept is not None and kept[1] is loop and not kept[0].is_closed():
             return kept[0]
-        connection = await connect(self._site, instance, seconds=30)
-        self._kept[instance] = (connection, loop)
-        return connection
+        return None
 
     @contextlib.asynccontextmanager
     async def session(
@@ -62,19 +71,28 @@ class Monitor:
             async with asyncio.timeout(seconds):
                 connection = await connect(self._site, instance, seconds=seconds, database=database)
         except (TimeoutError, *LOST) as error:
-            raise Unavailable(
-                f"{instance} does not answer on port {self._site.port(instance)}: "
-                f"{error or 'silence'}.",
-                hint="regionctl status; regionctl logs " + instance,
-                extra=self._site.evidence(instance),
-            ) from error
+            raise self._silent(instance, error) from error
         try:
             yield connection
+        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+            raise self._silent(instance, error) from error
+        except asyncpg.PostgresError as error:
+            raise OperationFailed(
+                f"{instance} said: {error}.", extra=self._site.evidence(instance)
+            ) from error
         finally:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(2):
                     await connection.close()
             connection.terminate()
+
+    def _silent(self, instance: str, error: BaseException) -> Unavailable:
+        return Unavailable(
+            f"{instance} does not answer on port {self._site.port(instance)}: "
+            f"{error or 'silence'}.",
+            hint=f"regionctl status; regionctl logs {instance}",
+            extra=self._site.evidence(instance),
+        )
 
     async def probe(self, instance: str, seconds: float) -> Signals:
         """A query, and a fresh TCP connection unless the query is answered at once."""
@@ -111,6 +129,7 @@ async def connect(
         database=database,
         timeout=seconds,
         ssl=False,
+        command_timeout=120,
         statement_cache_size=20,
         server_settings={"application_name": "regionctl"},
     )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import psutil
 
 from infra.local import postgres, servers, valkey
-from infra.local.fencing import held_zones, leftovers
+from infra.local.fencing import alive, held_zones, orphans
 from infra.local.monitor import LOST, Monitor
 from infra.local.ports import HOST
 from infra.local.site import Site
@@ -60,11 +60,11 @@ async def observe(site: Site, monitor: Monitor, only: Collection[str] | None) ->
     regions = sorted({spec.region for spec in specs})
     answers = await asyncio.gather(*(_info(site, region) for region in regions))
     programs = dict(zip(regions, answers, strict=True))
-    orphans: dict[str, int] = {}
+    strays: dict[str, int] = {}
     if any(known is None for known in answers):
-        orphans = await asyncio.to_thread(leftovers, site)
+        strays = await asyncio.to_thread(orphans, site)
     views = await asyncio.gather(
-        *(_view(site, monitor, spec, programs[spec.region], orphans) for spec in specs)
+        *(_view(site, monitor, spec, programs[spec.region], strays) for spec in specs)
     )
     dead = {region for region in regions if region and programs[region] is None}
     return Observed(
@@ -100,7 +100,7 @@ async def _view(
     monitor: Monitor,
     spec: InstanceSpec,
     programs: dict[str, Info] | None,
-    orphans: dict[str, int],
+    strays: dict[str, int],
 ) -> InstanceView:
     if spec.kind == "postgres":
         return await _database(site, monitor, spec.id)
@@ -108,8 +108,8 @@ async def _view(
         return await _supervisor(site, spec, programs is not None)
     address = f"{HOST}:{site.port(spec.id)}" if spec.kind != "link" else None
     info = (programs or {}).get(spec.id)
-    pid = info.pid if info is not None and info.runs else orphans.get(spec.id)
-    if pid is None:
+    pid = info.pid if info is not None and info.runs else strays.get(spec.id)
+    if pid is None or not alive(pid):
         if info is not None and info.state in ("BACKOFF", "FATAL"):
             return InstanceView(spec.id, "failed", address=address)
         made = site.log(spec.id).exists()

@@ -50,6 +50,14 @@ class Ports:
             **{port: f"link {region} to {id}" for (region, id), port in self.relays.items()},
         }
 
+    def of_region(self, region: str) -> dict[int, str]:
+        """Every port that something of `region` listens on."""
+        return {
+            port: use
+            for port, use in self.all().items()
+            if use.startswith(f"link {region} ") or f".{region}" in use.split(" ")[0]
+        }
+
 
 def table(topology: Topology, offset: int = 0) -> Ports:
     """The ports of `topology`. A link has none of its own: its ports are the relays."""

@@ -54,12 +54,12 @@ wal_keep_size = 512MB
 max_slot_wal_keep_size = 1GB
 max_wal_senders = 10
 max_replication_slots = 10
-wal_sender_timeout = 5s
+wal_sender_timeout = 10s
 
 hot_standby = on
 recovery_target_timeline = latest
 wal_receiver_status_interval = 1s
-wal_receiver_timeout = 5s
+wal_receiver_timeout = 10s
 wal_retrieve_retry_interval = 200ms
 max_standby_streaming_delay = 5s
 

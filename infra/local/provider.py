@@ -101,10 +101,7 @@ class LocalProvider:
             return
         instances = [s.id for s in self.topology.instances(region=region) if s.kind != "supervisor"]
         await fencing.kill(self.site, instances, keep_down=False)
-        await asyncio.to_thread(
-            ports.require_free,
-            {port: use for port, use in self.site.ports.all().items() if use == _id(region)},
-        )
+        await asyncio.to_thread(ports.require_free, self.site.ports.of_region(region))
         await supervisor.start()
 
     async def remove_region(self, region: str) -> None:
@@ -246,7 +243,3 @@ class LocalProvider:
         if newest is None:
             raise Unavailable("No shard map is published yet.", hint="regionctl up")
         return newest
-
-
-def _id(region: str) -> str:
-    return f"supervisor.{region}"

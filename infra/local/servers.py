@@ -162,8 +162,15 @@ def gateways(site: Site, region: str | None) -> list[Address]:
     """Where the edge sends clients when `region` is the routed one."""
     if region is None:
         return []
-    specs = site.topology.instances(component="gateway", region=region)
-    return [(HOST, site.port(spec.id)) for spec in specs]
+    return [(HOST, site.port(id)) for id in _gateway_ids(site, region)]
+
+
+def _gateway_ids(site: Site, region: str | None) -> list[str]:
+    return [
+        spec.id
+        for spec in site.topology.instances(component="gateway")
+        if region is not None and spec.region == region
+    ]
 
 
 def read_route(site: Site) -> str | None:
@@ -186,7 +193,14 @@ async def write_route(site: Site, region: str | None) -> None:
     envoy.write_edge_route(folder, targets)
     known = await site.supervisors[""].info()
     if EDGE in known and known[EDGE].runs:
-        await envoy.await_route(site.ports.edge_admin, targets, 15.0)
+        # A gateway that is down stays listed, so that it serves again when it is back.
+        well = await asyncio.gather(
+            *(is_healthy(site, spec) for spec in _gateway_ids(site, region))
+        )
+        if all(well):
+            await envoy.await_route(site.ports.edge_admin, targets, 15.0)
+        else:
+            await await_listed(site, targets)
 
 
 async def start(site: Site, instances: Sequence[str]) -> None:
@@ -195,9 +209,12 @@ async def start(site: Site, instances: Sequence[str]) -> None:
         prepare(site, instance)
     for instance in instances:
         await site.supervisor(instance).start_program(instance)
-    async with asyncio.TaskGroup() as group:
-        for instance in instances:
-            group.create_task(await_healthy(site, instance))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for instance in instances:
+                group.create_task(await_healthy(site, instance))
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 async def await_healthy(site: Site, instance: str) -> None:
@@ -281,3 +298,12 @@ async def stop(site: Site, instances: Sequence[str]) -> None:
             return
 
     await asyncio.gather(*(one(instance) for instance in instances))
+
+
+async def await_listed(site: Site, targets: Sequence[Address]) -> None:
+    """The edge has exactly these gateways, well or not. Raises `TimedOut`."""
+
+    async def listed() -> bool:
+        return await envoy.listed(site.ports.edge_admin, envoy.REGION) == set(targets)
+
+    await wait_until(SystemClock(), listed, what="the edge to take its new route", seconds=15)

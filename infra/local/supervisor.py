@@ -228,6 +228,8 @@ class Supervisor:
         if pid is None:
             return
         with contextlib.suppress(Unavailable):
+            # All at once: `shutdown` alone would end one program after another.
+            await self.call("supervisor.stopAllProcesses", True, seconds=seconds)
             await self.call("supervisor.shutdown")
 
         async def gone() -> bool:
