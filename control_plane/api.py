@@ -17,12 +17,13 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from control_plane import drills, status
+from control_plane import drills, report, status
 from control_plane.events import FINAL, Event, follow
 from control_plane.operations import Operation
 from control_plane.plan import Plan
 from control_plane.plans import PLANNERS
 from control_plane.schemas import OperationRequest, PlanRequest, ReasonRequest
+from infra.local import doctor
 from infra.local.supervisor import tail
 from runtime.errors import Invalid, NotFound, Problem, Unauthorized
 
@@ -238,6 +239,20 @@ async def get_history(
     request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[JSON]:
     return await plane_of(request).store.reports(limit)
+
+
+@v1.get("/dr")
+async def get_dr(request: Request) -> JSON:
+    """The disaster-recovery table beside what was measured."""
+    plane = plane_of(request)
+    reports = await plane.store.reports()
+    versions = {name: found for name, found in doctor.versions().items() if found is not None}
+    return {
+        "apiVersion": "regionctl/v1",
+        "kind": "VerdictSheet",
+        "name": plane.topology.name,
+        "items": report.verdict_sheet(plane.topology, reports, versions),
+    }
 
 
 @v1.get("/reports/{id}")

@@ -1,0 +1,264 @@
+"""Begins and ends a platform from outside: `python -m control_plane.bootstrap up|down ...`.
+
+`up` makes the state directory and starts the global supervisor, which keeps the control plane (and
+later the edge) running; everything else is the control plane's work. `down` needs no control
+plane: it stops every supervisor, then whatever else carries the state directory in its
+environment, and proves that nothing is left. Prints one line of JSON: the answer, or a problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from control_plane import settings as environment
+from infra.local import layout, leftovers, ports, servers
+from infra.local.layout import Layout, State
+from infra.local.ports import HOST, Ports
+from infra.local.supervisor import Program, Supervisor, tail
+from infra.topology import BUILT_IN, EDGE, Topology, load
+from runtime.clock import SystemClock, wait_until
+from runtime.errors import Exit, OperationFailed, Problem, Refused, TimedOut
+
+JSON = dict[str, Any]
+CONTROL_PLANE = "control-plane"
+UP_SECONDS = 30.0
+DOWN_SECONDS = 90.0
+GRACE_SECONDS = 10.0
+
+
+async def up(wanted: str, root: Path, port_offset: int) -> JSON:
+    """The control plane of the platform in `root` runs. May be repeated at any time.
+
+    Raises `Refused` when another `up` or `down` works on `root`, another platform lives there or
+    holds its ports; `OperationFailed`, with the log's last lines, when it does not come up.
+    """
+    topology = load(wanted)
+    _check_owner(root)
+    paths = Layout(root)
+    with layout.exclusive(paths):
+        state = _make_state(topology, wanted, root, port_offset)
+        table = ports.table(topology, state.portOffset)
+        if not _alive(root, table.control):
+            _make_token(paths)
+            await _start(topology, paths, table)
+    return {
+        "address": f"http://{HOST}:{table.control}",
+        "tokenFile": str(paths.control / "token"),
+        "stateDir": str(root),
+    }
+
+
+async def down(root: Path, *, delete_data: bool) -> JSON:
+    """Nothing of the platform in `root` runs any more; with `delete_data` nothing of it is left.
+
+    Raises `TimedOut`, naming them, when processes survive.
+    """
+    state = layout.read_state(root)
+    paths = Layout(root)
+    with layout.exclusive(paths):
+        topology = load(str(paths.topology))
+        table = ports.table(topology, state.portOffset)
+        # The control plane first: what it carries out would start things again.
+        await _supervisor(paths, table).shutdown(DOWN_SECONDS)
+        await asyncio.gather(
+            *(each.shutdown(DOWN_SECONDS) for each in _regions(topology, paths, table))
+        )
+        ended = await asyncio.to_thread(_end_leftovers, root)
+        if delete_data:
+            with layout.explain_disk(root):
+                shutil.rmtree(root)
+    return {"stateDir": str(root), "deleted": delete_data, "endedLeftovers": ended}
+
+
+def _check_owner(root: Path) -> None:
+    """Before anything is written: raises `Refused` when somebody else's platform is here."""
+    if (root / "state.json").exists():
+        layout.read_state(root)
+    elif root.exists() and root.owner() != layout.user_name(os.geteuid()):
+        raise Refused(
+            f"{root} belongs to {root.owner()}.",
+            hint=f"Run as {root.owner()}, or choose another --state-dir.",
+        )
+
+
+def _make_state(topology: Topology, wanted: str, root: Path, port_offset: int) -> State:
+    """The state directory; on the first time its ports are free. Raises `Refused`."""
+    paths = Layout(root)
+    if not paths.state.exists():
+        ports.require_free(ports.table(topology, port_offset).all())
+    source = Path(wanted) if Path(wanted).suffix else BUILT_IN / f"{wanted}.yaml"
+    chosen = environment.choices().postgres_bin
+    state = layout.create(
+        root,
+        topology=topology.name,
+        document=source.read_text(encoding="utf-8"),
+        port_offset=port_offset,
+        postgres_bin=chosen,
+    )
+    if load(str(paths.topology)) != topology:
+        raise Refused(
+            f"{root} was made from another topology of the name {topology.name!r}.",
+            hint="regionctl down --delete-data first, or choose another --state-dir.",
+        )
+    return state
+
+
+def _make_token(paths: Layout) -> None:
+    """The API's root token, readable by the owner alone; made once."""
+    token = paths.control / "token"
+    if not token.exists():
+        layout.replace_file(token, secrets.token_urlsafe(32))
+
+
+async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
+    """The global supervisor runs and keeps the control plane alive."""
+    supervisor = _supervisor(paths, table)
+    programs = [*_edge(topology, paths), _control_plane(paths, table)]
+    supervisor.write(programs)
+    if await supervisor.alive():
+        await supervisor.update()
+        await supervisor.start_program(CONTROL_PLANE)
+    else:
+        _end_orphans(paths.root)
+        ports.require_free({table.control: "control plane", table.supervisor: "global supervisor"})
+        await supervisor.start()
+
+    async def live() -> bool:
+        return await asyncio.to_thread(_alive, paths.root, table.control)
+
+    try:
+        await wait_until(
+            SystemClock(), live, what="the control plane to answer", seconds=UP_SECONDS
+        )
+    except TimedOut:
+        log = supervisor.folder / "logs" / f"{CONTROL_PLANE}.log"
+        raise OperationFailed(
+            f"The control plane did not come up within {UP_SECONDS:g} s.",
+            hint=f"Read {log}, then run regionctl up again.",
+            extra={"log": str(log), "lines": tail(log, 8)},
+        ) from None
+
+
+def _edge(topology: Topology, paths: Layout) -> list[Program]:
+    if topology.provider != "local":
+        return []
+    from infra.local.provider import LocalProvider
+
+    site = LocalProvider(topology, paths.root).site
+    with layout.explain_disk(paths.root):
+        servers.prepare(site, EDGE)
+    return [servers.edge_program(site)]
+
+
+def _control_plane(paths: Layout, table: Ports) -> Program:
+    variables = {"REGIONCTL_PORT": str(table.control), "REGIONCTL_INSTANCE": CONTROL_PLANE}
+    url = environment.choices().database_url
+    if url:
+        variables["REGIONCTL_DATABASE_URL"] = url
+    command = [sys.executable, "-m", "uvicorn", "control_plane.app:create", "--factory"]
+    command += ["--host", HOST, "--port", str(table.control), "--log-level", "warning"]
+    command += ["--no-access-log", "--timeout-graceful-shutdown", "1"]
+    return Program(
+        CONTROL_PLANE, tuple(command), environment=variables, autostart=True, start_seconds=0
+    )
+
+
+def _supervisor(paths: Layout, table: Ports) -> Supervisor:
+    password = layout.read_secrets(paths).supervisor
+    return Supervisor(paths.folder(""), table.supervisor, password, paths.root)
+
+
+def _regions(topology: Topology, paths: Layout, table: Ports) -> list[Supervisor]:
+    password = layout.read_secrets(paths).supervisor
+    return [
+        Supervisor(paths.folder(spec.region), table.instances[spec.id], password, paths.root)
+        for spec in topology.instances(kind="supervisor")
+    ]
+
+
+def _alive(root: Path, port: int) -> bool:
+    """The control plane of this very state directory answers."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/health/live", timeout=1) as answer:
+            return bool(json.load(answer).get("stateDir") == str(root))
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def _end_orphans(root: Path) -> None:
+    """A control plane whose supervisor has died is ended, so that there will be one."""
+    for pid in leftovers.find(root):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if process.environ().get("REGIONCTL_INSTANCE") == CONTROL_PLANE:
+                process.kill()
+                process.wait(5)
+
+
+def _end_leftovers(root: Path) -> int:
+    """Ends what still belongs to `root`; returns how many processes that were.
+
+    They are asked first: PostgreSQL then ends in good order (SIGINT). What stays is killed.
+    """
+    found: list[psutil.Process] = []
+    for pid in leftovers.find(root):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found.append(process)
+            process.resume()
+            postgres = process.name().startswith("postgres")
+            process.send_signal(signal.SIGINT if postgres else signal.SIGTERM)
+    psutil.wait_procs(found, timeout=GRACE_SECONDS)
+    leftovers.end(root)
+    return len(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the answer, or the problem, as one line of JSON and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m control_plane.bootstrap")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    upper = verbs.add_parser("up")
+    upper.add_argument("--topology", required=True)
+    upper.add_argument("--state-dir", type=Path, required=True)
+    upper.add_argument("--port-offset", type=int, default=0)
+    downer = verbs.add_parser("down")
+    downer.add_argument("--state-dir", type=Path, required=True)
+    downer.add_argument("--delete-data", action="store_true")
+    asked = parser.parse_args(arguments)
+    root = asked.state_dir.absolute()
+    try:
+        if asked.verb == "up":
+            answer = asyncio.run(up(asked.topology, root, asked.port_offset))
+        else:
+            answer = asyncio.run(down(root, delete_data=asked.delete_data))
+    except Problem as problem:
+        return _report(problem)
+    except OSError as error:
+        hint = "Free space, or check who owns it."
+        return _report(OperationFailed(f"Cannot work below {root}: {error}.", hint=hint))
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return int(Exit.OK)
+
+
+def _report(problem: Problem) -> int:
+    sys.stdout.write(json.dumps(problem.document()) + "\n")
+    return int(problem.exit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
