@@ -134,24 +134,51 @@ async def history(run: Run) -> None:
 async def verify_report(
     run: Run, file: Annotated[Path, typer.Argument(help="A report.json.")]
 ) -> int:
-    """Recompute a report's verdict from its raw ledger. Needs no platform."""
-    from cli import programs
+    """Recompute a report's verdict from its raw ledger, offline. Exit 9 when it does not stand."""
+    document, files = _read_report(file)
+    from control_plane.report import check
 
+    findings = check(document, files)
+    verdict = str(document.get("verdict"))
+    found = {
+        "apiVersion": "regionctl/v1",
+        "kind": "ReportVerification",
+        "report": str(file),
+        "drill": document.get("drill"),
+        "operation": document.get("operation"),
+        "verified": not findings,
+        "verdict": verdict if not findings else "void",
+        "findings": findings,
+    }
+    foot = [f"{file}: {'stands' if not findings else 'does not stand'}; verdict {found['verdict']}"]
+    tables = [Table(("finding",), [(finding,) for finding in findings] or [("none",)], foot=foot)]
+    render.show(run.output, found, tables=tables, names=[str(found["verdict"])])
+    return VERDICTS.get(str(found["verdict"]), Exit.VOID)
+
+
+def _read_report(file: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The report and the raw files that it quotes, which lie beside it.
+
+    Raises `NotFound` or `Invalid`.
+    """
     if not file.is_file():
         raise NotFound(f"There is no file {file}.", hint="regionctl drill history")
     try:
-        json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Invalid(f"{file} is not a report: {error}.") from error
-    found = await programs.call("control_plane.report", "verify", str(file))
-    rows = [(key, _flat(value)) for key, value in found.items()]
-    render.show(
-        run.output,
-        found,
-        tables=[Table(("checked", "result"), rows)],
-        names=[str(found.get("verdict", ""))],
-    )
-    return VERDICTS.get(str(found.get("verdict")), Exit.VOID)
+        raise Invalid(
+            f"{file} is not a report: {error}.", hint="a report.json is wanted"
+        ) from error
+    if not isinstance(document, dict) or document.get("kind") != "DrillReport":
+        raise Invalid(f"{file} is not a drill report.", hint="a report.json is wanted")
+    folder = file.resolve().parent
+    quoted = document.get("files")
+    paths = [folder / name for name in quoted] if isinstance(quoted, dict) else []
+    return document, {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in paths
+        if path.is_file() and path.resolve().is_relative_to(folder)
+    }
 
 
 async def _find(client: Any, name: str) -> dict[str, Any]:

@@ -51,8 +51,8 @@ async def up(
         render.note(f"control plane of {wanted} in {directory}")
         await programs.call(BOOTSTRAP, *arguments, "--port-offset", str(offset))
     async with work.connect(run) as client:
-        operation = await work.perform(run, client, "provision", {})
-        if run.dry_run or (run.detach and operation is not None):
+        await work.perform(run, client, "provision", {}, show_empty=run.detach)
+        if run.dry_run or run.detach:
             return
         show(run.output, find.platform(directory), await client.status())
 
@@ -130,8 +130,8 @@ async def down(
             run.agree(f"Stop {platform.name}? Its data stays.")
     try:
         async with work.connect(run) as client:
-            ended = await work.perform(run, client, "decommission", {})
-            if run.dry_run or (run.detach and ended is None):
+            await work.perform(run, client, "decommission", {}, show_empty=run.detach)
+            if run.dry_run or run.detach:
                 return
     except Unavailable:
         render.note("the control plane does not answer; stopping the supervisors directly")

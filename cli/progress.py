@@ -47,6 +47,8 @@ def subject(args: JSON) -> str:
     for key in SHOWN:
         if isinstance(args.get(key), str):
             return str(args[key])
+    if isinstance(args.get("fault"), Mapping):
+        return f"{args['fault'].get('kind')} {args['fault'].get('target')}"
     names: list[str] = []
     for value in args.values():
         if isinstance(value, list):
@@ -56,9 +58,15 @@ def subject(args: JSON) -> str:
 
 
 def _name(item: object) -> str:
-    if isinstance(item, Mapping):
-        return str(item.get("instance") or item.get("database") or "")
-    return str(item)
+    match item:
+        case {"from": source, "to": taker}:
+            return f"{source} to {taker}"
+        case {"instance": name} | {"database": name}:
+            return str(name)
+        case [*words]:
+            return " ".join(str(word) for word in words)
+        case _:
+            return "" if isinstance(item, Mapping) else str(item)
 
 
 def line(mark: str, name: str, about: str, seconds: float | None, word: str = "") -> str:
@@ -166,10 +174,16 @@ class LiveSteps:
 
 
 def remark(event: JSON) -> str:
-    """An event that is no step, in one line."""
+    """An event in one line."""
     data = event.get("data") or {}
-    text = data.get("message") or data.get("text")
-    if text:
-        return str(text)
-    details = " ".join(f"{key}={value}" for key, value in data.items())
-    return f"{event['kind']} {details}".strip()
+    kind = str(event["kind"])
+    if data.get("message"):
+        return str(data["message"])
+    if kind.startswith("step-"):
+        about = subject(data.get("args") or {})
+        return line(kind.removeprefix("step-"), str(data.get("step")), about, data.get("seconds"))
+    problem = data.get("problem")
+    if problem:
+        return f"{kind} {problem.get('detail', '')}".strip()
+    details = " ".join(f"{key}={value}" for key, value in data.items() if value is not None)
+    return f"{kind} {details}".strip()

@@ -43,13 +43,16 @@ async def connect(run: Run) -> AsyncIterator[Client]:
         yield client
 
 
-async def perform(run: Run, client: Client, verb: str, args: Mapping[str, Any]) -> JSON | None:
+async def perform(
+    run: Run, client: Client, verb: str, args: Mapping[str, Any], *, show_empty: bool = True
+) -> JSON | None:
     """Plans `verb`, starts it and waits: the operation as it ended; None when nothing is to do.
 
-    With `--dry-run` the plan is printed, with `--detach` the operation as it began; None too.
+    With `--dry-run` the plan is printed, with `--detach` the operation as it began, and with
+    `show_empty` the plan without steps; None too.
     """
     plan = await client.plan(verb, args, run.reason)
-    if run.dry_run:
+    if run.dry_run or (show_empty and not plan["steps"]):
         show_plan(run.output, plan)
         return None
     if not plan["steps"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.client import Client
 from infra.topology import BUILT_IN
 from tests.cli.console import Ended, regionctl
 
@@ -105,3 +107,19 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
     plane.start()
     yield plane
     plane.end()
+
+
+@pytest.fixture
+def platform(plane: Plane) -> Plane:
+    """A platform that is up."""
+
+    async def provision() -> str:
+        async with Client(f"http://127.0.0.1:{plane.port}", state_dir=plane.state) as client:
+            operation = await client.start("provision", {})
+            async for _ in client.follow(operation["id"]):
+                pass
+            ended = await client.operation(operation["id"])
+            return f"{ended['state']} {ended['problem']}"
+
+    assert asyncio.run(provision()) == "succeeded None"
+    return plane
