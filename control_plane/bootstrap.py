@@ -172,7 +172,8 @@ def _control_plane(paths: Layout, table: Ports) -> Program:
         variables["REGIONCTL_DATABASE_URL"] = url
     command = [sys.executable, "-m", "uvicorn", "control_plane.app:create", "--factory"]
     command += ["--host", HOST, "--port", str(table.control), "--log-level", "warning"]
-    command += ["--no-access-log", "--timeout-graceful-shutdown", "1"]
+    # uvloop cannot start a process as another user, which PostgreSQL needs when we are root.
+    command += ["--loop", "asyncio", "--no-access-log", "--timeout-graceful-shutdown", "1"]
     return Program(
         CONTROL_PLANE, tuple(command), environment=variables, autostart=True, start_seconds=0
     )
