@@ -147,21 +147,36 @@ def plan(
 
 
 def check_whole(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> ShardMap:
-    """Every instance runs, every database has its standby in sync. Raises `Refused`."""
-    down = [spec.id for spec in topology.instances() if not observed.running(spec.id)]
-    if shard_map is None or down:
+    """The map of a platform that has nothing missing. Raises `Refused`."""
+    missing = wounds(topology, observed, shard_map)
+    if shard_map is None or missing:
         raise Refused(
-            f"Not running: {', '.join(down) or 'the platform'}. A drill starts only on a whole "
-            "platform.",
-            hint="regionctl up mends it; after a region failover: regionctl failback run",
-        )
-    alone = [name for name, shard in shard_map.shards.items() if not shard.sync]
-    if alone:
-        raise Refused(
-            f"No standby in sync: {', '.join(alone)}. A failure now could lose orders.",
-            hint="regionctl status -w until redundancy is restored; or regionctl failback run",
+            f"A drill starts only on a whole platform. Missing: {'; '.join(missing)}.",
+            hint="regionctl status -w, regionctl up; after a region failover: "
+            "regionctl failback run",
         )
     return shard_map
+
+
+def wounds(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> list[str]:
+    """What is missing of full redundancy: servers that do not run, standbys that do not follow."""
+    if shard_map is None:
+        return ["the platform is not provisioned"]
+    found = [f"{s.id} does not run" for s in topology.instances() if not observed.running(s.id)]
+    for name, shard in shard_map.shards.items():
+        if not shard.sync:
+            found.append(f"{name} has no standby in sync")
+        view = observed.postgres(shard.primary.instance)
+        followers = {f.instance: f for f in view.followers} if view else {}
+        for node in topology.database_nodes(name):
+            if node.id == shard.primary.instance:
+                continue
+            follower = followers.get(node.id)
+            if follower is None or not follower.streaming:
+                found.append(f"{node.id} does not stream from {shard.primary.instance}")
+            elif node.id in shard.sync and not follower.sync:
+                found.append(f"{node.id} is not synchronous yet")
+    return found
 
 
 def _runs(
@@ -239,7 +254,7 @@ def _zone_of(topology: Topology, instance: str) -> str:
 
 
 def _fault(kind: str, target: str) -> JSON:
-    return {"kind": kind, "target": target, "expiresSeconds": 60.0 if kind == "freeze" else 120.0}
+    return {"kind": kind, "target": target, "expires_seconds": 60.0 if kind == "freeze" else 120.0}
 
 
 def _steps(
@@ -263,7 +278,7 @@ def _steps(
         to = {"to": run.fault["target"]}
         back = [Step("run-return", {**this, "verb": "failback", "asked": to})]
     restored = [Step("await-redundancy", this)] if back or not region else []
-    probe = {**this, "rate": rate, "seed": seed + number, "maxSeconds": PROBE_SECONDS}
+    probe = {**this, "rate": rate, "seed": seed + number, "max_seconds": PROBE_SECONDS}
     return [
         *([Step("acknowledge", {"databases": list(run.moved)})] if run.moved else []),
         Step("start-probe", probe),
@@ -275,7 +290,7 @@ def _steps(
                 "fault": run.fault,
                 "databases": list(run.databases),
                 "moved": list(run.moved),
-                "phaseSeconds": phase(seed, number),
+                "phase_seconds": phase(seed, number),
             },
         ),
         *(recovery if run.awaited or region else []),

@@ -74,10 +74,34 @@ class Run:
 
 
 def judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
-    """The judgement of one run. Raises `MeasurementVoid` when a file is missing or damaged."""
+    """The judgement of one run; void when a file is missing or damaged."""
+    try:
+        return _judge(spec, number, files)
+    except MeasurementVoid as problem:
+        why = problem.detail
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"the evidence is damaged: {error!r}"
+    return Run(
+        number=number,
+        verdict="void",
+        because=(why,),
+        fault={"fault": {"kind": None, "target": None}, "at": None},
+        rto={},
+        loss=Loss(0, 0, None, (), 0, 0),
+        counts=Counts(0, 0, 0, 0),
+        offered=0.0,
+        longest_write_gap=None,
+        phases=(),
+        invariants=(),
+        controls=(),
+        resolved={"present": 0, "absent": 0},
+    )
+
+
+def _judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
     book = parse_journal(files)
-    fault = _load(files, "fault.json")
-    readback = _load(files, "readback.json")
+    fault = load(files, "fault.json")
+    readback = load(files, "readback.json")
     times = {"began": fault["began"], "effective": fault["effective"]}
     rto = ledgers.rto(book, fault["databases"], **times)
     loss = ledgers.loss(book, readback, began=fault["began"])
@@ -114,7 +138,8 @@ def parse_journal(files: Mapping[str, bytes], name: str = "journal.jsonl") -> Le
     return ledgers.parse(files[name].decode("utf-8", "replace").splitlines())
 
 
-def _load(files: Mapping[str, bytes], name: str) -> Any:
+def load(files: Mapping[str, bytes], name: str) -> Any:
+    """The JSON document of that name. Raises `MeasurementVoid` when it cannot be read."""
     try:
         return json.loads(files[name])
     except (KeyError, ValueError) as error:
@@ -140,7 +165,7 @@ def _invariants(
     spec: Drill, book: Ledger, fault: JSON, loss: Loss, files: Mapping[str, bytes]
 ) -> tuple[JSON, ...]:
     """What the databases say, then what the ledger says."""
-    found = [dict(each) for each in _load(files, "invariants.json")]
+    found = [dict(each) for each in load(files, "invariants.json")]
     writers = ledgers.two_writers(book)
     said = "; ".join(f"{w.shard}: {w.older} after {w.newer}, {w.seconds:.2f} s" for w in writers)
     found.append(_held("one writer per shard at a time", not writers, said))
@@ -161,11 +186,11 @@ def _invariants(
         text = f"{harmed} requests with an idempotency key did not succeed"
         found.append(_held("no request with an idempotency key failed", not harmed, text))
     if "recovery.json" in files:
-        ended = _load(files, "recovery.json")["operations"]
+        ended = load(files, "recovery.json")["operations"]
         bad = [f"{op['id']} ({op['kind']} {op['target']})" for op in ended if not _done(op)]
         found.append(_held("every recovery operation succeeded", not bad, ", ".join(bad)))
     if "redundancy.json" in files:
-        redundancy = _load(files, "redundancy.json")
+        redundancy = load(files, "redundancy.json")
         found.append(
             _held("redundancy restored", redundancy["restored"], redundancy.get("detail", ""))
         )
@@ -203,11 +228,14 @@ def _controls(
     if "selftest.json" not in files:
         return ()
     controls = []
-    for planted in _load(files, "selftest.json"):
+    for planted in load(files, "selftest.json"):
         kind = planted["kind"]
+        if "error" in planted:
+            controls.append({"kind": kind, "caught": False, "saw": planted["error"]})
+            continue
         copy = parse_journal(files, planted["file"])
         if kind == "lost":
-            found = _load(files, planted["readback"])
+            found = load(files, planted["readback"])
             new = set(found["missing"]) - set(readback["missing"])
             caught, saw = new == {planted["order"]}, f"{len(new)} more lost"
         elif kind == "stall":
@@ -251,7 +279,7 @@ def _with_phases(run: Run, files: Mapping[str, bytes]) -> Run:
         phases.append(_phase("steady", ledgers.HOLD_SECONDS, steady))
         if (
             "redundancy.json" in files
-            and (redundancy := _load(files, "redundancy.json"))["restored"]
+            and (redundancy := load(files, "redundancy.json"))["restored"]
         ):
             whole = redundancy["at"] - began
             phases.append(_phase("redundancy", max(whole - rto, 0.0), whole))
@@ -262,7 +290,7 @@ def _critical(files: Mapping[str, bytes]) -> JSON | None:
     if "recovery.json" not in files:
         return None
     timed = []
-    for operation in _load(files, "recovery.json")["operations"]:
+    for operation in load(files, "recovery.json")["operations"]:
         steps = [s for s in operation["steps"] if s["started"] and s["finished"]]
         routed = [s["finished"] for s in steps if PHASES.get(s["name"]) == "route"]
         if routed:

@@ -17,7 +17,6 @@ from control_plane.evidence import Run
 from control_plane.ledger import percentile
 from control_plane.objectives import Evidence, Objective
 from infra.topology import Topology
-from runtime.errors import Problem
 
 JSON = dict[str, Any]
 
@@ -229,14 +228,11 @@ def _check_hashes(report: Mapping[str, Any], files: Mapping[str, bytes]) -> list
 def _check_judgement(report: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
     spec = drills.find(report["drill"])
     limits = [Objective(each["name"], each["limitSeconds"]) for each in report["objectives"]]
-    try:
-        runs = [
-            evidence.judge(spec, repeat["run"], run_files(files, repeat["run"]))
-            for repeat in report["repeats"]
-        ]
-        made = json.loads(canonical(judgement(spec, runs, limits)))
-    except Problem as problem:
-        return [f"the raw files cannot be judged: {problem.detail}"]
+    runs = [
+        evidence.judge(spec, repeat["run"], run_files(files, repeat["run"]))
+        for repeat in report["repeats"]
+    ]
+    made = json.loads(canonical(judgement(spec, runs, limits)))
     return [
         f"{name}: the report says {_short(report[name])}, its files say {_short(made[name])}"
         for name in JUDGED
