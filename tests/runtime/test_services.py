@@ -2,55 +2,404 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import httpx
 import pytest
+from redis.asyncio import Redis
 
 from runtime import checks
 from runtime.clock import SystemClock, wait_until
-from runtime.shardmap import CATALOG
+from runtime.outbox import STREAM
+from runtime.shardmap import Endpoint, even_ranges
+from runtime.streams import Event, encode
 from tests.runtime.conftest import Platform
+from tests.runtime.servers import PASSWORD
 
 pytestmark = pytest.mark.process
 
 
+def with_key(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
 async def register(platform: Platform, email: str = "ada@example.org") -> str:
     async with platform.service("users") as users:
-        answer = await users.post(
-            "/api/v1/users",
-            json={"email": email, "name": "Ada"},
-            headers={"Idempotency-Key": f"user-{email}"},
-        )
+        body = {"email": email, "name": "Ada"}
+        answer = await users.post("/api/v1/users", json=body, headers=with_key(f"user-{email}"))
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
+
+
+async def place(
+    client: httpx.AsyncClient, user: str, key: str, sku: str = "MUG-ONCALL", quantity: int = 1
+) -> httpx.Response:
+    body = {"user_id": user, "items": [{"sku": sku, "quantity": quantity}]}
+    return await client.post("/api/v1/orders", json=body, headers=with_key(key))
+
+
+async def until_recorded(catalog_db: checks.Database, events: int) -> None:
+    async def recorded() -> bool:
+        found = await catalog_db.fetchval("SELECT count(DISTINCT event_id) FROM stock_movements")
+        return bool(found >= events)
+
+    await wait_until(SystemClock(), recorded, what="the stock movements", seconds=10)
 
 
 async def test_an_order_is_placed_read_listed_and_takes_stock(
     platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
 ) -> None:
     user = await register(platform)
-    body = {"user_id": user, "items": [{"sku": "MUG-ONCALL", "quantity": 2}]}
     async with platform.service("orders") as orders, platform.service("inventory") as inventory:
-        placed = await orders.post("/api/v1/orders", json=body, headers={"Idempotency-Key": "k"})
-        assert placed.status_code == 201, placed.text
+        placed = await place(orders, user, "k", quantity=2)
         order = placed.json()
         assert order["total"] == {"amount": "29.00", "currency": "USD"}
-        again = await orders.post("/api/v1/orders", json=body, headers={"Idempotency-Key": "k"})
-        assert (again.status_code, again.json()) == (201, order)
-        assert again.headers["idempotent-replay"] == "true"
-        got = await orders.get(f"/api/v1/orders/{order['id']}")
-        assert got.json() == order
+        assert (await orders.get(f"/api/v1/orders/{order['id']}")).json() == order
         page = await orders.get("/api/v1/orders", params={"user_id": user})
         assert page.json() == {"orders": [order], "next": None}
-
-        async def recorded() -> bool:
-            return bool(await catalog_db.fetchval("SELECT count(*) FROM stock_movements"))
-
-        await wait_until(SystemClock(), recorded, what="the stock movement", seconds=10)
-        products = await inventory.get("/api/v1/products")
-        assert products.status_code == 200
-        found = await checks.invariants(
-            {"s1": shard_db}, catalog_db, ranges=platform.shard_map.ranges, settled_seconds=0
-        )
-        assert [row for row in found if not row["held"]] == []
+        await until_recorded(catalog_db, 1)
+        assert (await inventory.get("/api/v1/products")).status_code == 200
+    held = await checks.invariants(
+        {"s1": shard_db}, catalog_db, ranges=platform.shard_map.ranges, settled_seconds=0
+    )
+    assert [row for row in held if not row["held"]] == []
     stock = await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'MUG-ONCALL'")
     assert stock == checks.INITIAL_STOCK - 2
-    assert platform.shard_map.shards[CATALOG].epoch == 1
+
+
+async def test_the_list_of_orders_is_read_page_by_page(platform: Platform) -> None:
+    user = await register(platform)
+    async with platform.service("orders") as orders:
+        made = [(await place(orders, user, f"k{n}")).json()["id"] for n in range(5)]
+        seen: list[str] = []
+        cursor: str | None = None
+        while True:
+            asked = {"user_id": user, "limit": "2", **({"cursor": cursor} if cursor else {})}
+            page = (await orders.get("/api/v1/orders", params=asked)).json()
+            seen += [order["id"] for order in page["orders"]]
+            cursor = page["next"]
+            if cursor is None:
+                break
+    assert seen == sorted(made, key=int, reverse=True)
+
+
+async def test_one_key_makes_one_order_however_many_ask_at_once(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    user = await register(platform)
+    async with platform.service("orders") as one, platform.service("orders", "b") as two:
+        answers = await asyncio.gather(
+            *[place(client, user, "same") for client in (one, two) for _ in range(12)]
+        )
+        other = await place(one, user, "same", quantity=9)
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.text for answer in answers}) == 1
+    assert sum("idempotent-replay" not in answer.headers for answer in answers) == 1
+    assert other.status_code == 422
+    assert await shard_db.fetchval("SELECT count(*) FROM orders") == 1
+    assert await shard_db.fetchval("SELECT count(*) FROM outbox") == 1
+
+
+async def test_the_fence_refuses_what_it_should(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    app: checks.Database = await asyncpg.connect(**platform.s1.dsn("app"))
+    insert = "INSERT INTO outbox VALUES (1, 1, 'x', '{}', now(), NULL)"
+    try:
+        for slot, epoch in ((5, 2), (5, 0), (9999, 1)):
+            with pytest.raises(asyncpg.PostgresError) as refused:
+                await app.execute("SELECT regionctl.guard($1, $2)", slot, epoch)
+            assert refused.value.sqlstate == "RG001"
+        with pytest.raises(asyncpg.PostgresError) as unguarded:
+            await app.execute(insert)
+        assert unguarded.value.sqlstate == "RG003"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app.execute("UPDATE regionctl.slot_owner SET epoch = 9")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app.execute("DELETE FROM orders")
+        async with app.transaction():
+            await app.execute("SELECT regionctl.guard(5, 1)")
+            await app.execute(insert)
+    finally:
+        await app.close()
+    await checks.set_epochs(shard_db, even_ranges(["s1"], 7))
+    await checks.set_epochs(shard_db, even_ranges(["s1"], 3))
+    assert await shard_db.fetchval("SELECT min(epoch) FROM regionctl.slot_owner") == 7
+    await checks.set_epochs(shard_db, even_ranges(["s1", "s2"], 8)[:1])
+    assert await shard_db.fetchval("SELECT count(*) FROM regionctl.slot_owner") == 512
+    await shard_db.execute("DELETE FROM regionctl.slot_owner")
+    await checks.set_epochs(shard_db, even_ranges(["s1"], 1))
+
+
+async def test_a_request_with_a_stale_epoch_waits_for_the_new_map_and_succeeds(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    user = await register(platform)
+    async with platform.service("orders") as orders:
+        assert (await place(orders, user, "k1")).headers["x-regionctl-epoch"] == "1"
+        await checks.set_epochs(shard_db, even_ranges(["s1"], 2))
+        asked = asyncio.create_task(place(orders, user, "k2"))
+        done, _ = await asyncio.wait({asked}, timeout=0.3)
+        assert not done
+        platform.publish(platform.first_map(epoch=2, version=2))
+        answer = await asked
+    assert (answer.status_code, answer.headers["x-regionctl-epoch"]) == (201, "2")
+
+
+class Cutting:
+    """A relay to a server that cuts a connection when the answer to an order comes back."""
+
+    def __init__(self, port: int) -> None:
+        self.armed = True
+        self.cuts = 0
+        self._port = port
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        asked = asyncio.Event()
+
+        async def up() -> None:
+            while data := await reader.read(65536):
+                if self.armed and b"lost-answer" in data:
+                    asked.set()
+                up_writer.write(data)
+
+        async def down() -> None:
+            while data := await up_reader.read(65536):
+                if asked.is_set():
+                    self.armed = False
+                    self.cuts += 1
+                    return
+                writer.write(data)
+
+        tasks = [asyncio.create_task(up()), asyncio.create_task(down())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for stream in (writer, up_writer):
+            stream.transport.abort()
+
+
+async def test_a_commit_whose_answer_is_lost_is_found_again_not_repeated(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    user = await register(platform)
+    cutting = Cutting(platform.s1.port)
+    server = await asyncio.start_server(cutting, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    whole = platform.first_map(version=2)
+    through = replace(
+        whole.shards["s1"], primary=Endpoint("s1.x", "us-east-1", "a", "127.0.0.1", port)
+    )
+    platform.publish(replace(whole, shards={**whole.shards, "s1": through}))
+    async with platform.service("orders") as orders:
+        answer = await place(orders, user, "lost-answer")
+        assert (answer.status_code, cutting.cuts) == (201, 1)
+        assert "idempotent-replay" not in answer.headers
+        assert (await orders.get(f"/api/v1/orders/{answer.json()['id']}")).json() == answer.json()
+    server.close()
+    await server.wait_closed()
+    assert await shard_db.fetchval("SELECT count(*) FROM orders") == 1
+
+
+async def test_orders_go_on_with_known_prices_while_the_catalog_is_away(
+    platform: Platform,
+) -> None:
+    user = await register(platform)
+    async with platform.service("orders") as orders:
+        assert (await place(orders, user, "k1")).status_code == 201
+        whole = platform.first_map(version=2)
+        gone = replace(
+            whole.shards["catalog"],
+            primary=Endpoint("catalog.x", "us-east-1", "a", "127.0.0.1", 1),
+        )
+        platform.publish(replace(whole, shards={**whole.shards, "catalog": gone}))
+        await asyncio.wait_for(place(orders, user, "k2"), 2)
+        assert (await place(orders, user, "k3")).status_code == 201
+
+
+async def test_a_redelivered_event_takes_stock_once_and_poison_is_set_aside(
+    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
+) -> None:
+    user = await register(platform)
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    payload = {"order_id": 77, "user_id": 1, "items": [["PAGER-RETRO", 3]]}
+    good: Any = encode(Event(77, "OrderCreated", payload))
+    await queue.xadd(STREAM, {"id": "1", "kind": "OrderCreated", "payload": "{}"})
+    for _ in range(3):
+        await queue.xadd(STREAM, good)
+    await queue.xadd(STREAM, {"nonsense": "1"})
+    async with platform.service("inventory"), platform.service("inventory", "b"):
+        await until_recorded(catalog_db, 1)
+        async with platform.service("orders") as orders:
+            assert (await place(orders, user, "k")).status_code == 201
+            await until_recorded(catalog_db, 2)
+            await shard_db.execute("UPDATE outbox SET relayed_at = NULL")
+
+            async def relayed() -> bool:
+                return not await shard_db.fetchval(
+                    "SELECT count(*) FROM outbox WHERE relayed_at IS NULL"
+                )
+
+            await wait_until(SystemClock(), relayed, what="the relay", seconds=5)
+
+        async def buried() -> bool:
+            return int(await queue.xlen(f"{STREAM}.dead")) == 2
+
+        await wait_until(SystemClock(), buried, what="the dead letters", seconds=5)
+    await queue.aclose()
+    stock = await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'PAGER-RETRO'")
+    assert stock == checks.INITIAL_STOCK - 3
+    assert await checks.return_orphan_stock({"s1": shard_db}, catalog_db) == 1
+    assert await checks.return_orphan_stock({"s1": shard_db}, catalog_db) == 0
+    stock = await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'PAGER-RETRO'")
+    assert stock == checks.INITIAL_STOCK
+
+
+async def test_events_that_the_queue_lost_are_sent_again(
+    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
+) -> None:
+    user = await register(platform)
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    async with platform.service("orders") as orders:
+        assert (await place(orders, user, "k")).status_code == 201
+
+        async def relayed() -> bool:
+            return bool(await queue.xlen(STREAM))
+
+        await wait_until(SystemClock(), relayed, what="the relay", seconds=5)
+        await queue.flushall()
+        lost = await checks.invariants({"s1": shard_db}, catalog_db, settled_seconds=0)
+        assert [row["name"] for row in lost if not row["held"]] == ["no-event-lost"]
+        assert await checks.resend_events(shard_db, catalog_db) == 1
+        async with platform.service("inventory"):
+            await until_recorded(catalog_db, 1)
+    await queue.aclose()
+    assert await checks.resend_events(shard_db, catalog_db) == 0
+
+
+async def test_too_little_stock_refuses_the_order_whole(
+    platform: Platform, catalog_db: checks.Database
+) -> None:
+    user = await register(platform)
+    await catalog_db.execute("UPDATE products SET stock = 1 WHERE sku = 'SSD-2TB'")
+    body = {
+        "user_id": user,
+        "items": [{"sku": "SSD-2TB", "quantity": 2}, {"sku": "MUG-ONCALL", "quantity": 1}],
+    }
+    async with platform.service("orders") as orders, platform.service("inventory"):
+        assert (await orders.post("/api/v1/orders", json=body)).status_code == 201
+        await until_recorded(catalog_db, 1)
+    rows = await catalog_db.fetch("SELECT DISTINCT outcome FROM stock_movements")
+    assert [row[0] for row in rows] == ["refused"]
+    assert await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'SSD-2TB'") == 1
+
+
+async def test_a_registration_that_broke_off_is_finished_by_the_next(
+    platform: Platform, catalog_db: checks.Database, shard_db: checks.Database
+) -> None:
+    body = {"email": "ada@example.org", "name": "Ada"}
+    async with platform.service("users") as users:
+        first = await users.post("/api/v1/users", json=body, headers=with_key("one"))
+        await catalog_db.execute("UPDATE emails SET state = 'reserved'")
+        await shard_db.execute("DELETE FROM users")
+        again = await users.post("/api/v1/users", json=body, headers=with_key("one"))
+        assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+        await catalog_db.execute("UPDATE emails SET state = 'reserved'")
+        taken = await users.post("/api/v1/users", json=body, headers=with_key("two"))
+        assert taken.status_code == 409
+        await catalog_db.execute("UPDATE emails SET state = 'reserved'")
+        await shard_db.execute("DELETE FROM users")
+        adopted = await users.post("/api/v1/users", json=body, headers=with_key("two"))
+        assert (adopted.status_code, adopted.json()["id"]) == (201, first.json()["id"])
+        late = await users.post("/api/v1/users", json=body, headers=with_key("one"))
+        assert late.status_code == 409
+        changed = {**body, "name": "Bob"}
+        other = await users.post("/api/v1/users", json=changed, headers=with_key("two"))
+        assert other.status_code == 422
+    assert await catalog_db.fetchval("SELECT state FROM emails") == "confirmed"
+    assert await shard_db.fetchval("SELECT count(*) FROM users") == 1
+
+
+async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
+    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
+) -> None:
+    user = await register(platform)
+    async with platform.service("orders") as orders:
+        order = (await place(orders, user, "k")).json()
+    assert await checks.orphan_rows(shard_db, shard_db) == []
+    empty: checks.Database = await asyncpg.connect(**platform.s1.dsn())
+    await empty.execute(
+        "CREATE TEMP TABLE users (LIKE public.users); CREATE TEMP TABLE orders (LIKE public.orders);"
+        "CREATE TEMP TABLE outbox (LIKE public.outbox)"
+    )
+    rows = await checks.orphan_rows(shard_db, empty)
+    await empty.close()
+    assert [row["table"] for row in rows] == ["users", "orders", "outbox"]
+    assert str(rows[1]["row"]["id"]) == order["id"]
+    assert rows[1]["items"][0]["sku"] == "MUG-ONCALL"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"\xff\xfe", b"null", b"[" * 100_000, b"x" * 300_000,
+        b'{"user_id":"1","items":[{"sku":"\\ud800","quantity":1}]}',
+        b'{"user_id":"1","items":[{"sku":"a\\u0000","quantity":1}]}',
+        b'{"user_id":"1","items":[{"sku":"a","quantity":NaN}]}',
+        b'{"user_id":"1","items":[{"sku":"a","quantity":1e400}]}',
+        b'{"user_id":"\\u0661","items":[{"sku":"a","quantity":1}]}',
+        b'{"user_id":"9223372036854775808","items":[{"sku":"a","quantity":1}]}',
+        b'{"user_id":"1","items":[{"sku":"MUG-ONCALL","quantity":1}]}',
+        b'{"user_id":"1","items":[{"sku":"nowhere","quantity":1}]}',
+        json.dumps({"user_id": "1", "items": [{"sku": "a", "quantity": 1}] * 51}).encode(),
+    ],
+)  # fmt: skip
+async def test_malformed_input_is_the_callers_problem_never_ours(
+    platform: Platform, body: bytes
+) -> None:
+    async with platform.service("orders") as orders:
+        answer = await orders.post(
+            "/api/v1/orders", content=body, headers={"content-type": "application/json"}
+        )
+        assert 400 <= answer.status_code < 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("DELETE", "/api/v1/orders/1", 405),
+        ("GET", "/api/v1/orders/abc", 422),
+        ("GET", "/api/v1/orders/1", 404),
+        ("GET", "/api/v1/orders", 422),
+        ("GET", "/api/v1/orders?user_id=1&limit=0", 422),
+        ("GET", "/api/v1/orders?user_id=1&cursor=%00", 422),
+        ("GET", "/health/ready", 200),
+        ("GET", "/metrics", 200),
+    ],
+)
+async def test_every_path_answers_as_it_should(
+    platform: Platform, method: str, path: str, status: int
+) -> None:
+    async with platform.service("orders") as orders:
+        answer = await orders.request(method, path)
+    assert answer.status_code == status
+    if status >= 400:
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_products_are_cached_and_validated_by_tag(platform: Platform) -> None:
+    async with platform.service("inventory") as inventory:
+        first = await inventory.get("/api/v1/products")
+        assert len(first.json()["products"]) == len(checks.PRODUCTS)
+        tag = first.headers["etag"]
+        same = await inventory.get("/api/v1/products", headers={"If-None-Match": tag})
+        assert (same.status_code, same.content) == (304, b"")
