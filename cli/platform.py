@@ -48,7 +48,7 @@ async def up(
     wanted, offset = _as_made(directory, topology, port_offset)
     arguments = ["up", "--topology", wanted, "--state-dir", str(directory)]
     if not run.dry_run:
-        render.note(f"control plane of {wanted} in {directory}")
+        render.note(f"state in {directory}")
         await programs.call(BOOTSTRAP, *arguments, "--port-offset", str(offset))
     async with work.connect(run) as client:
         await work.perform(run, client, "provision", {}, show_empty=run.detach)
@@ -88,6 +88,8 @@ def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> Non
         "controlPlane": platform.address,
     }
     rows = [
+        ("platform", platform.name),
+        ("is", status["state"]),
         ("entry", document["entryUrl"]),
         ("CA file", document["caFile"]),
         ("state", document["stateDir"]),
@@ -99,7 +101,7 @@ def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> Non
         f"      regionctl status{more}",
         f"      regionctl drill run database-failure{more}",
     ]
-    tables = [Table((platform.name, status["state"]), rows, foot=foot)]
+    tables = [Table(("", ""), rows, foot=foot)]
     render.show(output, document, tables=tables, names=[platform.name])
 
 

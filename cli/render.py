@@ -38,7 +38,7 @@ class Output(StrEnum):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under `columns`, between an optional title and lines at the foot."""
+    """Rows of text under `columns` (all empty: no header), after a title, before lines at the foot."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -105,7 +105,9 @@ def lay_out(table: Table) -> str:
         for index, column in enumerate(table.columns)
     ]
     lines = [table.title] if table.title else []
-    lines.append("  ".join(_pad(c.upper(), w) for c, w in zip(table.columns, widths, strict=True)))
+    head = [_pad(c.upper(), width) for c, width in zip(table.columns, widths, strict=True)]
+    if any(table.columns):
+        lines.append("  ".join(head))
     for row in rows:
         cells = [
             _paint(cell, _pad(cell, width), colour) for cell, width in zip(row, widths, strict=True)

@@ -74,6 +74,18 @@ class Plane:
                 time.sleep(0.05)
         raise AssertionError((self.home / "control-plane.log").read_text())
 
+    def provision(self) -> None:
+        async def whole() -> str:
+            address = f"http://127.0.0.1:{self.port}"
+            async with Client(address, state_dir=self.state) as client:
+                operation = await client.start("provision", {})
+                async for _ in client.follow(operation["id"]):
+                    pass
+                ended = await client.operation(operation["id"])
+                return f"{ended['state']} {ended['problem']}"
+
+        assert asyncio.run(whole()) == "succeeded None"
+
     def end(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -112,14 +124,5 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
 @pytest.fixture
 def platform(plane: Plane) -> Plane:
     """A platform that is up."""
-
-    async def provision() -> str:
-        async with Client(f"http://127.0.0.1:{plane.port}", state_dir=plane.state) as client:
-            operation = await client.start("provision", {})
-            async for _ in client.follow(operation["id"]):
-                pass
-            ended = await client.operation(operation["id"])
-            return f"{ended['state']} {ended['problem']}"
-
-    assert asyncio.run(provision()) == "succeeded None"
+    plane.provision()
     return plane

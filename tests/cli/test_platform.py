@@ -1,0 +1,167 @@
+"""The console against a real control plane whose world is the memory provider."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cli.conftest import Plane
+from tests.cli.console import environment
+
+READS = [
+    "status",
+    "dr",
+    "op list",
+    "op show op-1",
+    "region list",
+    "region show us-east-1",
+    "shard map",
+    "shard locate 7",
+    "drill list",
+    "drill show database-failure",
+    "drill history",
+    "events",
+    "logs edge",
+    "switchover plan s1",
+    "failback plan",
+    "drill run database-failure --dry-run",
+]
+
+
+def test_every_read_writes_one_json_document_and_nothing_else(platform: Plane) -> None:
+    for command in READS:
+        ended = platform.run(*command.split(), "-o", "json")
+        assert ended.code == 0, (command, ended)
+        assert json.loads(ended.stdout)["apiVersion"] == "regionctl/v1", command
+
+
+def test_every_read_has_a_table_yaml_lines_and_names(platform: Plane) -> None:
+    for form in ("table", "yaml", "jsonl", "name"):
+        for command in ("status", "op list", "shard map"):
+            ended = platform.run(*command.split(), "-o", form)
+            assert (ended.code, ended.stderr) == (0, ""), (command, form)
+            assert ended.stdout
+
+
+def test_the_status_document_is_the_contract(platform: Plane) -> None:
+    document = json.loads(platform.run("status", "-o", "json").stdout)
+    assert document["kind"] == "PlatformStatus"
+    assert {"state", "entryUrl", "regions", "shards", "controlPlane"} <= set(document)
+    assert set(document["shards"][0]) >= {"name", "epoch", "home", "primary", "standbys"}
+    assert set(document["regions"][0]["instances"][0]) >= {
+        *("id", "kind", "service", "zone", "role", "pid", "address", "state"),
+    }
+
+
+def test_status_exits_with_the_state_only_when_asked(plane: Plane) -> None:
+    assert plane.run("status").code == 0
+    assert plane.run("status", "--exit-status").code == 12
+
+
+def test_a_healthy_platform_exits_0(platform: Plane) -> None:
+    assert platform.run("status", "--exit-status").code == 0
+
+
+def test_a_switchover_shows_its_steps_on_stderr_and_the_operation_on_stdout(
+    platform: Plane,
+) -> None:
+    ended = platform.run("switchover", "run", "s1", "--reason", "patch", "-o", "json")
+    assert ended.code == 0
+    operation = json.loads(ended.stdout)
+    assert (operation["state"], operation["reason"]) == ("succeeded", "patch")
+    assert "✓ promote s1.us-east-1b" in ended.stderr
+    assert [line for line in ended.stderr.splitlines() if line.startswith("✓")] != []
+
+
+def test_a_dry_run_prints_the_steps_that_are_then_carried_out(platform: Plane) -> None:
+    planned = json.loads(platform.run("switchover", "run", "s1", "--dry-run", "-o", "json").stdout)
+    done = json.loads(platform.run("switchover", "run", "s1", "-o", "json").stdout)
+    assert [(s["name"], s["args"]) for s in planned["steps"]] == [
+        (s["name"], s["args"]) for s in done["steps"]
+    ]
+
+
+def test_a_plan_exits_20_when_it_has_steps_and_the_code_is_asked_for(platform: Plane) -> None:
+    assert platform.run("switchover", "plan", "s1", "--exit-code").code == 20
+    assert platform.run("failback", "plan", "--exit-code").code == 0
+
+
+def test_an_empty_plan_is_nothing_to_do(platform: Plane) -> None:
+    ended = platform.run("failback", "run")
+    assert (ended.code, ended.stdout, ended.stderr) == (0, "", "nothing to do\n")
+
+
+def test_failover_of_a_healthy_database_is_refused_and_points_to_switchover(
+    platform: Plane,
+) -> None:
+    ended = platform.run("failover", "run", "s1", "--confirm", "s1")
+    assert (ended.code, ended.stdout) == (5, "")
+    assert "regionctl switchover run s1" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("drill run databse-failure", "did you mean database-failure?"),
+        ("region show us-est-1", "us-east-1"),
+        ("failover plan s9", "s1"),
+        ("op show op-99", "regionctl op list"),
+    ],
+)
+def test_an_unknown_name_exits_2_and_names_the_nearest(
+    platform: Plane, command: str, hint: str
+) -> None:
+    ended = platform.run(*command.split())
+    assert (ended.code, ended.stdout) == (2, "")
+    assert hint in ended.stderr
+
+
+def test_events_can_be_taken_as_lines(platform: Plane) -> None:
+    lines = platform.run("events", "-n", "5", "-o", "jsonl").stdout.splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert kinds[-1] == "operation-succeeded"
+    assert len(kinds) == 5
+
+
+def test_detach_returns_at_once_and_watch_waits(platform: Plane) -> None:
+    started = platform.run("switchover", "run", "s1", "--detach", "-o", "name")
+    watched = platform.run("op", "watch", started.stdout.strip(), "-o", "json")
+    assert json.loads(watched.stdout)["state"] == "succeeded"
+
+
+def test_ctrl_c_ends_the_wait_and_not_the_operation(plane: Plane) -> None:
+    """The events are followed for ever; what they follow is the control plane's business."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "events", "-f", "-o", "jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(plane.home),
+    )
+    try:
+        plane.provision()
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["kind"] == "operation-created"
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert plane.run("status", "--exit-status").code == 0
+
+
+def test_a_control_plane_that_dies_and_returns_does_not_end_the_wait(plane: Plane) -> None:
+    plane.provision()
+    started = time.monotonic()
+    plane.end()
+    away = plane.run("op", "list")
+    assert away.code == 6
+    plane.start()
+    assert json.loads(plane.run("op", "watch", "op-1", "-o", "json").stdout)["state"] == "succeeded"
+    assert time.monotonic() - started < 60
