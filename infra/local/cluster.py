@@ -33,7 +33,8 @@ SELECT pg_is_in_recovery() AS standby,
             ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn AS position,
        CASE WHEN pg_is_in_recovery()
             THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
-                          (SELECT timeline_id FROM pg_control_checkpoint()))
+                          (SELECT ('x' || substr(max(name), 1, 8))::bit(32)::int
+                           FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))
             ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
        END AS timeline
 """

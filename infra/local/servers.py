@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from infra.local import certificates, envoy, postgres, relay, valkey
@@ -40,7 +41,7 @@ def programs(site: Site, region: str) -> list[Program]:
 
 def edge_program(site: Site) -> Program:
     """The edge, for the global supervisor, which starts it again after a reboot."""
-    return _envoy(site, EDGE)
+    return replace(_envoy(site, EDGE), autostart=True)
 
 
 def _environment(spec: InstanceSpec) -> dict[str, str]:

@@ -1,0 +1,96 @@
+"""One small platform, in memory or of real processes, made by the provider's own verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infra.local import layout, leftovers, ports
+from infra.local.provider import LocalProvider
+from infra.memory import MemoryProvider
+from infra.provider import Provider
+from infra.topology import Topology, load
+from runtime.shardmap import Shard, ShardMap, even_ranges
+from tests.infra.processes import free_ports
+
+PRIMARY, SYNC, REMOTE = "s1.us-east-1a", "s1.us-east-1b", "s1.us-west-2a"
+QUEUE, QUEUE_REPLICA = "queue.us-east-1a", "queue.us-east-1b"
+SERVERS = ("link.us-east-1", "link.us-west-2", QUEUE, QUEUE_REPLICA, "gateway.us-west-2a", "edge")
+
+
+def small_topology() -> Topology:
+    return replace(load("two-regions"), shards=("s1",))
+
+
+def first_map(provider: Provider, version: int = 1) -> ShardMap:
+    """Every database at home in us-east-1 under epoch 1."""
+    topology = provider.topology
+    shards = {}
+    for name in topology.databases:
+        primary, *others = (provider.endpoint(spec.id) for spec in topology.database_nodes(name))
+        shards[name] = Shard(name, 1, "us-east-1", primary, tuple(others), (others[0].instance,))
+    return ShardMap(version, even_ranges(topology.shards, 1), shards, {})
+
+
+async def provision(provider: Provider) -> None:
+    """Two regions with one shard: a primary, its synchronous standby, its remote replica."""
+    for region in provider.topology.regions:
+        await provider.ensure_region(region.name)
+    await provider.ensure_running(SERVERS)
+    await provider.create_primary(PRIMARY)
+    await provider.publish_map(first_map(provider))
+    await provider.set_epoch(PRIMARY, first_map(provider), "s1")
+    await asyncio.gather(provider.clone(SYNC, PRIMARY), provider.clone(REMOTE, PRIMARY))
+    await provider.set_sync(PRIMARY, [SYNC])
+
+
+class World:
+    """A platform and a way to use it: each `run` is an event loop of its own."""
+
+    def __init__(self, make: Callable[[], Provider]) -> None:
+        self.provider = make()
+
+    def run(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        async def main() -> Any:
+            try:
+                return await work(self.provider)
+            finally:
+                if isinstance(self.provider, LocalProvider):
+                    await self.provider.close()
+
+        return asyncio.run(main())
+
+
+@contextmanager
+def in_memory() -> Iterator[World]:
+    yield World(lambda: MemoryProvider(small_topology()))
+
+
+@contextmanager
+def on_this_machine() -> Iterator[World]:
+    """Real servers in a fresh folder that the database user can reach; all ended afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="regionctl-test-"))
+    folder.chmod(0o711)
+    root = folder / "state"
+    topology = small_topology()
+    try:
+        layout.create(root, topology=topology.name, document="", port_offset=_free_offset(topology))
+        yield World(lambda: LocalProvider(topology, root))
+    finally:
+        leftovers.end(root)
+        shutil.rmtree(folder)
+
+
+def _free_offset(topology: Topology) -> int:
+    """A port offset at which nothing listens."""
+    for candidate in free_ports(8):
+        offset = 4000 + candidate % 8000
+        if all(ports.holder(port) is None for port in ports.table(topology, offset).all()):
+            return offset
+    raise AssertionError("no free range of ports")
