@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control_plane.operations import Handler
-from control_plane.steps import failover, provision, switchover
+from control_plane.steps import drill, drill_evidence, failover, provision, switchover
 
 HANDLERS: dict[str, Handler] = {
     "ensure-regions": provision.ensure_regions,
@@ -38,4 +38,20 @@ HANDLERS: dict[str, Handler] = {
     "advance-queue": failover.advance_queue,
     "catch-up": switchover.catch_up,
     "check-caught-up": switchover.check_caught_up,
+    "acknowledge": drill.acknowledge,
+    "start-probe": drill.start_probe,
+    "await-steady": drill.await_steady,
+    "inject-fault": drill.inject_fault,
+    "await-recovery": drill.await_recovery,
+    "run-recovery": drill.run_recovery,
+    "run-return": drill.run_return,
+    "await-hold": drill.await_hold,
+    "heal-fault": drill.heal_fault,
+    "await-redundancy": drill.await_redundancy,
+    "stop-probe": drill.stop_probe,
+    "read-back": drill_evidence.read_back,
+    "check-invariants": drill_evidence.check_invariants,
+    "self-test": drill_evidence.self_test,
+    "judge": drill_evidence.judge,
+    "write-report": drill_evidence.write_report,
 }
