@@ -38,7 +38,7 @@ class Output(StrEnum):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under `columns` (all empty: no header), after a title, before lines at the foot."""
+    """Rows of text under `columns` (all empty: no header), between a title and the foot."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]

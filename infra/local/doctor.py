@@ -247,15 +247,27 @@ def _command(pid: int) -> str:
 
 
 def _processes() -> dict[int, str]:
-    """The pid of every process that belongs to a platform, and that platform's state directory."""
-    found = {}
+    """The pid of every process that belongs to a platform, and that platform's state directory.
+
+    The mark is in the environment; servers that paint over theirs have it by their parent.
+    """
+    found: dict[int, str] = {}
+    spared = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    parents: dict[int, int] = {}
     for process in psutil.process_iter():
         try:
+            parents[process.pid] = process.ppid()
             mark = process.environ().get(MARK)
         except (psutil.Error, OSError):
             continue
-        if mark and process.pid != os.getpid():
+        if mark and process.pid not in spared:
             found[process.pid] = mark
+    for pid in parents:
+        parent = parents[pid]
+        while pid not in found and parent > 1:
+            if parent in found:
+                found[pid] = found[parent]
+            parent = parents.get(parent, 0)
     return found
 
 
