@@ -246,7 +246,8 @@ async def get_dr(request: Request) -> JSON:
     """The disaster-recovery table beside what was measured."""
     plane = plane_of(request)
     reports = await plane.store.reports()
-    versions = {name: found for name, found in doctor.versions().items() if found is not None}
+    found = await asyncio.to_thread(doctor.versions)
+    versions = {name: version for name, version in found.items() if version is not None}
     return {
         "apiVersion": "regionctl/v1",
         "kind": "VerdictSheet",
