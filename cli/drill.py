@@ -207,6 +207,7 @@ def show_report(output: Output, report: dict[str, Any]) -> None:
     self_test = report["selfTest"]
     foot = [
         f"self-test: {self_test['caught']} of {self_test['planted']} planted faults caught",
+        *(f"because: {why}" for why in report.get("because") or []),
         f"{report['drill']}: {report['verdict']}",
     ]
     tables = [

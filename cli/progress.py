@@ -185,5 +185,15 @@ def remark(event: JSON) -> str:
     problem = data.get("problem")
     if problem:
         return f"{kind} {problem.get('detail', '')}".strip()
-    details = " ".join(f"{key}={value}" for key, value in data.items() if value is not None)
-    return f"{kind} {details}".strip()
+    details = [f"{key}={_short(value)}" for key, value in data.items() if value not in (None, [])]
+    return " ".join((kind, *details))
+
+
+def _short(value: object) -> str:
+    match value:
+        case {"kind": kind, "target": target}:
+            return f"{kind} {target}"
+        case [*items]:
+            return "; ".join(_short(item) for item in items)
+        case _:
+            return str(value)
