@@ -23,20 +23,18 @@ from runtime.errors import TimedOut, Unavailable
 
 
 def orphans(site: Site) -> dict[str, int]:
-    """instance → pid of what runs without a supervisor that answers, found by its environment.
+    """instance → pid of what runs without a supervisor that answers.
 
     Of a tree only the topmost process is listed.
     """
     found: dict[str, int] = {}
-    root = str(site.layout.root)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            environment = process.environ()
-            instance = environment.get("REGIONCTL_INSTANCE", "")
-            if environment.get("REGIONCTL_STATE") != root or instance not in site.topology.by_id:
+            instance = _instance_of(site, process)
+            if instance is None or not alive(process.pid):
                 continue
             parent = process.parent()
-            if alive(process.pid) and (parent is None or _instance_of(parent) != instance):
+            if parent is None or _instance_of(site, parent) != instance:
                 found[instance] = process.pid
     return found
 
@@ -49,11 +47,21 @@ def alive(pid: int | None) -> bool:
         return False
 
 
-def _instance_of(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get("REGIONCTL_INSTANCE")
-    except psutil.Error:
-        return None
+def _instance_of(site: Site, process: psutil.Process) -> str | None:
+    """Which instance a process is: by its environment or, where a server has painted over that
+    (Valkey, PostgreSQL), by the data folder that it works in."""
+    with contextlib.suppress(psutil.Error):
+        environment = process.environ()
+        if environment.get("REGIONCTL_STATE") == str(site.layout.root):
+            instance = environment.get("REGIONCTL_INSTANCE")
+            return instance if instance in site.topology.by_id else None
+        if process.name().startswith(("valkey", "postgres")):
+            where = Path(process.cwd())
+            name = where.parent.name if where.name == "pgdata" else where.name
+            spec = site.topology.by_id.get(name)
+            if spec and site.layout.data(spec.region, name).resolve() in (where, where.parent):
+                return name
+    return None
 
 
 async def pids_of(site: Site, instances: Iterable[str]) -> list[int]:

