@@ -17,6 +17,7 @@ from control_plane.evidence import Run
 from control_plane.ledger import percentile
 from control_plane.objectives import Evidence, Objective
 from infra.topology import Topology
+from runtime.errors import Problem
 
 JSON = dict[str, Any]
 
@@ -199,9 +200,12 @@ def check(report: Mapping[str, Any], files: Mapping[str, bytes]) -> list[str]:
     The hashes say whether anything was changed; then the raw files are judged anew and must lead
     to what the report says.
     """
+    version = report.get("schemaVersion")
+    if version != SCHEMA_VERSION:
+        return [f"the report has schema version {version}; this regionctl reads {SCHEMA_VERSION}"]
     try:
         return [*_check_hashes(report, files), *_check_judgement(report, files)]
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, Problem) as error:
         return [f"the report is damaged: {error!r}"]
 
 

@@ -147,7 +147,9 @@ def timeline(document: JSON, files: Mapping[str, bytes]) -> str:
     except MeasurementVoid as problem:
         return f"<p>{escape(problem.detail)}</p>"
     phases = run["phases"]
-    after = max([each["endedAtSeconds"] for each in phases if each["name"] == "steady"] or [10.0])
+    after: float = max(
+        [each["endedAtSeconds"] for each in phases if each["name"] == "steady"] or [10.0]
+    )
     span = min(max(after + 1.0, 5.0), 60.0)
 
     def across(at: float) -> float:

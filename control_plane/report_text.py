@@ -30,7 +30,7 @@ def markdown(report: JSON) -> str:
     spread = report["distribution"]["rtoSeconds"]
     blocks = [
         f"# {report['title']}: {report['verdict']}",
-        f"Operation {report['operation']}, {report['startedAt']} to {report['finishedAt']}. "
+        f"Drill {report['drill']}, operation {report['operation']}, {report['startedAt']} to {report['finishedAt']}. "
         f"Fault: {fault['kind']} {fault['target']}, {len(report['repeats'])} times.",
         f"> {report['hypothesis']}",
         _bullets(report["because"]),

@@ -60,7 +60,7 @@ async def start_probe(
     if not journal.exists():
         options = {
             "--url": world.entry_url,
-            "--ca": world.ca_file,
+            **({"--ca": world.ca_file} if world.ca_file.exists() else {}),
             "--journal": journal,
             "--stop": folder / "stop",
             "--rate": rate,

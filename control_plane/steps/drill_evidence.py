@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import os
 import platform
 from pathlib import Path
@@ -21,8 +23,8 @@ from control_plane.steps.drill_files import (
     run_folder,
     write,
 )
-from control_plane.versions import versions
 from control_plane.world import World
+from infra.local import doctor
 from runtime.clock import wait_until
 from runtime.errors import OperationFailed, TimedOut
 
@@ -49,7 +51,9 @@ async def read_back(world: World, *, run: int) -> JSON:
 async def _read_back(
     world: World, folder: Path, journal: str, out: str, last: int | None = None
 ) -> None:
-    arguments = ["--url", world.entry_url, "--ca", str(world.ca_file)]
+    arguments = ["--url", world.entry_url]
+    if world.ca_file.exists():
+        arguments += ["--ca", str(world.ca_file)]
     arguments += ["--journal", str(folder / journal), "--out", str(folder / out)]
     if last is not None:
         arguments += ["--last", str(last)]
@@ -89,12 +93,12 @@ async def _plant(world: World, folder: Path, kind: str, effective: float) -> JSO
     files = ["--journal", str(folder / "journal.jsonl"), "--out", str(folder / file)]
     fault = ["--fault", repr(effective)]
     try:
-        await call(world, folder, "loadtests.plant", [kind, *files, *fault])
+        planted = json.loads(await call(world, folder, "loadtests.plant", [kind, *files, *fault]))
         if kind == "lost":
             await _read_back(world, folder, file, readback, last=SAMPLE)
     except OperationFailed as problem:
         return {"kind": kind, "error": problem.detail}
-    return {"kind": kind, "file": file, "readback": readback}
+    return {"kind": kind, "file": file, "readback": readback, **planted}
 
 
 async def judge(world: World, *, run: int, drill: str) -> JSON:
@@ -123,6 +127,7 @@ async def write_report(world: World, *, drill: str, fault: str, repeat: int) -> 
     ]
     operation = await world.store.operation(world.operation_id)
     started = operation.started_at or operation.created_at
+    versions = await asyncio.to_thread(doctor.versions)
     document = report.document(
         spec,
         runs,
@@ -133,7 +138,7 @@ async def write_report(world: World, *, drill: str, fault: str, repeat: int) -> 
             "finishedAt": world.clock.now().isoformat(),
             "faultKind": fault,
             "topology": {"name": world.topology.name, "digest": world.topology.digest()},
-            "versions": versions(),
+            "versions": {name: told for name, told in versions.items() if told is not None},
             "machine": _machine(),
             "plan": world.plan.to_json(),
         },

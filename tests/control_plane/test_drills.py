@@ -11,13 +11,14 @@ from control_plane.plan import Plan
 from infra.memory import MemoryProvider
 from infra.provider import Fault, Observed
 from infra.topology import Topology, load
+from runtime.clock import Clock
 from runtime.errors import Invalid, NotFound, Refused
 from runtime.shardmap import Shard, ShardMap, even_ranges
 
 
-async def whole(topology: Topology) -> tuple[MemoryProvider, ShardMap]:
+async def whole(topology: Topology, clock: Clock | None = None) -> tuple[MemoryProvider, ShardMap]:
     """A platform as `up` leaves it, in memory."""
-    provider = MemoryProvider(topology)
+    provider = MemoryProvider(topology, clock)
     for region in topology.regions:
         await provider.ensure_region(region.name)
     kinds = ("postgres", "supervisor")
