@@ -26,16 +26,21 @@ async def dr(run: Run) -> int:
             render.seconds(row.get("rtoMarginSeconds")),
             render.seconds(row["rpoLimitSeconds"]),
             render.seconds(row.get("rpoSeconds")),
-            row.get("lastProvenAt"),
+            render.moment(row.get("lastProvenAt")),
             row["state"],
         )
         for row in items
+    ]
+    foot = [
+        f"{row['scenario']}: {row['because']}"
+        for row in items
+        if row["state"] in ("missed", "stale") and row.get("because")
     ]
     columns = ("scenario", "rto limit", "rto", "margin", "rpo limit", "rpo", "last proven", "state")
     render.show(
         run.output,
         document,
-        tables=[Table(columns, rows)],
+        tables=[Table(columns, rows, foot=foot)],
         names=[row["scenario"] for row in items],
     )
     return Exit.OK

@@ -119,7 +119,7 @@ async def history(run: Run) -> None:
     async with work.connect(run) as client:
         reports = await client.drill_history()
     rows = [
-        (r["operation"], r["drill"], r["verdict"], r["startedAt"], _rto(r), _lost(r))
+        (r["operation"], r["drill"], r["verdict"], render.moment(r["startedAt"]), _rto(r), _lost(r))
         for r in reports
     ]
     render.show(

@@ -30,7 +30,14 @@ async def list_(
     if active:
         found = [item for item in found if item["state"] in ("pending", "running")]
     rows = [
-        (o["id"], o["kind"], o["target"], o["state"], o["createdAt"], o.get("reason") or "")
+        (
+            o["id"],
+            o["kind"],
+            o["target"],
+            o["state"],
+            render.moment(o["createdAt"]),
+            o["reason"],
+        )
         for o in found
     ]
     render.show(

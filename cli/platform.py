@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from cli.leaf import MUTATES, SEVERE, Run, group, leaf
 from cli.render import Output, Table
 from cli.settings import DEFAULT_NAME
 from runtime.errors import NotFound, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from control_plane.client import Client
 
 BOOTSTRAP = "control_plane.bootstrap"
 app = group()
@@ -51,10 +54,20 @@ async def up(
         render.note(f"state in {directory}")
         await programs.call(BOOTSTRAP, *arguments, "--port-offset", str(offset))
     async with work.connect(run) as client:
+        if not run.dry_run and not run.detach:
+            await _join(run, client)
         await work.perform(run, client, "provision", {}, show_empty=run.detach)
         if run.dry_run or run.detach:
             return
         show(run.output, find.platform(directory), await client.status())
+
+
+async def _join(run: Run, client: Client) -> None:
+    """An earlier `up` that was interrupted, and goes on in the control plane, is waited for."""
+    for operation in await client.operations(limit=20):
+        if operation["kind"] == "provision" and operation["state"] in ("pending", "running"):
+            render.note("an earlier up is still at work; following it")
+            await work.wait(run, client, operation)
 
 
 def _name(topology: str) -> str:

@@ -153,6 +153,14 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def moment(text: str | None) -> str:
+    """An ISO 8601 time for people, to the second: 2026-01-31 23:59:59Z; "-" when not known."""
+    if not text:
+        return "-"
+    zone = "Z" if text.endswith(("+00:00", "Z")) else ""
+    return text[:19].replace("T", " ") + zone
+
+
 def problem(problem: Problem, *, as_json: bool, operation: str | None = None) -> None:
     """What happened, what to type next, what to read: to stderr."""
     operation = operation or problem.extra.get("operationId") or problem.extra.get("operation")
