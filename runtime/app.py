@@ -13,7 +13,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -69,9 +69,7 @@ def build(settings: Settings) -> ASGIApp:
             asyncio.create_task(forever(name, work, context.clock)) for name, work in works.items()
         ]
         yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _stop(tasks)
         context.shards.close()
         await context.cache.close()
         await context.streams.close()
@@ -83,6 +81,16 @@ def build(settings: Settings) -> ASGIApp:
     _add_health(app, context)
     _add_problems(app)
     return Envelope(app)
+
+
+async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Ends background work. A client library may swallow one cancellation: ask again."""
+    pending = set(tasks)
+    for _ in range(10):
+        for task in pending:
+            task.cancel()
+        if pending:
+            _, pending = await asyncio.wait(pending, timeout=0.5)
 
 
 def _context(settings: Settings) -> Context:

@@ -149,7 +149,8 @@ async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database)
             back[row["sku"]] = back.get(row["sku"], 0) + row["quantity"]
         await catalog.execute(
             "UPDATE products SET stock = stock + back.quantity "
-            "FROM unnest($1::text[], $2::bigint[]) AS back(sku, quantity) WHERE products.sku = back.sku",
+            "FROM unnest($1::text[], $2::bigint[]) AS back(sku, quantity) "
+            "WHERE products.sku = back.sku",
             list(back),
             list(back.values()),
         )

@@ -256,6 +256,7 @@ class Shards:
 
     async def _outcome(self, task: asyncio.Task[T], deadline: float) -> T:
         """The task's result. A cancelled caller leaves it running; a late one is cut off."""
+        task.add_done_callback(_retrieve)
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
         if not done:
             self._cut(task)
@@ -267,7 +268,6 @@ class Shards:
     def _cut(self, task: asyncio.Task[T]) -> None:
         """Frees an attempt without cancelling what the server does for it."""
         connection = self._running.get(task)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         if connection is None:
             task.cancel()
         else:
@@ -352,6 +352,12 @@ class Shards:
         )
         connection.add_log_listener(Connection.watch)
         return connection
+
+
+def _retrieve(task: asyncio.Task[T]) -> None:
+    """Nobody may be left to look at the outcome; that is no news for the log."""
+    if not task.cancelled():
+        task.exception()
 
 
 def transient(error: BaseException) -> str | None:

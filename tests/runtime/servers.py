@@ -129,6 +129,9 @@ class Postgres:
     def promote(self) -> None:
         self.run("pg_ctl", "promote", "-w", "-D", self.data)
 
+    def remove(self) -> None:
+        shutil.rmtree(self.data)
+
     def dsn(self, user: str = SUPERUSER, database: str = "app") -> dict[str, Any]:
         return {
             "host": "127.0.0.1",
