@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PASSWORD = "secret"
 SUPERUSER = "regionctl"
 
@@ -122,12 +124,19 @@ class Postgres:
 
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
+            self.signal_all(signal.SIGCONT)
             self.process.send_signal(how)
             self.process.wait(10)
 
     def promote(self) -> None:
         self.run("pg_ctl", "promote", "-w", "-D", self.data)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """To the server and each of its backends."""
+        if self.process and self.process.poll() is None:
+            server = psutil.Process(self.process.pid)
+            for each in (server, *server.children(recursive=True)):
+                each.send_signal(number)
 
     def remove(self) -> None:
         shutil.rmtree(self.data)

@@ -69,14 +69,12 @@ async def test_a_frozen_primary_costs_waiting_and_no_order(
     user = await register(platform)
     await shard_db.execute("ALTER SYSTEM SET synchronous_standby_names = 's1b'")
     await shard_db.execute("SELECT pg_reload_conf()")
-    primary = platform.s1.process
-    assert primary is not None
     new: checks.Database | None = None
     try:
         async with platform.service("orders") as orders:
             before = await place(orders, user, "before")
             assert before.status_code == 201
-            primary.send_signal(signal.SIGSTOP)
+            platform.s1.signal_all(signal.SIGSTOP)
             during = [asyncio.create_task(place(orders, user, f"during-{n}")) for n in range(12)]
             done, _ = await asyncio.wait(during, timeout=0.2)
             assert not done
@@ -93,7 +91,7 @@ async def test_a_frozen_primary_costs_waiting_and_no_order(
         kept = await new.fetchval("SELECT count(*) FROM orders")
         assert kept == 13
     finally:
-        primary.send_signal(signal.SIGCONT)
+        platform.s1.signal_all(signal.SIGCONT)
         if new is not None:
             await new.close()
         await shard_db.execute("ALTER SYSTEM RESET synchronous_standby_names")

@@ -335,7 +335,8 @@ async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
     assert await checks.orphan_rows(shard_db, shard_db) == []
     empty: checks.Database = await asyncpg.connect(**platform.s1.dsn())
     await empty.execute(
-        "CREATE TEMP TABLE users (LIKE public.users); CREATE TEMP TABLE orders (LIKE public.orders);"
+        "CREATE TEMP TABLE users (LIKE public.users);"
+        "CREATE TEMP TABLE orders (LIKE public.orders);"
         "CREATE TEMP TABLE outbox (LIKE public.outbox)"
     )
     rows = await checks.orphan_rows(shard_db, empty)
