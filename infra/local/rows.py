@@ -29,6 +29,9 @@ async def set_epoch(monitor: Monitor, instance: str, shard_map: ShardMap, databa
     if database == CATALOG:
         ranges = [SlotRange(0, 0, CATALOG, shard.epoch)]
     async with monitor.session(instance) as connection:
+        # Not waiting for a standby, which may not run yet: the rows say again what the newest map
+        # says, and whoever takes over from here gets a higher epoch anyway.
+        await connection.execute("SET synchronous_commit = local")
         await checks.set_epochs(connection, ranges)
 
 
