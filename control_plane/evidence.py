@@ -22,6 +22,7 @@ from control_plane import ledger as ledgers
 from control_plane.drills import Drill
 from control_plane.ledger import Counts, Ledger, Loss
 from control_plane.objectives import Evidence
+from control_plane.writers import two_writers
 from runtime.errors import MeasurementVoid
 
 JSON = dict[str, Any]
@@ -166,7 +167,7 @@ def _invariants(
 ) -> tuple[JSON, ...]:
     """What the databases say, then what the ledger says."""
     found = [dict(each) for each in load(files, "invariants.json")]
-    writers = ledgers.two_writers(book)
+    writers = two_writers(book)
     said = "; ".join(f"{w.shard}: {w.older} after {w.newer}, {w.seconds:.2f} s" for w in writers)
     found.append(_held("one writer per shard at a time", not writers, said))
     double = f"{loss.duplicated} orders that no single attempt accounts for"
@@ -244,7 +245,7 @@ def _controls(
             caught = all(_later(stalled[each], rto[each]) for each in stalled)
             saw = ", ".join(f"{each}: {seconds}" for each, seconds in stalled.items())
         else:
-            more = len(ledgers.two_writers(copy)) - len(ledgers.two_writers(book))
+            more = len(two_writers(copy)) - len(two_writers(book))
             caught, saw = more > 0, f"{more} more two-writer windows"
         controls.append({"kind": kind, "caught": caught, "saw": saw})
     return tuple(controls)

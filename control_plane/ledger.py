@@ -9,8 +9,6 @@ Rules, fixed before any run:
 - It counts from the first such acknowledgement after which, for the hold period, at least 99 % of
   all attempts sent or answered in that period succeeded. Attempts without an answer are failures.
 - A lost write is one that was acknowledged and cannot be read back. An unknown one is never lost.
-- Two writers are proven when a write of an older epoch was sent after a write of a newer epoch of
-  the same shard had been acknowledged, and was acknowledged too.
 """
 
 from __future__ import annotations
@@ -109,17 +107,6 @@ class Loss:
     records: tuple[str, ...]
     wrong: int
     duplicated: int
-
-
-@dataclass(frozen=True)
-class TwoWriters:
-    """`seconds`: how long after `newer` first acknowledged a write `older` still took writes."""
-
-    shard: str
-    older: str
-    newer: str
-    seconds: float
-    writes: int
 
 
 def parse(lines: Iterable[str]) -> Ledger:
@@ -279,8 +266,8 @@ def rto(
     """Recovery time of each kind of operation that needs `databases`, in seconds.
 
     A read that was answered with 404 is left out: it tells of loss, which is counted elsewhere,
-    not of absence. New users are judged only when the catalog is affected (or everything is): they come too
-    seldom to time one shard's recovery by them.
+    not of absence. New users are judged only when the catalog is affected (or everything is):
+    they come too seldom to time one shard's recovery by them.
     """
     touched = [attempt for attempt in affected(ledger, databases) if not denied(attempt)]
     kinds = [CREATE_ORDER, READ_ORDER]
@@ -338,46 +325,6 @@ def loss(ledger: Ledger, readback: Mapping[str, Any], *, began: float) -> Loss:
         wrong=len(readback["wrong"]),
         duplicated=len(readback["duplicates"]),
     )
-
-
-def two_writers(ledger: Ledger) -> tuple[TwoWriters, ...]:
-    """Every proof that a shard had two writers at once; none is the only acceptable answer."""
-    groups: dict[str, dict[tuple[int, str], list[Attempt]]] = defaultdict(lambda: defaultdict(list))
-    for attempt in ledger.attempts:
-        if attempt.ok and attempt.kind in WRITES and attempt.shard and attempt.epoch is not None:
-            groups[attempt.shard][(attempt.epoch, attempt.region or "")].append(attempt)
-    return tuple(
-        window
-        for shard, writers in sorted(groups.items())
-        for older in sorted(writers)
-        for newer in sorted(writers)
-        if older < newer
-        for window in [_overlap(shard, older, newer, writers)]
-        if window is not None
-    )
-
-
-def _overlap(
-    shard: str,
-    older: tuple[int, str],
-    newer: tuple[int, str],
-    writers: Mapping[tuple[int, str], Sequence[Attempt]],
-) -> TwoWriters | None:
-    """Two regions under one epoch may follow each other in either order; epochs may not."""
-    late, since = _after(writers[older], writers[newer])
-    if not late:
-        return None
-    if older[0] == newer[0] and not _after(writers[newer], writers[older])[0]:
-        return None
-    names = [f"epoch {epoch} in {region or 'no region'}" for epoch, region in (older, newer)]
-    seconds = max(a.sent for a in late) - since
-    return TwoWriters(shard, names[0], names[1], seconds, len(late))
-
-
-def _after(ones: Sequence[Attempt], others: Sequence[Attempt]) -> tuple[list[Attempt], float]:
-    """Those of `ones` sent after the first of `others` had been acknowledged, and when that was."""
-    first = min(a.done for a in others if a.done is not None)
-    return [a for a in ones if a.sent > first], first
 
 
 def success_over(ledger: Ledger, seconds: float) -> float:

@@ -30,8 +30,9 @@ def markdown(report: JSON) -> str:
     spread = report["distribution"]["rtoSeconds"]
     blocks = [
         f"# {report['title']}: {report['verdict']}",
-        f"Drill {report['drill']}, operation {report['operation']}, {report['startedAt']} to {report['finishedAt']}. "
-        f"Fault: {fault['kind']} {fault['target']}, {len(report['repeats'])} times.",
+        f"Drill {report['drill']}, operation {report['operation']}, {report['startedAt']} to "
+        f"{report['finishedAt']}. Fault: {fault['kind']} {fault['target']}, "
+        f"{len(report['repeats'])} times.",
         f"> {report['hypothesis']}",
         _bullets(report["because"]),
         "## Objectives",

@@ -14,9 +14,8 @@ from typing import Any
 
 from control_plane import drills
 from control_plane import ledger as ledgers
-from control_plane.operations import Handler, Operation
+from control_plane.operations import Operation
 from control_plane.plans import PLANNERS
-from control_plane.steps import drill_evidence
 from control_plane.steps.drill_files import (
     book,
     keep,
@@ -368,23 +367,3 @@ async def _patiently(
     except TimedOut:
         return False
     return True
-
-
-DRILL_STEPS: dict[str, Handler] = {
-    "acknowledge": acknowledge,
-    "start-probe": start_probe,
-    "await-steady": await_steady,
-    "inject-fault": inject_fault,
-    "await-recovery": await_recovery,
-    "run-recovery": run_recovery,
-    "run-return": run_return,
-    "await-hold": await_hold,
-    "heal-fault": heal_fault,
-    "await-redundancy": await_redundancy,
-    "stop-probe": stop_probe,
-    "read-back": drill_evidence.read_back,
-    "check-invariants": drill_evidence.check_invariants,
-    "self-test": drill_evidence.self_test,
-    "judge": drill_evidence.judge,
-    "write-report": drill_evidence.write_report,
-}

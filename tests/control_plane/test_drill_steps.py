@@ -15,6 +15,7 @@ from control_plane import drills, report
 from control_plane.operations import Operation
 from control_plane.plan import Plan, Step
 from control_plane.settings import Settings
+from control_plane.steps import HANDLERS
 from control_plane.steps import drill as steps
 from control_plane.steps.drill_files import keep, probe_alive, raw_files, run_folder
 from control_plane.store import Store, open_store
@@ -30,7 +31,6 @@ from tests.loadtests.shop import Shop, open_shop
 pytestmark = pytest.mark.process
 
 TOPOLOGY = load("two-regions")
-QUICK = {"await-hold", "await-redundancy", "check-invariants"}
 
 
 class Bench:
@@ -68,7 +68,7 @@ class Bench:
 
     async def finish(self, id: str) -> Operation:
         """Runs what is open until this operation has ended."""
-        worker = Worker(self.store, steps.DRILL_STEPS, self.world, "test")
+        worker = Worker(self.store, HANDLERS, self.world, "test")
         task = asyncio.create_task(worker.run())
         try:
             async with asyncio.timeout(60):
@@ -140,7 +140,7 @@ async def test_a_step_that_is_run_again_starts_no_second_probe_and_breaks_nothin
     by_name = {step.name: step for step in plan.steps}
 
     async def perform(name: str) -> Any:
-        return await steps.DRILL_STEPS[name](world, **by_name[name].args)
+        return await HANDLERS[name](world, **by_name[name].args)
 
     try:
         first = await perform("start-probe")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane import ledger as ledgers
 from control_plane.ledger import Attempt, Ledger
+from control_plane.writers import two_writers
 from runtime.errors import MeasurementVoid
 
 START = {"line": "start", "monotonic": 0.0, "wall": 1.0e9, "rate": 10.0}
@@ -84,7 +85,7 @@ def test_a_readback_that_looked_for_too_little_is_void() -> None:
 def test_an_older_epoch_acknowledging_a_later_write_is_two_writers() -> None:
     new = attempt(1, 10.0, 10.1, epoch=2)
     late = attempt(2, 10.5, 10.6, epoch=1)
-    (window,) = ledgers.two_writers(ledger(new, late))
+    (window,) = two_writers(ledger(new, late))
     assert (window.shard, window.writes) == ("s1", 1)
     assert window.seconds == pytest.approx(0.4)
 
@@ -92,15 +93,15 @@ def test_an_older_epoch_acknowledging_a_later_write_is_two_writers() -> None:
 def test_a_late_answer_to_an_early_write_is_not_two_writers() -> None:
     frozen = attempt(1, 9.0, 12.0, epoch=1)
     new = attempt(2, 10.0, 10.1, epoch=2)
-    assert ledgers.two_writers(ledger(frozen, new)) == ()
+    assert two_writers(ledger(frozen, new)) == ()
 
 
 def test_one_epoch_may_move_between_regions_once_but_not_alternate() -> None:
     east = attempt(1, 1.0, 1.1)
     west = attempt(2, 2.0, 2.1, region="us-west-2")
     again = attempt(3, 3.0, 3.1)
-    assert ledgers.two_writers(ledger(east, west)) == ()
-    assert len(ledgers.two_writers(ledger(east, west, again))) == 1
+    assert two_writers(ledger(east, west)) == ()
+    assert len(two_writers(ledger(east, west, again))) == 1
 
 
 def lines_of(*documents: dict[str, Any]) -> list[str]:
@@ -188,7 +189,7 @@ def test_two_writers_agree_with_a_brute_force_model(book: Ledger) -> None:
         for new in acks
         if (old.epoch or 0) < (new.epoch or 0)
     )
-    assert bool(ledgers.two_writers(book)) == proven
+    assert bool(two_writers(book)) == proven
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40), st.sampled_from([50, 95, 99, 100]))

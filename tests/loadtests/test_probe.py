@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from control_plane import ledger as ledgers
+from control_plane.writers import two_writers
 from loadtests import journal
 from tests.loadtests.shop import Shop, open_shop
 
@@ -152,9 +153,9 @@ def test_every_planted_failure_is_seen_by_the_meter(shop: Shop, tmp_path: Path) 
     fault = book.ready + 0.5
     stalled = ledgers.rto(plant(tmp_path, "stall", fault), [], began=fault, effective=fault)
     assert (stalled["create-order"] or 99) > 29
-    (window,) = ledgers.two_writers(plant(tmp_path, "second-writer", fault))
+    (window,) = two_writers(plant(tmp_path, "second-writer", fault))
     assert window.shard == "s1"
-    assert ledgers.two_writers(book) == ()
+    assert two_writers(book) == ()
     plant(tmp_path, "lost", fault)
     found = read_back(shop, tmp_path, "planted.jsonl", "--last", 10)
     assert len(found["missing"]) == 1
