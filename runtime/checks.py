@@ -44,6 +44,14 @@ PRODUCTS = (
     ("WEBCAM-HD", "Webcam, 1080p", 5990),
 )
 INITIAL_STOCK = 1_000_000
+# Table, key, time of creation: of shards, then of the catalog.
+SALVAGED = (
+    ("users", "user_id", "created_at"),
+    ("orders", "id", "created_at"),
+    ("outbox", "event_id", "created_at"),
+    ("emails", "user_id", "reserved_at"),
+    ("stock_movements", "event_id", "recorded_at"),
+)
 
 STOCK = """
 SELECT p.sku, p.initial_stock, p.stock, coalesce(sum(m.quantity), 0) AS reserved
@@ -158,13 +166,15 @@ async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database)
 
 
 async def orphan_rows(old: Database, new: Database, since: datetime | None = None) -> list[JSON]:
-    """Rows of users, orders and outbox that `old` has and `new` lacks: what a rewind would destroy.
+    """Rows that `old` has and `new` lacks, a shard or a catalog: what a rewind would destroy.
 
     `since` limits the search to rows created then or later. An order comes with its lines.
     """
     orphans: list[JSON] = []
-    for table, key in (("users", "user_id"), ("orders", "id"), ("outbox", "event_id")):
-        condition = "WHERE created_at >= $1" if since else ""
+    for table, key, created in SALVAGED:
+        if not await old.fetchval("SELECT to_regclass($1) IS NOT NULL", f"public.{table}"):
+            continue
+        condition = f"WHERE {created} >= $1" if since else ""
         arguments = [since] if since else []
         keys = [
             row[0]

@@ -333,6 +333,7 @@ async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
     async with platform.service("orders") as orders:
         order = (await place(orders, user, "k")).json()
     assert await checks.orphan_rows(shard_db, shard_db) == []
+    assert await checks.orphan_rows(catalog_db, catalog_db) == []
     empty: checks.Database = await asyncpg.connect(**platform.s1.dsn())
     await empty.execute(
         "CREATE TEMP TABLE users (LIKE public.users);"
