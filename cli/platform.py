@@ -150,6 +150,10 @@ async def down(
                 return
     except Unavailable:
         render.note("the control plane does not answer; stopping the supervisors directly")
+    except Refused as refused:
+        if not delete_data or run.dry_run:
+            raise
+        render.note(f"{refused.detail} Its data goes anyway; stopping the supervisors directly.")
     arguments = ["down", "--state-dir", str(directory), *(["--delete-data"] if delete_data else [])]
     await programs.call(BOOTSTRAP, *arguments)
     document = {
