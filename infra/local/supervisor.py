@@ -26,6 +26,8 @@ from runtime.clock import SystemClock, wait_until
 from runtime.errors import OperationFailed, TimedOut, Unavailable
 
 USER = "regionctl"
+# A dead supervisor refuses at once; only a frozen one, or a very busy machine, takes time.
+ANSWER_SECONDS = 3.0
 RUNNING_STATES = ("STARTING", "RUNNING", "STOPPING")
 _ALREADY_STARTED, _NOT_RUNNING, _BAD_NAME, _SPAWN_ERROR = 60, 70, 10, 50
 
@@ -176,20 +178,20 @@ class Supervisor:
 
     async def alive(self) -> bool:
         try:
-            return bool(await self.call("supervisor.getState", seconds=1.0))
+            return bool(await self.call("supervisor.getState", seconds=ANSWER_SECONDS))
         except Unavailable:
             return False
 
     async def pid(self) -> int | None:
         """Its process id; None when it does not answer."""
         try:
-            return int(await self.call("supervisor.getPID", seconds=1.0))
+            return int(await self.call("supervisor.getPID", seconds=ANSWER_SECONDS))
         except Unavailable:
             return None
 
     async def info(self) -> dict[str, Info]:
-        """All its programs. Raises `Unavailable` when it does not answer within a second."""
-        rows = await self.call("supervisor.getAllProcessInfo", seconds=1.0)
+        """All its programs. Raises `Unavailable` when it does not answer."""
+        rows = await self.call("supervisor.getAllProcessInfo", seconds=ANSWER_SECONDS)
         return {
             row["name"]: Info(row["name"], row["statename"], int(row["pid"]) or None)
             for row in rows
