@@ -1,0 +1,176 @@
+"""`up` and `down` from outside, with real processes and a platform in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from control_plane.client import Client
+from infra.local import leftovers
+from infra.local.ports import holder, table
+from infra.topology import BUILT_IN, load
+from runtime.clock import SystemClock, wait_until
+
+pytestmark = pytest.mark.process
+CLOCK = SystemClock()
+
+
+def call(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and document of `python -m control_plane.bootstrap`."""
+    command = [sys.executable, "-m", "control_plane.bootstrap", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip(), done.stderr
+    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+def free_offset() -> int:
+    """A port offset at which all ports of the topology are free now, below the ephemeral ones."""
+    topology = load("two-regions")
+    for offset in range(2_000 + os.getpid() % 100 * 100, 14_000, 100):
+        if not any(holder(port) for port in table(topology, offset).all()):
+            return offset
+    raise RuntimeError("no free ports")
+
+
+class Bootstrap:
+    def __init__(self, folder: Path, offset: int) -> None:
+        self.root = folder / "state"
+        self.offset = offset
+        self.topology = folder / "mine.yaml"
+        text = (BUILT_IN / "two-regions.yaml").read_text()
+        self.topology.write_text(text.replace("provider: local", "provider: memory"))
+
+    def up(self, *more: str) -> tuple[int, dict[str, Any]]:
+        where = ("--state-dir", str(self.root), "--port-offset", str(self.offset))
+        return call("up", "--topology", str(self.topology), *where, *more)
+
+    def down(self, *more: str) -> tuple[int, dict[str, Any]]:
+        return call("down", "--state-dir", str(self.root), *more)
+
+    def pid(self) -> int:
+        return int((self.root / "control" / "lock").read_text())
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Bootstrap]:
+    platform = Bootstrap(tmp_path, free_offset())
+    yield platform
+    leftovers.end(platform.root)
+
+
+def test_up_makes_the_state_and_a_second_up_just_answers(platform: Bootstrap) -> None:
+    code, first = platform.up()
+    assert code == 0, first
+    token = Path(first["tokenFile"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    pid, secret = platform.pid(), token.read_text()
+    assert platform.up() == (0, first)
+    assert platform.pid() == pid
+    assert token.read_text() == secret
+
+
+def test_down_leaves_no_process_and_delete_data_no_file(platform: Bootstrap) -> None:
+    platform.up()
+    assert platform.down()[0] == 0
+    assert leftovers.find(platform.root) == []
+    assert (platform.root / "control" / "control.db").exists()
+    assert platform.up()[0] == 0
+    code, answer = platform.down("--delete-data")
+    assert (code, answer["deleted"]) == (0, True)
+    assert not platform.root.exists()
+    assert leftovers.find(platform.root) == []
+
+
+async def test_the_control_plane_comes_back_by_itself_and_remembers(platform: Bootstrap) -> None:
+    _, answer = await asyncio.to_thread(platform.up)
+    async with Client(answer["address"], state_dir=platform.root) as client:
+        operation = await client.start("provision", {}, idempotency_key="k")
+        async for _ in client.follow(operation["id"]):
+            pass
+        before = platform.pid()
+        os.kill(before, signal.SIGKILL)
+        again = await client.start("provision", {}, idempotency_key="k")
+    assert again["id"] == operation["id"]
+    assert again["state"] == "succeeded"
+    assert platform.pid() != before
+
+
+def test_down_works_with_control_plane_and_supervisor_dead(platform: Bootstrap) -> None:
+    platform.up()
+    for pid in leftovers.find(platform.root):
+        if "supervisord" in " ".join(psutil.Process(pid).cmdline()):
+            os.kill(pid, signal.SIGKILL)
+    code, answer = platform.down()
+    assert (code, answer["endedLeftovers"]) == (0, 1)
+    assert leftovers.find(platform.root) == []
+
+
+async def test_up_after_the_supervisor_died_has_one_control_plane(platform: Bootstrap) -> None:
+    _, answer = await asyncio.to_thread(platform.up)
+    for pid in leftovers.find(platform.root):
+        os.kill(pid, signal.SIGKILL)
+
+    async def gone() -> bool:
+        return not leftovers.find(platform.root)
+
+    await wait_until(CLOCK, gone, what="all processes to end", seconds=5)
+    assert await asyncio.to_thread(platform.up) == (0, answer)
+    assert len(leftovers.find(platform.root)) == 2
+
+
+def test_two_at_once_are_refused_with_the_pid_of_the_other(platform: Bootstrap) -> None:
+    platform.root.mkdir()
+    with (platform.root / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("4242")
+        file.flush()
+        code, problem = platform.up()
+    assert code == 5
+    assert "4242" in problem["detail"]
+
+
+def test_a_taken_port_is_refused_with_pid_and_the_way_out(platform: Bootstrap) -> None:
+    with socket.create_server(("127.0.0.1", 18_000 + platform.offset)):
+        code, problem = platform.up()
+    assert code == 5
+    assert str(os.getpid()) in problem["detail"]
+    assert "--port-offset" in problem["hint"]
+    assert not (platform.root / "state.json").exists()
+
+
+def test_a_state_directory_of_another_format_is_refused(platform: Bootstrap) -> None:
+    platform.root.mkdir()
+    (platform.root / "state.json").write_text('{"format": 99}')
+    for code, problem in (platform.up(), platform.down()):
+        assert code == 5
+        assert "99" in problem["detail"]
+        assert problem["hint"]
+
+
+def test_another_topology_of_the_same_name_is_refused(platform: Bootstrap) -> None:
+    assert platform.up()[0] == 0
+    platform.topology.write_text(platform.topology.read_text().replace("shards: 2", "shards: 3"))
+    code, problem = platform.up()
+    assert code == 5
+    assert "another topology" in problem["detail"]
+
+
+def test_a_wrong_topology_and_no_platform_are_told(platform: Bootstrap) -> None:
+    platform.topology.write_text("kind: nonsense\n")
+    code, problem = platform.up()
+    assert code == 2
+    assert "mine.yaml:1" in problem["detail"]
+    assert not platform.root.exists()
+    assert platform.down()[0] == 2
