@@ -207,7 +207,8 @@ async def await_recovery(world: World, *, run: int, operations: Sequence[Sequenc
         return all(_succeeded(found.get(pair)) for pair in wanted)
 
     what = ", ".join(f"{kind} of {target}" for kind, target in sorted(wanted))
-    await _patiently(world, all_done, what, RECOVERY_SECONDS)
+    # Seldom enough not to compete with the recovery itself for the processor.
+    await _patiently(world, all_done, what, RECOVERY_SECONDS, every=0.5)
     document: JSON = {"operations": [_told(operation) for operation in found.values()]}
     document["operations"] += [
         {"id": None, "kind": kind, "target": target, "state": "never opened", "steps": []}
