@@ -21,6 +21,7 @@ from control_plane.operations import (
     Claim,
     Operation,
     State,
+    StepRecord,
     Superseded,
     conflicts,
 )
@@ -124,7 +125,7 @@ class OperationLog:
             if step is None:
                 await self._finish(connection, id, "succeeded")
             else:
-                await self._begin_step(connection, operation, step.number)
+                await self._begin_step(connection, id, step)
         self._changed()
         return None if step is None else Claim(id, epoch, worker)
 
@@ -133,26 +134,26 @@ class OperationLog:
 
         Raises `Superseded` when the operation was claimed under a higher epoch.
         """
-        following: int | None = None
         async with self.database.write() as connection:
-            operation = await self._check_claim(connection, claim)
-            await self._end_step(connection, operation, number, "succeeded", {"result": result})
-            rest = [step.number for step in operation.steps if step.number > number]
+            operation = await self._check_claim(connection, claim, (number, number + 1))
+            step, *rest = operation.steps
+            await self._end_step(connection, operation.id, step, "succeeded", {"result": result})
             if not rest:
-                await self._finish(connection, claim.operation_id, "succeeded")
+                await self._finish(connection, operation.id, "succeeded")
             elif operation.abort_requested:
-                await self._finish(connection, claim.operation_id, "aborted")
+                await self._finish(connection, operation.id, "aborted")
+                rest = []
             else:
-                following = rest[0]
-                await self._begin_step(connection, operation, following)
+                await self._begin_step(connection, operation.id, rest[0])
         self._changed()
-        return following
+        return rest[0].number if rest else None
 
     async def record_failure(self, claim: Claim, number: int, problem: JSON) -> None:
         """Step `number` raised `problem`. Raises `Superseded` as `record_success` does."""
         async with self.database.write() as connection:
-            operation = await self._check_claim(connection, claim)
-            await self._end_step(connection, operation, number, "failed", {"problem": problem})
+            operation = await self._check_claim(connection, claim, (number,))
+            step = operation.steps[0]
+            await self._end_step(connection, operation.id, step, "failed", {"problem": problem})
             state: State = "aborted" if operation.abort_requested else "failed"
             await self._finish(connection, claim.operation_id, state, problem)
         self._changed()
@@ -247,8 +248,11 @@ class OperationLog:
             "created_at": self.clock.now().isoformat(),
         }
 
-    async def _check_claim(self, connection: AsyncConnection, claim: Claim) -> Operation:
-        operation = await rows.load(connection, claim.operation_id)
+    async def _check_claim(
+        self, connection: AsyncConnection, claim: Claim, numbers: Collection[int]
+    ) -> Operation:
+        """The operation with these steps only: a drill of many repeats has hundreds."""
+        operation = await rows.load(connection, claim.operation_id, numbers)
         if operation.epoch != claim.epoch or operation.state != "running":
             raise Superseded(
                 f"{claim.operation_id} was claimed under epoch {operation.epoch}; "
@@ -259,10 +263,7 @@ class OperationLog:
         )
         return operation
 
-    async def _begin_step(
-        self, connection: AsyncConnection, operation: Operation, number: int
-    ) -> None:
-        step = operation.steps[number]
+    async def _begin_step(self, connection: AsyncConnection, id: str, step: StepRecord) -> None:
         values = {
             "state": "running",
             "attempts": step.attempts + 1,
@@ -272,19 +273,13 @@ class OperationLog:
             "finished_monotonic": None,
             "problem": None,
         }
-        await rows.update_step(connection, operation.id, number, values)
-        data = {"number": number, "step": step.name, "args": dict(step.args)}
-        await self._tell(connection, operation.id, "step-started", data)
+        await rows.update_step(connection, id, step.number, values)
+        data = {"number": step.number, "step": step.name, "args": dict(step.args)}
+        await self._tell(connection, id, "step-started", data)
 
     async def _end_step(
-        self,
-        connection: AsyncConnection,
-        operation: Operation,
-        number: int,
-        state: str,
-        outcome: JSON,
+        self, connection: AsyncConnection, id: str, step: StepRecord, state: str, outcome: JSON
     ) -> None:
-        started = operation.steps[number].started_monotonic
         now = self.clock.monotonic()
         values = {
             "state": state,
@@ -292,14 +287,15 @@ class OperationLog:
             "finished_monotonic": now,
             **outcome,
         }
-        await rows.update_step(connection, operation.id, number, values)
+        await rows.update_step(connection, id, step.number, values)
+        started = step.started_monotonic
         data = {
-            "number": number,
-            "step": operation.steps[number].name,
+            "number": step.number,
+            "step": step.name,
             "seconds": None if started is None else round(now - started, 6),
             **outcome,
         }
-        await self._tell(connection, operation.id, f"step-{state}", data)
+        await self._tell(connection, id, f"step-{state}", data)
 
     async def _finish(
         self, connection: AsyncConnection, id: str, state: State, problem: JSON | None = None

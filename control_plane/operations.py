@@ -15,6 +15,7 @@ step ended and that the next began, so a step costs one commit.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -223,6 +224,7 @@ async def run(
             if handler is None:
                 raise unknown_step(step.name)
             result = await handler(world, **step.args)
+            json.dumps(result)  # what cannot be stored is the step's failure, not the store's
         except Superseded:
             raise
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,17 +18,24 @@ from runtime.errors import NotFound
 JSON = dict[str, Any]
 
 
-async def load(connection: AsyncConnection, id: str) -> Operation:
+async def load(
+    connection: AsyncConnection, id: str, numbers: Collection[int] | None = None
+) -> Operation:
+    """The operation with all its steps, or with these only. Raises `NotFound`."""
     query = select(records.operation).where(records.operation.c.id == id)
     row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no operation {id!r}.", hint="regionctl op list shows them all.")
-    return operation_of(row, (await steps_of(connection, [id]))[id])
+    return operation_of(row, (await steps_of(connection, [id], numbers))[id])
 
 
-async def steps_of(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, list[StepRecord]]:
+async def steps_of(
+    connection: AsyncConnection, ids: Sequence[str], numbers: Collection[int] | None = None
+) -> dict[str, list[StepRecord]]:
     found: dict[str, list[StepRecord]] = {id: [] for id in ids}
     query = select(records.step).where(records.step.c.operation_id.in_(ids))
+    if numbers is not None:
+        query = query.where(records.step.c.number.in_(numbers))
     query = query.order_by(records.step.c.operation_id, records.step.c.number)
     for row in (await connection.execute(query)).mappings():
         found[row["operation_id"]].append(step_of(row))

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.operations import Claim, Operation, Superseded, conflicts, run
+from control_plane.plan import Plan, Step
 from control_plane.store import Store
+from control_plane.world import World
 from runtime.clock import FakeClock
 from runtime.errors import Invalid, Refused
 from tests.control_plane.toys import new_store, toy, toy_handlers, world_of
@@ -121,6 +123,19 @@ async def test_an_unknown_step_fails_the_operation_and_says_so(store: Store) -> 
     assert ended.problem is not None
     assert "no step 'set-b'" in ended.problem["detail"]
     assert ended.problem["extra"]["resume"] == f"regionctl op resume {operation.id}"
+
+
+async def test_a_result_that_is_not_json_fails_the_step(store: Store) -> None:
+    async def strange(_: World) -> object:
+        return object()
+
+    plan = Plan("toy", "x", (Step("strange"),))
+    operation = await store.create_operation(plan, "", None, "test")
+    claim = await claimed(store, operation.id)
+    ended = await run(store, claim, {"strange": strange}, world_of(store, FakeClock()))
+    assert ended.state == "failed"
+    assert ended.problem is not None
+    assert "JSON" in ended.problem["detail"]
 
 
 async def test_a_failed_operation_resumes_at_the_step_that_failed(store: Store) -> None:
