@@ -19,7 +19,7 @@ from infra.local import (
     servers,
     valkey,
 )
-from infra.local.cluster import Cluster
+from infra.local.cluster import CLOCK, Cluster
 from infra.local.layout import Layout, State
 from infra.local.monitor import Monitor, knock
 from infra.local.site import Site
@@ -101,8 +101,21 @@ class LocalProvider:
             return
         instances = [s.id for s in self.topology.instances(region=region) if s.kind != "supervisor"]
         await fencing.kill(self.site, instances, keep_down=False)
-        await asyncio.to_thread(ports.require_free, self.site.ports.of_region(region))
+        await self._await_free_ports(region)
         await supervisor.start()
+
+    async def _await_free_ports(self, region: str) -> None:
+        """Raises `PortTaken`. A process that was just killed may hold its port a moment longer."""
+        deadline = CLOCK.monotonic() + 5.0
+        while True:
+            try:
+                await asyncio.to_thread(ports.require_free, self.site.ports.of_region(region))
+            except ports.PortTaken as taken:
+                if taken.extra["pid"] is not None or CLOCK.monotonic() > deadline:
+                    raise
+                await CLOCK.sleep(0.1)
+            else:
+                return
 
     async def remove_region(self, region: str) -> None:
         if servers.read_route(self.site) == region:
