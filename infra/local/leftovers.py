@@ -1,9 +1,9 @@
 """Find and end processes that belong to a state directory.
 
 Every server is started with REGIONCTL_STATE=<state directory>. PostgreSQL's children and Valkey
-paint over their environment (it holds the process title), but work inside the state directory. Whatever
-descends from such a process belongs to it too. The caller and its ancestors never do: a person
-may have set the variable in a shell.
+paint over their environment (it holds the process title), but work inside the state directory.
+Whatever descends from such a process belongs to it too. The caller and its ancestors never do: a
+person may have set the variable in a shell.
 """
 
 from __future__ import annotations
