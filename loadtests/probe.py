@@ -23,6 +23,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from loadtests.journal import SCHEMA, Journal, cents
 JSON = dict[str, Any]
 TIMEOUT_SECONDS = 10.0
 STOP_CHECK_SECONDS = 0.2
+CLIENTS = 16
 SHARE_OF_READS = 0.15
 SHARE_OF_USERS = 0.10
 
@@ -48,8 +50,13 @@ class Known:
 
 
 class Probe:
-    def __init__(self, client: httpx.AsyncClient, journal: Journal, seed: int, run: str) -> None:
-        self.client = client
+    """`clients` take turns: a pool of connections looks at all of its connections at each request,
+    so one pool with the hundreds of hung requests of an outage would slow the probe down."""
+
+    def __init__(
+        self, clients: Sequence[httpx.AsyncClient], journal: Journal, seed: int, run: str
+    ) -> None:
+        self.clients = clients
         self.journal = journal
         self.random = random.Random(seed)  # noqa: S311  replayable load, not a secret
         self.run = run
@@ -58,7 +65,7 @@ class Probe:
 
     async def prepare(self, users: int) -> None:
         """Learns the products and creates `users` users, so that every shard has some."""
-        answer = await self.client.get("/api/v1/products")
+        answer = await self.clients[0].get("/api/v1/products")
         answer.raise_for_status()
         self.known.skus = _skus(answer.json())
         width = asyncio.Semaphore(8)
@@ -136,7 +143,7 @@ class Probe:
         )
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await self.client.request(
+                answer = await self.clients[n % len(self.clients)].request(
                     "GET" if body is None else "POST", path, json=body, headers=headers
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -228,8 +235,12 @@ async def run(asked: argparse.Namespace) -> int:
         seed=asked.seed,
         max_seconds=asked.max_seconds,
     )
-    async with client(asked.url, asked.ca) as http:
-        probe = Probe(http, journal, asked.seed, name)
+    context = tls(asked.ca)
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(client(asked.url, context)) for _ in range(CLIENTS)
+        ]
+        probe = Probe(clients, journal, asked.seed, name)
         try:
             await probe.prepare(asked.users)
         except (httpx.HTTPError, RuntimeError, KeyError, ValueError) as error:
@@ -254,12 +265,16 @@ async def run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def client(url: str, ca: Path | None) -> httpx.AsyncClient:
+def tls(ca: Path | None) -> ssl.SSLContext:
+    """Trusts `ca` alone, or the system's authorities when there is none."""
+    return ssl.create_default_context(cafile=str(ca) if ca else None)
+
+
+def client(url: str, context: ssl.SSLContext) -> httpx.AsyncClient:
     """Keep-alive connections, as many as there are hung requests, and no proxy of the caller's."""
-    verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else True
     return httpx.AsyncClient(
         base_url=url,
-        verify=verify,
+        verify=context,
         timeout=TIMEOUT_SECONDS,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
         trust_env=False,

@@ -28,7 +28,7 @@ from typing import Any
 import httpx
 
 from loadtests import journal
-from loadtests.probe import client
+from loadtests.probe import client, tls
 
 JSON = dict[str, Any]
 WIDTH = 8
@@ -167,7 +167,7 @@ async def _each(items: Iterable[Any], act: Callable[[Any], Awaitable[None]]) -> 
 
 async def run(asked: argparse.Namespace) -> int:
     attempts = journal.attempts(journal.read(asked.journal))
-    async with client(asked.url, asked.ca) as http:
+    async with client(asked.url, tls(asked.ca)) as http:
         reader = ReadBack(http, attempts, asked.seconds)
         if asked.last:
             reader.acknowledged = reader.acknowledged[-asked.last :]
