@@ -2,7 +2,8 @@
 
 Two loops. The quick one probes every watched server ten times a second and opens failovers; a lost
 connection wakes it at once. The slow one observes the whole world and opens rejoins. All decisions
-are in `control_plane.decisions`; this file only looks, and asks the store for an operation.
+are in `control_plane.decisions`; this file only looks, and asks the store for an operation. What
+goes wrong here is logged and tried again: a watcher that ends would be a failure nobody sees.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from runtime.shardmap import ShardMap
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 0.1
-PROBE_SECONDS = 0.7
+PROBE_SECONDS = 0.5
 REPAIR_SECONDS = 1.0
 KEPT_PROBES = 32
+URGENT_SECONDS = 2.0
 
 
 class Sentinel:
@@ -49,25 +51,40 @@ class Sentinel:
                 group.create_task(self._watch(spec.id))
             group.create_task(self._repair())
 
-    def verdicts(self) -> Mapping[str, Health]:
-        return {id: decisions.health(tuple(probes)) for id, probes in self.probes.items()}
+    def verdicts(self, since: float) -> Mapping[str, Health]:
+        """The health of every server that was looked at since then; the others are in doubt.
+
+        Who dies together is not seen to die in one instant: a standby counts as healthy only when
+        it has answered after its primary stopped answering.
+        """
+        return {
+            id: decisions.health(tuple(probes))
+            if probes and probes[-1].began >= since
+            else "doubtful"
+            for id, probes in self.probes.items()
+        }
 
     async def _watch(self, instance: str) -> None:
         """Each server has a watcher of its own, so that a silent one delays nobody else."""
         probes = self.probes.setdefault(instance, deque(maxlen=KEPT_PROBES))
-        before: Health = "doubtful"
+        gone_since: float | None = None
         while True:
             began = self.clock.monotonic()
             signals = await self.provider.probe(instance, PROBE_SECONDS)
             probes.append(Probe(began, self.clock.monotonic(), signals))
             health = decisions.health(tuple(probes))
             if health in decisions.GONE:
-                await self._act(quiet=before == health)
-            before = health
-            doubt = health == "doubtful"
-            await self.clock.sleep(EVERY_SECONDS / 4 if doubt else EVERY_SECONDS)
+                gone_since = gone_since or began
+                try:
+                    await self._act(gone_since)
+                except Exception:
+                    log.exception("could not act on %s, which is %s", instance, health)
+            else:
+                gone_since = None
+            urgent = health != "healthy" and began - (gone_since or began) < URGENT_SECONDS
+            await self.clock.sleep(EVERY_SECONDS / 4 if urgent else EVERY_SECONDS)
 
-    async def _act(self, *, quiet: bool) -> None:
+    async def _act(self, since: float) -> None:
         shard_map = await self.store.shard_map()
         if shard_map is None:
             return
@@ -76,7 +93,7 @@ class Sentinel:
             for each in await self.store.failovers()
             if each["kind"] == "failover"
         ]
-        verdicts = self.verdicts()
+        verdicts = self.verdicts(since)
         intents = decisions.urgent(self.topology, shard_map, verdicts, past, self.clock.now())
         if intents:
             observed = decisions.observed_from(self.topology, shard_map, verdicts, self.clock.now())
@@ -90,6 +107,8 @@ class Sentinel:
                 await self._repair_once()
             except Problem as problem:
                 log.warning("cannot repair now: %s", problem.detail)
+            except Exception:
+                log.exception("could not look for repairs")
 
     async def _repair_once(self) -> None:
         shard_map = await self.store.shard_map()

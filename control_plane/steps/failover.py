@@ -8,7 +8,8 @@ from typing import Any
 
 from control_plane.steps.provision import check_upstreams, newest
 from control_plane.world import World
-from runtime.errors import Refused
+from runtime.clock import wait_until
+from runtime.errors import Refused, Unavailable
 from runtime.shardmap import CATALOG, ShardMap
 
 JSON = dict[str, Any]
@@ -143,9 +144,30 @@ async def _return(world: World, instance: str, upstream: str) -> str:
 
 
 async def resend_events(world: World, *, databases: Sequence[str]) -> JSON:
-    """Events that no consumer has recorded go to the stream again."""
+    """Events that no consumer has recorded go to the stream again.
+
+    A queue is often lost together with databases, whose failovers run beside this one: the step
+    waits until they have a primary again.
+    """
     shards = [name for name in databases if name != CATALOG]
-    counts = await asyncio.gather(*(world.provider.resend_events(name) for name in shards))
+
+    async def resend(database: str) -> int:
+        async def sent() -> int | None:
+            try:
+                return await world.provider.resend_events(database)
+            except Unavailable:
+                return None
+
+        return await wait_until(
+            world.clock,
+            sent,
+            what=f"{database} and the catalog to answer",
+            seconds=60,
+            every=0.2,
+            hint="regionctl status",
+        )
+
+    counts = await asyncio.gather(*(resend(name) for name in shards))
     return dict(zip(shards, counts, strict=True))
 
 
