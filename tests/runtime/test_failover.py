@@ -13,8 +13,8 @@ import pytest
 from runtime import checks
 from runtime.shardmap import ShardMap
 from tests.runtime.conftest import Platform, endpoint
+from tests.runtime.customers import place, register
 from tests.runtime.servers import Postgres
-from tests.runtime.test_services import place, register
 
 pytestmark = pytest.mark.process
 

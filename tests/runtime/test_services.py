@@ -5,49 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import Any
 
-import asyncpg
-import httpx
 import pytest
-from redis.asyncio import Redis
 
 from runtime import checks
-from runtime.clock import SystemClock, wait_until
-from runtime.outbox import STREAM
 from runtime.shardmap import Endpoint, even_ranges
-from runtime.streams import Event, encode
 from tests.runtime.conftest import Platform
-from tests.runtime.servers import PASSWORD
+from tests.runtime.customers import place, register, until_recorded, with_key
 
 pytestmark = pytest.mark.process
-
-
-def with_key(key: str) -> dict[str, str]:
-    return {"Idempotency-Key": key}
-
-
-async def register(platform: Platform, email: str = "ada@example.org") -> str:
-    async with platform.service("users") as users:
-        body = {"email": email, "name": "Ada"}
-        answer = await users.post("/api/v1/users", json=body, headers=with_key(f"user-{email}"))
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
-
-
-async def place(
-    client: httpx.AsyncClient, user: str, key: str, sku: str = "MUG-ONCALL", quantity: int = 1
-) -> httpx.Response:
-    body = {"user_id": user, "items": [{"sku": sku, "quantity": quantity}]}
-    return await client.post("/api/v1/orders", json=body, headers=with_key(key))
-
-
-async def until_recorded(catalog_db: checks.Database, events: int) -> None:
-    async def recorded() -> bool:
-        found = await catalog_db.fetchval("SELECT count(DISTINCT event_id) FROM stock_movements")
-        return bool(found >= events)
-
-    await wait_until(SystemClock(), recorded, what="the stock movements", seconds=10)
 
 
 async def test_an_order_is_placed_read_listed_and_takes_stock(
@@ -102,37 +68,6 @@ async def test_one_key_makes_one_order_however_many_ask_at_once(
     assert other.status_code == 422
     assert await shard_db.fetchval("SELECT count(*) FROM orders") == 1
     assert await shard_db.fetchval("SELECT count(*) FROM outbox") == 1
-
-
-async def test_the_fence_refuses_what_it_should(
-    platform: Platform, shard_db: checks.Database
-) -> None:
-    app: checks.Database = await asyncpg.connect(**platform.s1.dsn("app"))
-    insert = "INSERT INTO outbox VALUES (1, 1, 'x', '{}', now(), NULL)"
-    try:
-        for slot, epoch in ((5, 2), (5, 0), (9999, 1)):
-            with pytest.raises(asyncpg.PostgresError) as refused:
-                await app.execute("SELECT regionctl.guard($1, $2)", slot, epoch)
-            assert refused.value.sqlstate == "RG001"
-        with pytest.raises(asyncpg.PostgresError) as unguarded:
-            await app.execute(insert)
-        assert unguarded.value.sqlstate == "RG003"
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await app.execute("UPDATE regionctl.slot_owner SET epoch = 9")
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await app.execute("DELETE FROM orders")
-        async with app.transaction():
-            await app.execute("SELECT regionctl.guard(5, 1)")
-            await app.execute(insert)
-    finally:
-        await app.close()
-    await checks.set_epochs(shard_db, even_ranges(["s1"], 7))
-    await checks.set_epochs(shard_db, even_ranges(["s1"], 3))
-    assert await shard_db.fetchval("SELECT min(epoch) FROM regionctl.slot_owner") == 7
-    await checks.set_epochs(shard_db, even_ranges(["s1", "s2"], 8)[:1])
-    assert await shard_db.fetchval("SELECT count(*) FROM regionctl.slot_owner") == 512
-    await shard_db.execute("DELETE FROM regionctl.slot_owner")
-    await checks.set_epochs(shard_db, even_ranges(["s1"], 1))
 
 
 async def test_a_request_with_a_stale_epoch_waits_for_the_new_map_and_succeeds(
@@ -223,83 +158,6 @@ async def test_orders_go_on_with_known_prices_while_the_catalog_is_away(
         assert (await place(orders, user, "k3")).status_code == 201
 
 
-async def test_a_redelivered_event_takes_stock_once_and_poison_is_set_aside(
-    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
-) -> None:
-    user = await register(platform)
-    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
-    payload = {"order_id": 77, "user_id": 1, "items": [["PAGER-RETRO", 3]]}
-    good: Any = encode(Event(77, "OrderCreated", payload))
-    await queue.xadd(STREAM, {"id": "1", "kind": "OrderCreated", "payload": "{}"})
-    for _ in range(3):
-        await queue.xadd(STREAM, good)
-    await queue.xadd(STREAM, {"nonsense": "1"})
-    async with platform.service("inventory"), platform.service("inventory", "b"):
-        await until_recorded(catalog_db, 1)
-        async with platform.service("orders") as orders:
-            assert (await place(orders, user, "k")).status_code == 201
-            await until_recorded(catalog_db, 2)
-            await shard_db.execute("UPDATE outbox SET relayed_at = NULL")
-
-            async def relayed() -> bool:
-                return not await shard_db.fetchval(
-                    "SELECT count(*) FROM outbox WHERE relayed_at IS NULL"
-                )
-
-            await wait_until(SystemClock(), relayed, what="the relay", seconds=5)
-
-        async def buried() -> bool:
-            return int(await queue.xlen(f"{STREAM}.dead")) == 2
-
-        await wait_until(SystemClock(), buried, what="the dead letters", seconds=5)
-    await queue.aclose()
-    stock = await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'PAGER-RETRO'")
-    assert stock == checks.INITIAL_STOCK - 3
-    assert await checks.return_orphan_stock({"s1": shard_db}, catalog_db) == 1
-    assert await checks.return_orphan_stock({"s1": shard_db}, catalog_db) == 0
-    stock = await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'PAGER-RETRO'")
-    assert stock == checks.INITIAL_STOCK
-
-
-async def test_events_that_the_queue_lost_are_sent_again(
-    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
-) -> None:
-    user = await register(platform)
-    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
-    async with platform.service("orders") as orders:
-        assert (await place(orders, user, "k")).status_code == 201
-
-        async def relayed() -> bool:
-            return bool(await queue.xlen(STREAM))
-
-        await wait_until(SystemClock(), relayed, what="the relay", seconds=5)
-        await queue.flushall()
-        lost = await checks.invariants({"s1": shard_db}, catalog_db, settled_seconds=0)
-        assert [row["name"] for row in lost if not row["held"]] == ["no-event-lost"]
-        assert await checks.resend_events(shard_db, catalog_db) == 1
-        async with platform.service("inventory"):
-            await until_recorded(catalog_db, 1)
-    await queue.aclose()
-    assert await checks.resend_events(shard_db, catalog_db) == 0
-
-
-async def test_too_little_stock_refuses_the_order_whole(
-    platform: Platform, catalog_db: checks.Database
-) -> None:
-    user = await register(platform)
-    await catalog_db.execute("UPDATE products SET stock = 1 WHERE sku = 'SSD-2TB'")
-    body = {
-        "user_id": user,
-        "items": [{"sku": "SSD-2TB", "quantity": 2}, {"sku": "MUG-ONCALL", "quantity": 1}],
-    }
-    async with platform.service("orders") as orders, platform.service("inventory"):
-        assert (await orders.post("/api/v1/orders", json=body)).status_code == 201
-        await until_recorded(catalog_db, 1)
-    rows = await catalog_db.fetch("SELECT DISTINCT outcome FROM stock_movements")
-    assert [row[0] for row in rows] == ["refused"]
-    assert await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'SSD-2TB'") == 1
-
-
 async def test_a_registration_that_broke_off_is_finished_by_the_next(
     platform: Platform, catalog_db: checks.Database, shard_db: checks.Database
 ) -> None:
@@ -324,27 +182,6 @@ async def test_a_registration_that_broke_off_is_finished_by_the_next(
         assert other.status_code == 422
     assert await catalog_db.fetchval("SELECT state FROM emails") == "confirmed"
     assert await shard_db.fetchval("SELECT count(*) FROM users") == 1
-
-
-async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
-    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
-) -> None:
-    user = await register(platform)
-    async with platform.service("orders") as orders:
-        order = (await place(orders, user, "k")).json()
-    assert await checks.orphan_rows(shard_db, shard_db) == []
-    assert await checks.orphan_rows(catalog_db, catalog_db) == []
-    empty: checks.Database = await asyncpg.connect(**platform.s1.dsn())
-    await empty.execute(
-        "CREATE TEMP TABLE users (LIKE public.users);"
-        "CREATE TEMP TABLE orders (LIKE public.orders);"
-        "CREATE TEMP TABLE outbox (LIKE public.outbox)"
-    )
-    rows = await checks.orphan_rows(shard_db, empty)
-    await empty.close()
-    assert [row["table"] for row in rows] == ["users", "orders", "outbox"]
-    assert str(rows[1]["row"]["id"]) == order["id"]
-    assert rows[1]["items"][0]["sku"] == "MUG-ONCALL"
 
 
 @pytest.mark.parametrize(

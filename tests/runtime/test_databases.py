@@ -1,0 +1,65 @@
+"""What the databases themselves refuse, and what of an old primary is saved from them."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from runtime import checks
+from runtime.shardmap import even_ranges
+from tests.runtime.conftest import Platform
+from tests.runtime.customers import place, register
+
+pytestmark = pytest.mark.process
+
+
+async def test_the_fence_refuses_what_it_should(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    app: checks.Database = await asyncpg.connect(**platform.s1.dsn("app"))
+    insert = "INSERT INTO outbox VALUES (1, 1, 'x', '{}', now(), NULL)"
+    try:
+        for slot, epoch in ((5, 2), (5, 0), (9999, 1)):
+            with pytest.raises(asyncpg.PostgresError) as refused:
+                await app.execute("SELECT regionctl.guard($1, $2)", slot, epoch)
+            assert refused.value.sqlstate == "RG001"
+        with pytest.raises(asyncpg.PostgresError) as unguarded:
+            await app.execute(insert)
+        assert unguarded.value.sqlstate == "RG003"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app.execute("UPDATE regionctl.slot_owner SET epoch = 9")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await app.execute("DELETE FROM orders")
+        async with app.transaction():
+            await app.execute("SELECT regionctl.guard(5, 1)")
+            await app.execute(insert)
+    finally:
+        await app.close()
+    await checks.set_epochs(shard_db, even_ranges(["s1"], 7))
+    await checks.set_epochs(shard_db, even_ranges(["s1"], 3))
+    assert await shard_db.fetchval("SELECT min(epoch) FROM regionctl.slot_owner") == 7
+    await checks.set_epochs(shard_db, even_ranges(["s1", "s2"], 8)[:1])
+    assert await shard_db.fetchval("SELECT count(*) FROM regionctl.slot_owner") == 512
+    await shard_db.execute("DELETE FROM regionctl.slot_owner")
+    await checks.set_epochs(shard_db, even_ranges(["s1"], 1))
+
+
+async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
+    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
+) -> None:
+    user = await register(platform)
+    async with platform.service("orders") as orders:
+        order = (await place(orders, user, "k")).json()
+    assert await checks.orphan_rows(shard_db, shard_db) == []
+    assert await checks.orphan_rows(catalog_db, catalog_db) == []
+    empty: checks.Database = await asyncpg.connect(**platform.s1.dsn())
+    await empty.execute(
+        "CREATE TEMP TABLE users (LIKE public.users);"
+        "CREATE TEMP TABLE orders (LIKE public.orders);"
+        "CREATE TEMP TABLE outbox (LIKE public.outbox)"
+    )
+    rows = await checks.orphan_rows(shard_db, empty)
+    await empty.close()
+    assert [row["table"] for row in rows] == ["users", "orders", "outbox"]
+    assert str(rows[1]["row"]["id"]) == order["id"]
+    assert rows[1]["items"][0]["sku"] == "MUG-ONCALL"
