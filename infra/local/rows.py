@@ -80,14 +80,10 @@ async def salvage(
 ) -> Salvage:
     """Exports what only the deposed primary has; its own server runs alone, read-only, meanwhile.
 
-    Nothing is to be saved from a standby, from the catalog (its rows follow from the shards'
-    events) or from a directory that is not whole.
+    From the catalog these are reserved e-mail addresses and stock movements. Nothing is to be saved
+    from a standby or from a directory that is not whole.
     """
-    if (
-        site.spec(instance).component == CATALOG
-        or not site.complete(instance)
-        or postgres.is_standby(site, instance)
-    ):
+    if not site.complete(instance) or postgres.is_standby(site, instance):
         return Salvage(None, 0)
     await cluster.halt(instance)
     async with _isolated(site, instance) as old, monitor.session(upstream) as new:

@@ -63,3 +63,24 @@ async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
     assert [row["table"] for row in rows] == ["users", "orders", "outbox"]
     assert str(rows[1]["row"]["id"]) == order["id"]
     assert rows[1]["items"][0]["sku"] == "MUG-ONCALL"
+
+
+async def test_the_catalogs_addresses_and_stock_movements_are_exported_too(
+    platform: Platform, catalog_db: checks.Database
+) -> None:
+    user = await register(platform)
+    await catalog_db.executemany(
+        "INSERT INTO stock_movements (event_id, sku, order_id, user_id, quantity, outcome) "
+        "VALUES (7, $1, 7, 1, 2, 'reserved')",
+        [("MUG-ONCALL",), ("SSD-2TB",)],
+    )
+    empty: checks.Database = await asyncpg.connect(**platform.catalog.dsn())
+    await empty.execute(
+        "CREATE TEMP TABLE emails (LIKE public.emails);"
+        "CREATE TEMP TABLE stock_movements (LIKE public.stock_movements)"
+    )
+    rows = await checks.orphan_rows(catalog_db, empty)
+    await empty.close()
+    assert [row["table"] for row in rows] == ["emails", "stock_movements", "stock_movements"]
+    assert str(rows[0]["row"]["user_id"]) == user
+    assert {row["row"]["sku"] for row in rows[1:]} == {"MUG-ONCALL", "SSD-2TB"}
