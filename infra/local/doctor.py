@@ -11,6 +11,7 @@ prints one line of JSON: {"checks": [{"name", "state": "ok|warn|fail", "detail",
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -285,7 +286,7 @@ def _leftovers(ours: dict[int, str]) -> Check:
 
 
 def versions() -> dict[str, str | None]:
-    """What each part says of itself."""
+    """What each part says of itself. Blocks while a program is asked, once a process."""
     try:
         own = version("regionctl")
     except PackageNotFoundError:
@@ -293,9 +294,18 @@ def versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"regionctl": own, "python": platform.python_version()}
     for name in ("postgres", "valkey", "envoy"):
         try:
-            found[name] = version_of(program(name))
+            found[name] = _known_version(program(name))
         except Problem:
             found[name] = None
+    return found
+
+
+@functools.cache
+def _known_version(path: Path) -> str:
+    """Raises `Problem`, which is not remembered, when the program does not run."""
+    found = version_of(path)
+    if found is None:
+        raise Problem(f"{path} does not run here.", hint="regionctl doctor")
     return found
 
 
