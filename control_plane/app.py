@@ -51,12 +51,19 @@ class ControlPlane:
 
 def create() -> FastAPI:
     """The factory that uvicorn calls; everything comes from the environment."""
+    log_lines()
+    return build(environment.load())
+
+
+def log_lines() -> None:
+    """One line an event on stderr; of the libraries that tell every step only what went wrong."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    return build(environment.load())
+    for name in ("httpx", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def build(settings: Settings, clock: Clock | None = None) -> FastAPI:

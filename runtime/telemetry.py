@@ -53,7 +53,8 @@ class JsonLines(logging.Formatter):
 
 
 def log_json_lines(instance: str) -> None:
-    """Every logger of this process writes JSON lines to stderr."""
+    """Every logger of this process writes JSON lines to stderr, save the log of each request:
+    health checks would drown the rest of it, and metrics count requests."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(instance))
     root = logging.getLogger()
@@ -62,4 +63,4 @@ def log_json_lines(instance: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers[:] = []
-        logger.propagate = True
+        logger.propagate = name != "uvicorn.access"
