@@ -1,7 +1,7 @@
 """The parts of Envoy's configuration, as plain JSON values. Pure.
 
 Figures that were measured, and why they are so:
-- `min_retry_concurrency` 1000 and `max_retries` 1024: the default of 3 concurrent retries turns a
+- `min_retry_concurrency` 128 and `max_retries` 1024: the default of 3 concurrent retries turns a
   killed server into thousands of errors;
 - the upstream `idle_timeout` of 30 s is below the servers' keep-alive of 75 s, else a request meets
   a connection that is being closed;
@@ -51,6 +51,9 @@ class Health:
 
 
 SERVICE_RETRIES = Retries("connect-failure,refused-stream,reset,gateway-error", 12.0, 2.0)
+# Twice the requests in flight that a lost instance must not fail. More would let a slow platform
+# be buried under its own retries.
+RETRIES_AT_ONCE = 128
 GATEWAY_RETRIES = Retries("connect-failure,refused-stream,reset", 14.0, 3.0, hedge=True)
 SERVICE_HEALTH = Health()
 GATEWAY_HEALTH = Health()
@@ -127,7 +130,7 @@ def cluster(name: str, endpoints: Path, health: Health) -> JSON:
                     "max_retries": 1024,
                     "retry_budget": {
                         "budget_percent": {"value": 25},
-                        "min_retry_concurrency": 1000,
+                        "min_retry_concurrency": RETRIES_AT_ONCE,
                     },
                 }
             ]
