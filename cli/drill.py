@@ -212,7 +212,7 @@ def show_report(output: Output, report: dict[str, Any]) -> None:
     ]
     tables = [
         Table(("phase", "time"), phases, title=f"fault: {fault['kind']} {fault['target']}"),
-        Table(counted, [tuple(ledger[key] for key in counted)], title="orders of the probe"),
+        Table(counted, [tuple(ledger[key] for key in counted)], title="writes of the probe"),
         Table(("invariant", "held", "detail"), invariants),
         *_distribution(report),
         Table(("objective", "limit", "measured", "met"), objectives, foot=foot),

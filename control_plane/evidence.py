@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from control_plane import ledger as ledgers
 from control_plane.drills import Drill
-from control_plane.ledger import Counts, Ledger, Loss
+from control_plane.ledger import Counts, Ledger, Loss, Tally
 from control_plane.objectives import Evidence
 from control_plane.writers import two_writers
 from runtime.errors import MeasurementVoid
@@ -28,6 +28,7 @@ from runtime.errors import MeasurementVoid
 JSON = dict[str, Any]
 Outcome = Literal["passed", "failed", "void"]
 
+NOTHING = Counts(Tally(0, 0, 0, 0), Tally(0, 0, 0, 0))
 OFFERED = 0.9
 STALL_SECONDS = 29.0
 PHASES: Mapping[str, str] = {
@@ -89,7 +90,7 @@ def judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
         fault={"fault": {"kind": None, "target": None}, "at": None},
         rto={},
         loss=Loss(0, 0, None, (), 0, 0),
-        counts=Counts(0, 0, 0, 0),
+        counts=NOTHING,
         offered=0.0,
         longest_write_gap=None,
         phases=(),

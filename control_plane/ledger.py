@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -86,11 +86,21 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Counts:
+class Tally:
+    """Attempts by outcome: `attempted` is always the sum of the other three."""
+
     attempted: int
     acknowledged: int
     failed: int
     unknown: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Writes and reads apart: only a write can be lost, a read acknowledges nothing."""
+
+    writes: Tally
+    reads: Tally
 
 
 @dataclass(frozen=True)
@@ -174,12 +184,16 @@ def _attempt(document: Mapping[str, Any]) -> Attempt:
 
 
 def counts(ledger: Ledger) -> Counts:
-    """Attempts by outcome. `acknowledged` counts writes only; a read acknowledges nothing."""
-    tally: dict[str, int] = defaultdict(int)
-    for attempt in ledger.attempts:
-        tally[attempt.outcome] += 1
-    acknowledged = sum(a.ok and a.kind in WRITES for a in ledger.attempts)
-    return Counts(len(ledger.attempts), acknowledged, tally["failed"], tally["unknown"])
+    """Every attempt by outcome, those that prepared the open loop included."""
+    return Counts(
+        tally([a for a in ledger.attempts if a.kind in WRITES]),
+        tally([a for a in ledger.attempts if a.kind not in WRITES]),
+    )
+
+
+def tally(attempts: Collection[Attempt]) -> Tally:
+    found = Counter(attempt.outcome for attempt in attempts)
+    return Tally(len(attempts), found["ok"], found["failed"], found["unknown"])
 
 
 def shards_of_users(ledger: Ledger) -> dict[str, str]:

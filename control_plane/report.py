@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from control_plane import drills, evidence, objectives
 from control_plane.evidence import Run
-from control_plane.ledger import percentile
+from control_plane.ledger import Tally, percentile
 from control_plane.objectives import Evidence, Objective
 from infra.topology import Topology
 from runtime.errors import Problem
 
 JSON = dict[str, Any]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 GENESIS = hashlib.sha256(b"regionctl/v1 DrillReport").hexdigest()
 JUDGED = (
     "verdict",
@@ -125,16 +126,20 @@ def _fault(run: Run) -> JSON:
 
 
 def _ledger(runs: Sequence[Run]) -> JSON:
+    """Counts of writes: attempted = acknowledged + failed + unknown. Reads are counted apart."""
     return {
-        "attempted": sum(run.counts.attempted for run in runs),
-        "acknowledged": sum(run.counts.acknowledged for run in runs),
-        "failed": sum(run.counts.failed for run in runs),
-        "unknown": sum(run.counts.unknown for run in runs),
+        **_summed([run.counts.writes for run in runs]),
         "lost": sum(run.loss.count for run in runs),
         "lostCents": sum(run.loss.value_cents for run in runs),
         "duplicated": sum(run.loss.duplicated for run in runs),
         "lossSeconds": max(run.evidence.loss_seconds for run in runs),
+        "reads": _summed([run.counts.reads for run in runs]),
     }
+
+
+def _summed(tallies: Sequence[Tally]) -> dict[str, int]:
+    names = ("attempted", "acknowledged", "failed", "unknown")
+    return {name: sum(getattr(tally, name) for tally in tallies) for name in names}
 
 
 def _merged(runs: Sequence[Run]) -> list[JSON]:
@@ -157,10 +162,8 @@ def _repeat(run: Run) -> JSON:
         "rtoSeconds": run.rto_seconds,
         "rtoByKind": dict(run.rto),
         "longestWriteGapSeconds": run.longest_write_gap,
-        "attempted": run.counts.attempted,
-        "acknowledged": run.counts.acknowledged,
-        "failed": run.counts.failed,
-        "unknown": run.counts.unknown,
+        **asdict(run.counts.writes),
+        "reads": asdict(run.counts.reads),
         "unknownResolved": run.resolved,
         "lost": run.loss.count,
         "lostRecords": list(run.loss.records),

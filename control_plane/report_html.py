@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from control_plane import evidence, ledger, report
-from control_plane.report_text import seconds
+from control_plane.report_text import ledger_rows, seconds
 from runtime.errors import MeasurementVoid
 
 JSON = Mapping[str, Any]
@@ -71,7 +71,7 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
             ],
         ),
         "<h2>Ledger</h2>",
-        _table(tuple(document["ledger"]), [tuple(map(str, document["ledger"].values()))]),
+        _table(*ledger_rows(document["ledger"])),
         "<h2>Invariants</h2>",
         _table(
             ("invariant", "held", "detail"),

@@ -59,7 +59,7 @@ def markdown(report: JSON) -> str:
             ],
         ),
         "## Ledger",
-        _table(tuple(ledger), [tuple(str(value) for value in ledger.values())]),
+        _table(*ledger_rows(ledger)),
         "## Invariants",
         _table(
             ("invariant", "held", "detail"),
@@ -91,6 +91,18 @@ def markdown(report: JSON) -> str:
         f"Seal `{report['seal']}`. Check it with `regionctl drill verify-report report.json`.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def ledger_rows(ledger: JSON) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Writes and reads, one row each: attempted = acknowledged + failed + unknown."""
+    counted = ("attempted", "acknowledged", "failed", "unknown")
+    reads = ledger["reads"]
+    cents = f"{ledger['lostCents'] / 100:.2f}"
+    loss = (str(ledger["lost"]), cents, str(ledger["duplicated"]), seconds(ledger["lossSeconds"]))
+    return ("requests", *counted, "lost", "value lost", "duplicated", "loss reaches back"), [
+        ("writes", *(str(ledger[name]) for name in counted), *loss),
+        ("reads", *(str(reads[name]) for name in counted), "-", "-", "-", "-"),
+    ]
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ INTENT = {
 
 def test_an_intent_without_an_outcome_is_unknown() -> None:
     book = ledgers.parse(lines_of({"line": "ready", "monotonic": 1.0}, INTENT))
-    assert ledgers.counts(book) == ledgers.Counts(1, 0, 0, 1)
+    assert ledgers.counts(book).writes == ledgers.Tally(1, 0, 0, 1)
     assert book.planned is None
 
 
@@ -190,6 +191,26 @@ def test_two_writers_agree_with_a_brute_force_model(book: Ledger) -> None:
         if (old.epoch or 0) < (new.epoch or 0)
     )
     assert bool(two_writers(book)) == proven
+
+
+@given(histories(), st.lists(st.sampled_from(["create-order", "read-order", "create-user"])))
+@settings(max_examples=200, deadline=None)
+def test_every_attempt_is_counted_once_and_under_one_outcome(
+    book: Ledger, kinds: list[str]
+) -> None:
+    mixed = [replace(a, kind=kind) for a, kind in zip(book.attempts, kinds, strict=False)]
+    counts = ledgers.counts(ledger(*mixed))
+    assert counts.writes.attempted + counts.reads.attempted == len(mixed)
+    for each in (counts.writes, counts.reads):
+        assert each.attempted == each.acknowledged + each.failed + each.unknown
+    lost = ledgers.loss(ledger(*mixed), nothing_found(mixed), began=0.0)
+    assert lost.count <= counts.writes.acknowledged
+
+
+def nothing_found(attempts: list[Attempt]) -> dict[str, Any]:
+    """A read-back that found nothing at all."""
+    gone = [a.record for a in attempts if a.ok and a.kind in ledgers.WRITES]
+    return found(ledger(*attempts), missing=gone)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40), st.sampled_from([50, 95, 99, 100]))

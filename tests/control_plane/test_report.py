@@ -127,6 +127,52 @@ def test_a_good_run_passes_with_its_phases_in_order() -> None:
     assert report.check(json.loads(json.dumps(document)), files) == []
 
 
+CONTRACT = {
+    "apiVersion": "regionctl/v1", "kind": "DrillReport", "drill": str, "operation": str,
+    "startedAt": str, "finishedAt": str, "verdict": str,
+    "fault": {"kind": str, "target": str, "injectedAt": str},
+    "phases": [{"name": str, "seconds": float}],
+    "objectives": [{"name": str, "limitSeconds": float, "measuredSeconds": float, "met": bool}],
+    "ledger": {
+        "attempted": int, "acknowledged": int, "failed": int, "unknown": int, "lost": int,
+        "duplicated": int, "lossSeconds": float,
+    },
+    "invariants": [{"name": str, "held": bool, "detail": str}],
+    "selfTest": {"planted": int, "caught": int},
+    "repeats": [{"rtoSeconds": float, "lost": int, "verdict": str}],
+    "distribution": {"rtoSeconds": {"p50": float, "p95": float, "max": float}},
+}  # fmt: skip
+
+
+def check_contract(found: Any, wanted: Any, where: str = "report") -> None:
+    """Every field of the contract is there with its type; more may be there."""
+    if isinstance(wanted, dict):
+        for name, inner in wanted.items():
+            assert name in found, f"{where} has no {name}"
+            check_contract(found[name], inner, f"{where}.{name}")
+    elif isinstance(wanted, list):
+        assert found, f"{where} is empty"
+        for each in found:
+            check_contract(each, wanted[0], where)
+    elif isinstance(wanted, str):
+        assert found == wanted, where
+    else:
+        allowed = (int, float) if wanted is float else wanted
+        assert isinstance(found, allowed), f"{where} is {found!r}"
+
+
+def test_the_document_keeps_the_contract_that_scripts_rely_on() -> None:
+    document, _ = made()
+    check_contract(json.loads(json.dumps(document)), CONTRACT)
+
+
+def test_writes_and_reads_are_counted_apart_and_each_sum_is_whole() -> None:
+    counted = made()[0]["ledger"]
+    for each in (counted, counted["reads"], *made()[0]["repeats"]):
+        assert each["attempted"] == each["acknowledged"] + each["failed"] + each["unknown"]
+    assert (counted["attempted"], counted["reads"]["attempted"]) == (240, 60)
+
+
 @pytest.mark.parametrize(
     ("changed", "verdict", "why"),
     [
