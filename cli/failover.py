@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cli import recover, work
+from cli import recover, render, work
 from cli.leaf import READS, SEVERE, Run, group, leaf
+from cli.render import Table
 from runtime.errors import Refused
 
 app = group()
@@ -60,6 +61,40 @@ async def run(run: Run, target: Target, loss: Loss = False, unfenced: Unfenced =
                 recover.announce(await client.plan("failover", args, run.reason))
         run.insist(target, f"This fails {target} over; what was not replicated is lost.")
     await recover.carry_out(run, "failover", args)
+
+
+@leaf(
+    app,
+    "acknowledge",
+    shared=(*READS, "reason"),
+    examples=("regionctl failover acknowledge s1 --reason 'disk replaced'",),
+)
+async def acknowledge(
+    run: Run,
+    database: Annotated[str, typer.Argument(metavar="DATABASE", help="Such as s1 or catalog.")],
+) -> None:
+    """End the quiet period: the database may again fail over by itself."""
+    if not run.reason.strip():
+        raise Refused(
+            "Say why the failovers may be followed by another; it is kept with them.",
+            hint="add --reason 'why'",
+        )
+    run.agree(f"Acknowledge the failovers of {database}? The next one is then automatic again.")
+    async with work.connect(run) as client:
+        answer = await client.acknowledge(database, run.reason)
+    count = answer["acknowledged"]
+    if not count:
+        render.note(f"{database} has no failover that waits for it; there is no quiet period")
+    document = {
+        "apiVersion": "regionctl/v1",
+        "kind": "Acknowledgement",
+        "database": database,
+        "acknowledged": count,
+        "reason": run.reason,
+    }
+    rows = [(database, count, run.reason)]
+    tables = [Table(("database", "failovers acknowledged", "reason"), rows)]
+    render.show(run.output, document, tables=tables, names=[database])
 
 
 def need_reason(run: Run, loss: bool, unfenced: bool) -> None:

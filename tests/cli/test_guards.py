@@ -99,6 +99,13 @@ def test_a_guard_is_not_overridden_without_a_reason(guard: str, tmp_path: Path) 
     assert "--reason" in ended.stderr
 
 
+def test_a_quiet_period_is_not_ended_without_a_reason(tmp_path: Path) -> None:
+    made(tmp_path)
+    ended = regionctl("failover", "acknowledge", "s1", "--yes", home=tmp_path)
+    assert ended.code == 5
+    assert "--reason" in ended.stderr
+
+
 def test_a_switchover_needs_one_target(tmp_path: Path) -> None:
     made(tmp_path)
     ended = regionctl("switchover", "plan", "s1", "--to", "us-west-2", home=tmp_path)

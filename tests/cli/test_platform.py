@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
@@ -104,12 +106,27 @@ def test_failover_of_a_healthy_database_is_refused_and_points_to_switchover(
     assert "regionctl switchover run s1" in ended.stderr
 
 
+def test_an_acknowledged_failover_ends_the_quiet_period(platform: Plane) -> None:
+    with closing(sqlite3.connect(platform.state / "control" / "control.db")) as store, store:
+        store.execute(
+            "INSERT INTO failover (database, kind, operation_id, at) "
+            "VALUES ('s1', 'failover', 'op-1', '2026-01-01T00:00:00+00:00')"
+        )
+    command = ("failover", "acknowledge", "s1", "--reason", "disk replaced")
+    document = json.loads(platform.run(*command, "-o", "json").stdout)
+    assert (document["database"], document["acknowledged"]) == ("s1", 1)
+    again = platform.run(*command)
+    assert again.code == 0
+    assert "no quiet period" in again.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "hint"),
     [
         ("drill run databse-failure", "did you mean database-failure?"),
         ("region show us-est-1", "us-east-1"),
         ("failover plan s9", "s1"),
+        ("failover acknowledge s9 --reason x", "s1"),
         ("op show op-99", "regionctl op list"),
     ],
 )
