@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 
 from control_plane import drills, evidence, objectives, report, report_html, report_text
-from control_plane.operations import Operation
 from control_plane.steps.drill_files import (
     call,
     drill_folder,
@@ -142,7 +141,7 @@ async def write_report(world: World, *, drill: str, fault: str, repeat: int) -> 
             "machine": _machine(),
             "plan": world.plan.to_json(),
         },
-        events=await _events(world, operation),
+        events=await events_of(world),
         files=files,
     )
     keep(folder, "report.json", document)
@@ -153,14 +152,21 @@ async def write_report(world: World, *, drill: str, fault: str, repeat: int) -> 
     return {"verdict": document["verdict"], "report": str(folder / "report.json")}
 
 
-async def _events(world: World, operation: Operation) -> list[JSON]:
-    """What the control plane recorded while the drill ran: the drill's own and its recovery's."""
+async def events_of(world: World) -> list[JSON]:
+    """What the control plane recorded while the drill ran: the drill's own and its recovery's.
+
+    Read by sequence number, from the drill's own first event to the newest now: what happened
+    before the drill costs nothing, and what is told meanwhile does not prolong the reading.
+    """
+    first = await world.store.events(operation_id=world.operation_id, limit=1)
+    newest = await world.store.past_events(limit=1)
+    if not first or not newest:
+        return []
     events: list[JSON] = []
-    after = 0
-    since = operation.created_at
-    while batch := await world.store.events(after=after):
+    after, last = first[0].sequence - 1, newest[-1].sequence
+    while after < last and (batch := await world.store.events(after=after)):
         after = batch[-1].sequence
-        events += [event.to_json() for event in batch if event.at >= since]
+        events += [event.to_json() for event in batch if event.sequence <= last]
     return events
 
 

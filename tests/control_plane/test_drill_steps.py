@@ -15,7 +15,7 @@ from control_plane import drills, report
 from control_plane.operations import Operation
 from control_plane.plan import Plan, Step
 from control_plane.settings import Settings
-from control_plane.steps import HANDLERS
+from control_plane.steps import HANDLERS, drill_evidence
 from control_plane.steps import drill as steps
 from control_plane.steps.drill_files import keep, probe_alive, raw_files, run_folder
 from control_plane.store import Store, open_store
@@ -130,6 +130,26 @@ async def test_a_lost_order_fails_the_drill_and_is_counted_with_its_value(bench:
     cents = round(float(taken[0]["total"]["amount"]) * 100)
     assert document["ledger"]["lostCents"] == cents
     assert [each["met"] for each in document["objectives"]] == [True, False]
+
+
+async def test_a_report_quotes_the_events_of_its_drill_and_reads_no_others(bench: Bench) -> None:
+    for number in range(1200):
+        await bench.store.append_event("earlier", {"number": number})
+    plan = Plan("drill", "x", (Step("write-report"),), ("drill",))
+    world = bench.world(await bench.start(plan), {})
+    await bench.store.append_event("shard-map-saved", {})
+    read: list[int] = []
+    events = bench.store.events
+
+    async def counting(**asked: Any) -> Any:
+        found = await events(**asked)
+        read.append(len(found))
+        return found
+
+    bench.store.events = counting  # type: ignore[method-assign]
+    told = await drill_evidence.events_of(world)
+    assert [each["kind"] for each in told] == ["operation-created", "shard-map-saved"]
+    assert sum(read) <= len(told) + 1
 
 
 async def test_a_step_that_is_run_again_starts_no_second_probe_and_breaks_nothing_twice(
