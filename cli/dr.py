@@ -34,7 +34,7 @@ async def dr(run: Run) -> int:
     foot = [
         f"{row['scenario']}: {row['because']}"
         for row in items
-        if row["state"] in ("missed", "stale") and row.get("because")
+        if row["state"] != "not proven" and row.get("because")
     ]
     columns = ("scenario", "rto limit", "rto", "margin", "rpo limit", "rpo", "last proven", "state")
     render.show(

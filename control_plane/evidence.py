@@ -29,6 +29,7 @@ JSON = dict[str, Any]
 Outcome = Literal["passed", "failed", "void"]
 
 NOTHING = Counts(Tally(0, 0, 0, 0), Tally(0, 0, 0, 0))
+CONTROLS = ("lost", "stall", "second-writer")
 OFFERED = 0.9
 STALL_SECONDS = 29.0
 PHASES: Mapping[str, str] = {

@@ -75,9 +75,10 @@ def judgement(spec: drills.Drill, runs: Sequence[Run], limits: Sequence[Objectiv
     verdicts = [objective.judge(_worst_evidence(runs)) for objective in limits]
     missed = [f"{v.name}: {v.because}" for v in verdicts if not v.met]
     kinds = {run.verdict for run in runs}
-    if not any(run.controls for run in runs):
+    tested = {control["kind"] for run in runs for control in run.controls}
+    if untested := [kind for kind in evidence.CONTROLS if kind not in tested]:
         kinds.add("void")
-        missed.append("the meter was not tested")
+        missed.append(f"the meter was not tested by a planted {', '.join(untested)}")
     verdict = "void" if "void" in kinds else "failed" if "failed" in kinds or missed else "passed"
     times = [run.rto_seconds for run in runs if run.rto_seconds is not None]
     controls = [control for run in runs for control in run.controls]
@@ -271,8 +272,10 @@ def verdict_sheet(
 ) -> list[JSON]:
     """One row for each line of the disaster-recovery table. `reports`: newest first.
 
-    `state` is that of the newest report of the row's drill: proven, missed (the drill failed), not
-    proven (none, or void), stale (proven, but the topology or a version has changed since).
+    `state` is that of the newest report of the row's drill that is not void: proven, missed (the
+    drill failed, whatever passed before it), stale (proven, but the topology or a version has
+    changed since), not proven (there is none). A void run proves nothing either way; that the
+    newest one is void is said in `because`.
     """
     return [_row(topology, row.scenario, reports, versions) for row in topology.objectives]
 
@@ -304,7 +307,7 @@ def _row(
         "lastProvenAt": proven["finishedAt"] if proven else None,
         "operation": judged["operation"] if judged else None,
         "state": _state(topology, judged, versions),
-        "because": _because(topology, judged, versions),
+        "because": "; ".join(_because(topology, mine, judged, versions)),
     }
 
 
@@ -323,13 +326,18 @@ def _state(
 
 
 def _because(
-    topology: Topology, judged: Mapping[str, Any] | None, versions: Mapping[str, str]
-) -> str:
+    topology: Topology,
+    mine: Sequence[Mapping[str, Any]],
+    judged: Mapping[str, Any] | None,
+    versions: Mapping[str, str],
+) -> list[str]:
+    void = bool(mine) and mine[0]["verdict"] == "void"
+    why = [f"the newest run, {mine[0]['operation']}, is void"] if void else []
     if judged is None:
-        return "no drill has proven it"
+        return [*why, "no drill has proven it"]
     if judged["verdict"] == "failed":
-        return "; ".join(judged["because"])
-    return ", ".join(_changes(topology, judged, versions))
+        why += [f"the newest run, {judged['operation']}, missed", *judged["because"]]
+    return [*why, *_changes(topology, judged, versions)]
 
 
 def _changes(

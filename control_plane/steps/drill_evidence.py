@@ -30,7 +30,6 @@ from runtime.errors import OperationFailed, TimedOut
 JSON = dict[str, Any]
 
 INVARIANTS_SECONDS = 15.0
-CONTROLS = ("lost", "stall", "second-writer")
 SAMPLE = 20
 
 
@@ -82,7 +81,7 @@ async def self_test(world: World, *, run: int) -> JSON:
     """
     folder = run_folder(world, run)
     fault = kept(folder, "fault.json")
-    planted = [await _plant(world, folder, kind, fault["effective"]) for kind in CONTROLS]
+    planted = [await _plant(world, folder, kind, fault["effective"]) for kind in evidence.CONTROLS]
     keep(folder, "selftest.json", planted)
     return {"planted": len(planted)}
 
