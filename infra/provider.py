@@ -23,13 +23,17 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True)
 class Follower:
-    """A standby as its upstream sees it. `sync` is pg_stat_replication.sync_state = 'sync'."""
+    """A standby as its upstream sees it. `sync` is pg_stat_replication.sync_state = 'sync'.
+
+    The upstream's position less `lag_bytes` is never more than what the standby has on disk.
+    `lag_seconds` is an estimate; 0 when the standby has everything, None when nothing is known.
+    """
 
     instance: str
     streaming: bool
     sync: bool
     lag_bytes: int
-    lag_seconds: float
+    lag_seconds: float | None
 
 
 @dataclass(frozen=True)

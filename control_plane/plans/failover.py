@@ -200,7 +200,7 @@ def _taker(topology: Topology, observed: Observed, shard: Shard, lost: str) -> s
 
 def _lag(observed: Observed, shards: list[Shard], takers: dict[str, str]) -> float | None:
     """The largest replication lag that the primaries last reported, in seconds; None: unknown."""
-    lags = []
+    lags: list[float] = []
     for shard in shards:
         view = observed.postgres(shard.primary.instance)
         found = [
@@ -208,9 +208,10 @@ def _lag(observed: Observed, shards: list[Shard], takers: dict[str, str]) -> flo
             for follower in (view.followers if view else ())
             if follower.instance == takers[shard.name]
         ]
-        if not found:
+        known = [lag for lag in found if lag is not None]
+        if not known:
             return None
-        lags += found
+        lags += known
     return max(lags)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from control_plane import drills
 from control_plane import ledger as ledgers
+from control_plane.lag import safe_until
 from control_plane.operations import Operation
 from control_plane.plans import PLANNERS
 from control_plane.steps.drill_files import (
@@ -25,7 +26,7 @@ from control_plane.steps.drill_files import (
     spawn,
 )
 from control_plane.world import World
-from infra.provider import Fault
+from infra.provider import Fault, Observed
 from infra.topology import InstanceSpec
 from runtime.clock import wait_until
 from runtime.errors import MeasurementVoid, Refused, TimedOut
@@ -38,6 +39,7 @@ RECOVERY_SECONDS = 60.0
 RETURN_SECONDS = 240.0
 REDUNDANCY_SECONDS = 180.0
 STOP_SECONDS = 20.0
+LOOKS = 40
 
 
 async def acknowledge(world: World, *, databases: Sequence[str]) -> JSON:
@@ -172,19 +174,24 @@ def _places(spec: InstanceSpec) -> tuple[str, str, str]:
 
 
 async def _lag(world: World, fault: Mapping[str, Any]) -> JSON:
-    """The largest replication lag to another region just before it is lost; None: unknown."""
+    """How old what the other regions lack can be, just before a region is lost; None: unknown.
+
+    Looks until every replica has what its primary had at an earlier look: all that was
+    acknowledged before that look is then safe, whatever clocks and reports say.
+    """
     if fault["kind"] != "kill-region":
         return {"lagSeconds": None, "sampled": None}
-    sampled = world.clock.monotonic()
-    observed = await world.provider.observe()
-    lags = [
-        follower.lag_seconds
-        for view in observed.instances.values()
-        if view.postgres is not None
-        for follower in view.postgres.followers
-        if world.topology.instance(follower.instance).region != fault["target"]
-    ]
-    return {"lagSeconds": max(lags, default=None), "sampled": sampled}
+    databases = [spec.id for spec in world.topology.instances(kind="postgres")]
+    looks: list[tuple[float, Observed]] = []
+    safe: float | None = None
+    for _ in range(LOOKS):
+        looks.append((world.clock.monotonic(), await world.provider.observe(databases)))
+        safe = safe_until(world.topology, looks, fault["target"])
+        if safe is not None:
+            break
+        await world.clock.sleep(0.05)
+    sampled = looks[-1][0]
+    return {"lagSeconds": None if safe is None else sampled - safe, "sampled": sampled}
 
 
 async def await_recovery(world: World, *, run: int, operations: Sequence[Sequence[str]]) -> JSON:

@@ -21,16 +21,21 @@ from runtime.errors import Unavailable
 
 SECONDS = 1.0
 
+# `position` is read before what the standbys have confirmed, so position - lag_bytes is never more
+# than a standby has. The lag in seconds is an estimate on the high side: the age of the standby's
+# last report, which is up to a second where nothing is written, and the WAL's age in that report.
 _QUERY = """
-SELECT pg_is_in_recovery() AS standby,
-       CASE WHEN pg_is_in_recovery()
-            THEN greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'),
-                          coalesce(pg_last_wal_replay_lsn(), '0/0'))
-            ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn AS position,
-       CASE WHEN pg_is_in_recovery()
-            THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
-            ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn AS replayed,
-       CASE WHEN pg_is_in_recovery()
+WITH source AS MATERIALIZED (
+    SELECT pg_is_in_recovery() AS standby,
+           CASE WHEN pg_is_in_recovery()
+                THEN greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'),
+                              coalesce(pg_last_wal_replay_lsn(), '0/0'))
+                ELSE pg_current_wal_flush_lsn() END AS wal)
+SELECT standby,
+       wal - '0/0'::pg_lsn AS position,
+       CASE WHEN standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE wal END
+           - '0/0'::pg_lsn AS replayed,
+       CASE WHEN standby
             THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
                           (SELECT ('x' || substr(max(name), 1, 8))::bit(32)::int
                            FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))
@@ -43,15 +48,13 @@ SELECT pg_is_in_recovery() AS standby,
             'instance', application_name,
             'streaming', state = 'streaming',
             'sync', sync_state IN ('sync', 'quorum'),
-            'lag_bytes', greatest(0, end_of_wal - coalesce(flush_lsn, '0/0')),
-            'lag_seconds', CASE WHEN flush_lsn >= end_of_wal THEN 0 ELSE
-                greatest(coalesce(extract(epoch FROM flush_lag), 0),
-                         coalesce(extract(epoch FROM clock_timestamp() - reply_time), 0)) END
+            'lag_bytes', greatest(0, wal - coalesce(flush_lsn, '0/0')),
+            'lag_seconds', CASE WHEN flush_lsn >= wal THEN 0 WHEN state = 'streaming' THEN
+                extract(epoch FROM clock_timestamp() - reply_time)
+                + coalesce(extract(epoch FROM flush_lag), 0) END
         )), '[]')
-        FROM pg_stat_replication,
-             (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-                          ELSE pg_current_wal_flush_lsn() END AS end_of_wal) AS source
-        WHERE application_name = ANY($1::text[]))::text AS followers
+        FROM pg_stat_replication WHERE application_name = ANY($1::text[]))::text AS followers
+FROM source
 """
 _EPOCH = "SELECT max(epoch) AS epoch FROM regionctl.slot_owner"
 
