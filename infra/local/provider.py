@@ -194,10 +194,12 @@ class LocalProvider:
         text = json.dumps(shard_map.to_json())
 
         async def publish(region: str) -> None:
-            known = observe.map_version(self.site, region)
-            if known is not None and known >= shard_map.version:
+            if not await self.site.supervisors[region].alive():
                 return
-            if await self.site.supervisors[region].alive():
+            # Nothing is awaited from here on: two databases that fail over at the same time
+            # publish at the same time, and the older map must not be the last one written.
+            known = observe.map_version(self.site, region)
+            if known is None or known < shard_map.version:
                 path = self.site.layout.shard_map(region)
                 layout.replace_file(path, text, mode=0o644)
 
