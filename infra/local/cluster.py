@@ -122,7 +122,8 @@ class Cluster:
         if not site.complete(instance):
             raise OperationFailed(f"{instance} has no data.", extra=site.evidence(instance))
         data = await postgres.control_data(site, instance)
-        return data.checkpoint + 1
+        standby = postgres.is_standby(site, instance)
+        return postgres.final_position(instance, data, standby=standby)
 
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
         """In the file, in force, and proven to be in force."""

@@ -240,6 +240,20 @@ async def control_data(site: Site, instance: str) -> ControlData:
         ) from error
 
 
+def final_position(instance: str, data: ControlData, *, standby: bool) -> int:
+    """A position that only a server with everything of the stopped `instance` has reached.
+
+    Raises `OperationFailed` for a primary that was killed or crashed: its control file names an
+    older checkpoint, which a standby that lacks acknowledged commits has reached too.
+    """
+    if not data.clean and not standby:
+        raise OperationFailed(
+            f"{instance} was not stopped cleanly: where its history ends is not known.",
+            hint="regionctl up starts it again; then repeat the command.",
+        )
+    return data.checkpoint + 1
+
+
 def parse_lsn(text: str) -> int:
     """PostgreSQL's "16/B374D848" as bytes since the start of the WAL."""
     high, _, low = text.partition("/")
