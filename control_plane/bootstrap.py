@@ -20,10 +20,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic.alias_generators import to_camel
 
 from control_plane import settings as environment
 from infra.local import layout, leftovers, ports, servers
@@ -100,7 +102,11 @@ def _make_state(topology: Topology, wanted: str, root: Path, port_offset: int) -
     """The state directory; on the first time its ports are free. Raises `Refused`."""
     paths = Layout(root)
     if not paths.state.exists():
-        ports.require_free(ports.table(topology, port_offset).all())
+        ports.require_free(
+            ports.table(topology, port_offset).all(),
+            hint=f"Stop that program, or move this platform with --port-offset "
+            f"{port_offset + 1000}.",
+        )
     source = Path(wanted) if Path(wanted).suffix else BUILT_IN / f"{wanted}.yaml"
     chosen = environment.choices().postgres_bin
     state = layout.create(
@@ -110,12 +116,21 @@ def _make_state(topology: Topology, wanted: str, root: Path, port_offset: int) -
         port_offset=port_offset,
         postgres_bin=chosen,
     )
-    if load(str(paths.topology)) != topology:
-        raise Refused(
-            f"{root} was made from another topology of the name {topology.name!r}.",
-            hint="regionctl down --delete-data first, or choose another --state-dir.",
-        )
+    _check_same(load(str(paths.topology)), topology, paths)
     return state
+
+
+def _check_same(made: Topology, asked: Topology, paths: Layout) -> None:
+    """Raises `Refused`, naming what differs: a platform cannot be changed into another one."""
+    old, new = asdict(made), asdict(asked)
+    changed = [to_camel(field) for field in old if old[field] != new[field]]
+    if changed:
+        raise Refused(
+            f"{paths.root} was made from another topology of the name {made.name!r}; "
+            f"what differs: {', '.join(changed)}.",
+            hint=f"To go on with the platform as it was made: --topology {paths.topology}. "
+            "For a new one beside it: another --state-dir and --port-offset.",
+        )
 
 
 def _make_token(paths: Layout) -> None:

@@ -13,21 +13,23 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from runtime.errors import Invalid, NotFound
+from infra import topology_faults
+from runtime.errors import NotFound
 from runtime.shardmap import CATALOG
 
 Kind = Literal["postgres", "valkey", "envoy", "objects", "service", "supervisor", "link"]
 Role = Literal["primary", "dr"]
+Service = Literal["users", "orders", "inventory"]
 
 BUILT_IN = Path(__file__).parent / "topologies"
 EDGE = "edge"
-SERVICES = ("users", "orders", "inventory")
+SERVICES: tuple[Service, ...] = ("users", "orders", "inventory")
 SCENARIOS = ("service-outage", "database-failure", "region-failure", "data-corruption")
 
 
@@ -224,7 +226,7 @@ class _Document(_Wire):
     provider: Literal["local", "memory"]
     regions: Annotated[list[_Region], Field(min_length=1)]
     shards: Annotated[int, Field(ge=1, le=64)]
-    services: list[Literal["users", "orders", "inventory"]] = list(SERVICES)
+    services: list[Service] = list(SERVICES)
     failover: _Failover = _Failover()
     objectives: Annotated[list[_Objective], Field(min_length=1)]
     service_levels: _Levels = _Levels()
@@ -267,26 +269,27 @@ def load(name_or_path: str) -> Topology:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        missing = f"No topology {name_or_path!r} is built in."
         raise NotFound(
-            f"Cannot read topology {name_or_path!r}: {error}.",
+            missing if path.parent == BUILT_IN else f"Cannot read the topology {path}: {why}.",
             hint=f"Built in: {known}. A file of your own needs the suffix .yaml.",
         ) from error
     return parse(text, str(path))
 
 
 def parse(text: str, source: str) -> Topology:
-    """The topology written in `text`; `source` is the file named in errors."""
+    """The topology written in `text`; `source` is the file named in errors. Raises `Invalid`."""
+    example = str(BUILT_IN / "two-regions.yaml")
     try:
         document = yaml.safe_load(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise Invalid(
-            f"{source}: not YAML: {error}", hint="Mend the file and try again."
-        ) from error
+        raise topology_faults.not_yaml(error, source, example) from error
     try:
         wire = _Document.model_validate(document)
     except ValidationError as error:
-        raise _explain(error, root, source) from error
+        raise topology_faults.explain(error, _Document, root, source, example) from error
     return Topology(
         name=wire.name,
         provider=wire.provider,
@@ -297,32 +300,3 @@ def parse(text: str, source: str) -> Topology:
         objectives=tuple(ObjectiveSpec(**o.model_dump()) for o in wire.objectives),
         service_levels=ServiceLevels(**wire.service_levels.model_dump()),
     )
-
-
-def _explain(error: ValidationError, root: yaml.Node | None, source: str) -> Invalid:
-    lines = []
-    for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "the whole document"
-        lines.append(f"{source}:{_line(root, fault['loc'])}: {where}: {fault['msg']}")
-    return Invalid(
-        "\n".join(lines),
-        hint=f"infra/topologies/two-regions.yaml is a complete example; edit {source}.",
-    )
-
-
-def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
-    """The 1-based line of the deepest node on the way to `location` that exists."""
-    line = 1
-    for part in location:
-        if node is None:
-            break
-        line = node.start_mark.line + 1
-        following: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    line, following = key.start_mark.line + 1, value
-        elif isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):
-            following = node.value[part]
-        node = following
-    return line if node is None else node.start_mark.line + 1

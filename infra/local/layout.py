@@ -157,10 +157,16 @@ def create(
     layout = Layout(root)
     if layout.state.exists():
         state = read_state(root)
-        if (state.topology, state.portOffset) != (topology, port_offset):
+        if state.topology != topology:
             raise Refused(
-                f"{root} holds the platform {state.topology!r} at port offset {state.portOffset}.",
-                hint=f"regionctl down --state-dir {root}, or choose another --state-dir.",
+                f"{root} holds the platform {state.topology!r}, not {topology!r}.",
+                hint="Give the new platform a --state-dir and a --port-offset of its own.",
+            )
+        if state.portOffset != port_offset:
+            raise Refused(
+                f"{root} holds the platform {state.topology!r}, made at port offset "
+                f"{state.portOffset}; it cannot be moved to {port_offset}.",
+                hint=f"Leave --port-offset out, or say --port-offset {state.portOffset}.",
             )
         return state
     with explain_disk(root):

@@ -107,8 +107,11 @@ def holder(port: int) -> tuple[int | None, str] | None:
     return None, "an unknown process"
 
 
-def require_free(wanted: dict[int, str]) -> None:
-    """Raises `PortTaken`, naming port, use, pid and program, when one of the ports is in use."""
+def require_free(wanted: dict[int, str], *, hint: str = "") -> None:
+    """Raises `PortTaken`, naming port, use, pid and program, when one of the ports is in use.
+
+    A platform that exists keeps its ports, so moving it is no way out unless `hint` says so.
+    """
     for port, use in wanted.items():
         found = holder(port)
         if found is not None:
@@ -116,6 +119,6 @@ def require_free(wanted: dict[int, str]) -> None:
             by = f"pid {pid} ({program})" if pid else program
             raise PortTaken(
                 f"Port {port} ({use}) is taken by {by}.",
-                hint="Stop that program, or move this platform with --port-offset 1000.",
+                hint=hint or "Stop that program, then run regionctl up again.",
                 extra={"port": port, "pid": pid},
             )

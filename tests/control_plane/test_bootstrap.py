@@ -146,7 +146,7 @@ def test_a_taken_port_is_refused_with_pid_and_the_way_out(platform: Bootstrap) -
         code, problem = platform.up()
     assert code == 5
     assert str(os.getpid()) in problem["detail"]
-    assert "--port-offset" in problem["hint"]
+    assert f"--port-offset {platform.offset + 1000}" in problem["hint"]
     assert not (platform.root / "state.json").exists()
 
 
@@ -165,6 +165,8 @@ def test_another_topology_of_the_same_name_is_refused(platform: Bootstrap) -> No
     code, problem = platform.up()
     assert code == 5
     assert "another topology" in problem["detail"]
+    assert "shards" in problem["detail"]
+    assert str(platform.root / "topology.yaml") in problem["hint"]
 
 
 def test_a_wrong_topology_and_no_platform_are_told(platform: Bootstrap) -> None:

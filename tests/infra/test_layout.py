@@ -62,7 +62,7 @@ def test_a_taken_port_names_the_process_and_the_way_out() -> None:
         port = foreign.getsockname()[1]
         with pytest.raises(PortTaken, match=f"pid {os.getpid()}") as caught:
             ports.require_free({port: "edge"})
-    assert "--port-offset" in str(caught.value.hint)
+    assert "Stop that program" in str(caught.value.hint)
     ports.require_free({port: "edge"})
 
 

@@ -101,7 +101,7 @@ def test_a_region_is_not_started_onto_a_port_that_somebody_else_has(world: World
             with pytest.raises(PortTaken) as caught:
                 await provider.ensure_region("us-east-1")
         assert caught.value.extra["pid"] == os.getpid()
-        assert "--port-offset" in str(caught.value.hint)
+        assert "Stop that program" in str(caught.value.hint)
 
     world.run(check)
 

@@ -1,0 +1,135 @@
+"""What is wrong with a topology, told with file, line, field and what is allowed there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from runtime.errors import Invalid
+
+Location = Sequence[int | str]
+
+PATTERNS = {
+    "^[a-z]$": "one lower-case letter, such as a",
+    "^[a-z][a-z0-9-]{0,30}$": (
+        "a lower-case letter, then lower-case letters, digits and hyphens, 31 characters at most"
+    ),
+}
+KINDS = {
+    "string": "text",
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "list": "a list, such as [a, b]",
+}
+
+
+def not_yaml(error: yaml.YAMLError, source: str, example: str) -> Invalid:
+    """The document cannot be read at all."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+    return Invalid(f"{where}: this is not YAML: {problem or error}.", hint=_mend(source, example))
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    root: yaml.Node | None,
+    source: str,
+    example: str,
+) -> Invalid:
+    """One line for each fault."""
+    lines = []
+    for fault in error.errors():
+        place: Location = fault["loc"]
+        said = _said(fault, model)
+        if not place and fault["type"] == "value_error":
+            # A rule about the whole document begins with the field that it is about.
+            place = (said.partition(":")[0],)
+            said = said.partition(": ")[2]
+        where = ".".join(str(part) for part in place) or "the whole document"
+        lines.append(f"{source}:{_line(root, place)}: {where}: {said}")
+    return Invalid("\n".join(lines), hint=_mend(source, example))
+
+
+def _mend(source: str, example: str) -> str:
+    return f"Mend {source} and run the command again; a complete example: {example}"
+
+
+def _said(fault: Any, model: type[BaseModel]) -> str:
+    """What is allowed, and what is there instead."""
+    kind, given = str(fault["type"]), fault["input"]
+    limits: Mapping[str, Any] = fault.get("ctx", {})
+    here = f"; here it is {given!r}" if isinstance(given, str | int | float) else ""
+    match kind:
+        case "missing":
+            return "this field is missing"
+        case "extra_forbidden":
+            return _unknown(str(fault["loc"][-1]), _fields(model, fault["loc"][:-1]))
+        case "value_error":
+            return str(limits["error"])
+        case "literal_error":
+            return f"must be {limits['expected']}{here}"
+        case "string_pattern_mismatch":
+            return f"must be {PATTERNS[limits['pattern']]}{here}"
+        case "greater_than":
+            return f"must be more than {limits['gt']:g}{here}"
+        case "greater_than_equal":
+            return f"must be {limits['ge']:g} or more{here}"
+        case "less_than_equal":
+            return f"must be {limits['le']:g} or less{here}"
+        case "too_short":
+            return "must have at least one entry"
+        case "model_type" | "model_attributes_type":
+            there = "nothing is here" if given is None else f"here it is {_short(given)}"
+            return f"must have the fields {', '.join(_fields(model, fault['loc']))}; {there}"
+    return f"must be {KINDS.get(kind.partition('_')[0], fault['msg'])}{here}"
+
+
+def _short(given: object) -> str:
+    return "a list" if isinstance(given, list) else repr(given)[:40]
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"there is no such field; {meant}Known here: {', '.join(known)}"
+
+
+def _fields(model: type[BaseModel], location: Location) -> list[str]:
+    """The names of the fields at `location` of a document."""
+    for part in location:
+        for field in model.model_fields.values():
+            if field.alias == part:
+                model = _model(field.annotation) or model
+    return [str(field.alias) for field in model.model_fields.values()]
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as `Annotated[list[Model], ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model(inner) for inner in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def _line(node: yaml.Node | None, location: Location) -> int:
+    """The 1-based line of the deepest node on the way to `location` that exists."""
+    line = 1
+    for part in location:
+        if node is None:
+            break
+        line = node.start_mark.line + 1
+        following: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    line, following = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):
+            following = node.value[int(part)]
+        node = following
+    return line if node is None else node.start_mark.line + 1
