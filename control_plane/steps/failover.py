@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from control_plane.steps.provision import check_upstreams, newest
+from control_plane.steps.provision import check_upstreams, newest, together
 from control_plane.world import World
 from runtime.clock import wait_until
 from runtime.errors import Refused, Unavailable
@@ -81,7 +80,7 @@ async def promote(world: World, *, instances: Sequence[str]) -> JSON:
                 f"{world.plan.kind} was planned.",
                 hint=f"regionctl op abort {world.operation_id}",
             )
-    results = await asyncio.gather(*(world.provider.promote(id) for id in instances))
+    results = await together(*(world.provider.promote(id) for id in instances))
     return dict(zip(instances, results, strict=True))
 
 
@@ -117,7 +116,7 @@ async def record_failover(world: World, *, databases: Sequence[str], kind: str) 
 
 async def salvage(world: World, *, standbys: Sequence[Mapping[str, str]]) -> JSON:
     """Exports what only the deposed primaries have, before they are rewound."""
-    found = await asyncio.gather(
+    found = await together(
         *(world.provider.salvage(entry["instance"], entry["upstream"]) for entry in standbys)
     )
     return {
@@ -129,7 +128,7 @@ async def salvage(world: World, *, standbys: Sequence[Mapping[str, str]]) -> JSO
 async def return_standbys(world: World, *, standbys: Sequence[Mapping[str, str]]) -> JSON:
     """Each node follows its upstream: as it is, rewound, or copied anew."""
     await check_upstreams(world, standbys)
-    ways = await asyncio.gather(
+    ways = await together(
         *(_return(world, entry["instance"], entry["upstream"]) for entry in standbys)
     )
     return {entry["instance"]: way for entry, way in zip(standbys, ways, strict=True)}
@@ -167,7 +166,7 @@ async def resend_events(world: World, *, databases: Sequence[str]) -> JSON:
             hint="regionctl status",
         )
 
-    counts = await asyncio.gather(*(resend(name) for name in shards))
+    counts = await together(*(resend(name) for name in shards))
     return dict(zip(shards, counts, strict=True))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from control_plane.world import World
 from infra.provider import Follower
@@ -15,10 +15,25 @@ from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
 
 JSON = dict[str, Any]
 Pairs = Sequence[Mapping[str, str]]
+T = TypeVar("T")
+
+
+async def together(*works: Awaitable[T]) -> list[T]:
+    """The results of all. Raises what the first that failed raised, when every one has ended.
+
+    A step that failed holds no lock any more, so nothing of it may go on behind its back.
+    """
+    ended = await asyncio.gather(*works, return_exceptions=True)
+    results: list[T] = []
+    for each in ended:
+        if isinstance(each, BaseException):
+            raise each
+        results.append(each)
+    return results
 
 
 async def ensure_regions(world: World, *, regions: Sequence[str]) -> JSON:
-    await asyncio.gather(*(world.provider.ensure_region(region) for region in regions))
+    await together(*(world.provider.ensure_region(region) for region in regions))
     return {"regions": list(regions)}
 
 
@@ -38,18 +53,18 @@ async def stop_servers(world: World, *, instances: Sequence[str]) -> JSON:
 
 
 async def create_primaries(world: World, *, instances: Sequence[str]) -> JSON:
-    await asyncio.gather(*(world.provider.create_primary(id) for id in instances))
+    await together(*(world.provider.create_primary(id) for id in instances))
     return {"created": list(instances)}
 
 
 async def start_databases(world: World, *, instances: Sequence[str]) -> JSON:
-    await asyncio.gather(*(world.provider.start_database(id) for id in instances))
+    await together(*(world.provider.start_database(id) for id in instances))
     return {"started": list(instances)}
 
 
 async def stop_databases(world: World, *, instances: Sequence[str]) -> JSON:
     """Returns the final position (LSN, bytes) of each."""
-    positions = await asyncio.gather(*(world.provider.stop_database(id) for id in instances))
+    positions = await together(*(world.provider.stop_database(id) for id in instances))
     return {"positions": dict(zip(instances, positions, strict=True))}
 
 
@@ -85,7 +100,7 @@ async def set_epochs(world: World, *, databases: Sequence[str] | None = None) ->
     """The fence rows of each database's primary say what the newest map says."""
     shard_map = await newest(world)
     names = list(shard_map.shards) if databases is None else list(databases)
-    await asyncio.gather(
+    await together(
         *(
             world.provider.set_epoch(shard_map.shards[name].primary.instance, shard_map, name)
             for name in names
@@ -119,7 +134,7 @@ async def check_upstreams(world: World, standbys: Pairs) -> None:
 
 async def clone_standbys(world: World, *, standbys: Pairs) -> JSON:
     await check_upstreams(world, standbys)
-    await asyncio.gather(
+    await together(
         *(world.provider.clone(entry["instance"], entry["upstream"]) for entry in standbys)
     )
     return {"cloned": [entry["instance"] for entry in standbys]}
@@ -127,7 +142,7 @@ async def clone_standbys(world: World, *, standbys: Pairs) -> JSON:
 
 async def join_sync(world: World, *, standbys: Pairs) -> JSON:
     """Commits wait for each standby, and only then is it recorded as in sync."""
-    await asyncio.gather(*(_join(world, entry["database"], entry["standby"]) for entry in standbys))
+    await together(*(_join(world, entry["database"], entry["standby"]) for entry in standbys))
     return {"joined": [entry["standby"] for entry in standbys]}
 
 
