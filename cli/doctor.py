@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -19,8 +20,8 @@ app = group()
 async def doctor(
     run: Run,
     topology: Annotated[
-        str, typer.Option("--topology", metavar="NAME|FILE", help="Whose ports to check.")
-    ] = DEFAULT_NAME,
+        str | None, typer.Option("--topology", metavar="NAME|FILE", help="Whose ports to check.")
+    ] = None,
     port_offset: Annotated[
         int | None, typer.Option("--port-offset", min=0, help="Added to every port.")
     ] = None,
@@ -29,7 +30,9 @@ async def doctor(
     directory = find.state_dir(run.state_dir)
     if port_offset is None:
         port_offset = _offset(run)
-    arguments = ["--state-dir", str(directory), "--topology", topology]
+    made = directory / "topology.yaml"
+    whose = topology or (str(made) if os.access(made, os.R_OK) else DEFAULT_NAME)
+    arguments = ["--state-dir", str(directory), "--topology", whose]
     arguments += ["--port-offset", str(port_offset)]
     postgres = Settings.read().postgres_bin
     if postgres is not None:

