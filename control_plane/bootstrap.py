@@ -128,8 +128,8 @@ def _check_same(made: Topology, asked: Topology, paths: Layout) -> None:
         raise Refused(
             f"{paths.root} was made from another topology of the name {made.name!r}; "
             f"what differs: {', '.join(changed)}.",
-            hint=f"To go on with the platform as it was made: --topology {paths.topology}. "
-            "For a new one beside it: another --state-dir and --port-offset.",
+            hint=f"regionctl up --state-dir {paths.root} goes on with it as it was made; "
+            "for a new one beside it, add --topology, another --state-dir and --port-offset.",
         )
 
 

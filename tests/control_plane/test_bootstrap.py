@@ -166,7 +166,7 @@ def test_another_topology_of_the_same_name_is_refused(platform: Bootstrap) -> No
     assert code == 5
     assert "another topology" in problem["detail"]
     assert "shards" in problem["detail"]
-    assert str(platform.root / "topology.yaml") in problem["hint"]
+    assert f"up --state-dir {platform.root} " in problem["hint"]
 
 
 def test_a_wrong_topology_and_no_platform_are_told(platform: Bootstrap) -> None:
