@@ -3,7 +3,9 @@
 The files of a run, by name (`*` are written only by drills that have that step):
 
     journal.jsonl     the probe's journal
-    fault.json        fault, databases, began, effective (CLOCK_MONOTONIC), at, lagSeconds, sampled
+    notrun.json     * because, fault: the run was left out, and why; then no fault was injected
+    fault.json        fault, databases, began, effective (CLOCK_MONOTONIC), at, lagSeconds, sampled;
+                      `latest` when its moment is uncertain: it cannot have begun later
     recovery.json   * operations: id, kind, target, state, steps with their times
     redundancy.json * restored, at
     readback.json     what `loadtests.readback` found
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +33,7 @@ Outcome = Literal["passed", "failed", "void"]
 
 NOTHING = Counts(Tally(0, 0, 0, 0), Tally(0, 0, 0, 0))
 CONTROLS = ("lost", "stall", "second-writer")
+LEFT_OUT = "notrun.json"
 OFFERED = 0.9
 STALL_SECONDS = 29.0
 PHASES: Mapping[str, str] = {
@@ -93,10 +97,10 @@ def judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
         number=number,
         verdict="void",
         because=(why,),
-        fault={"fault": {"kind": None, "target": None}, "at": None},
+        fault=_fault_of(files),
         rto={},
         loss=Loss(0, 0, None, (), 0, 0),
-        counts=NOTHING,
+        counts=_counts_of(files),
         offered=0.0,
         longest_write_gap=None,
         phases=(),
@@ -106,13 +110,36 @@ def judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
     )
 
 
+def _fault_of(files: Mapping[str, bytes]) -> JSON:
+    """The fault as far as the files tell of one; `at` is None when it was not injected."""
+    told: JSON = {"kind": None, "target": None}
+    at = None
+    for name in ("fault.json", LEFT_OUT):
+        with suppress(MeasurementVoid, AttributeError, TypeError):
+            document = load(files, name)
+            told |= {key: document["fault"].get(key) for key in told if document.get("fault")}
+            at = document.get("at")
+            break
+    return {"fault": told, "at": at}
+
+
+def _counts_of(files: Mapping[str, bytes]) -> Counts:
+    """What the probe counted, also when it cannot be judged."""
+    try:
+        return ledgers.counts(parse_journal(files))
+    except (MeasurementVoid, KeyError, TypeError, ValueError):
+        return NOTHING
+
+
 def _judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
+    if LEFT_OUT in files:
+        raise MeasurementVoid(f"it was left out: {load(files, LEFT_OUT)['because']}")
     book = parse_journal(files)
     fault = load(files, "fault.json")
     readback = load(files, "readback.json")
     times = {"began": fault["began"], "effective": fault["effective"]}
     rto = ledgers.rto(book, fault["databases"], **times)
-    loss = ledgers.loss(book, readback, began=fault["began"])
+    loss = ledgers.loss(book, readback, began=fault.get("latest", fault["began"]))
     invariants = _invariants(spec, book, fault, loss, files)
     controls = _controls(book, rto, readback, fault, files)
     missed = [each["name"] for each in invariants if not each["held"]]
@@ -220,7 +247,7 @@ def _within_lag(fault: JSON, loss: Loss) -> JSON:
         return {"name": name, "held": True, "detail": "nothing was lost"}
     if fault["lagSeconds"] is None:
         return _held(name, False, "the lag at the fault is not known")
-    bound = fault["lagSeconds"] + fault["began"] - fault["sampled"]
+    bound = fault["lagSeconds"] + fault.get("latest", fault["began"]) - fault["sampled"]
     detail = f"{loss.count} lost over {loss.seconds:.3f} s; lag at the fault {bound:.3f} s"
     return {"name": name, "held": loss.seconds <= bound, "detail": detail}
 

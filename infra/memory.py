@@ -172,8 +172,10 @@ class MemoryProvider(MemoryWorld):
         began, at = self.clock.monotonic(), self.clock.now()
         if fault.kind == "freeze":
             self.nodes[fault.target].frozen = True
-        elif fault.kind == "kill" and self.topology.instance(fault.target).kind == "postgres":
+        elif fault.kind == "kill":
             self._kill([fault.target])
+            if fault.target in self.servers:
+                self.servers[fault.target] = True  # its supervisor starts it again at once
         elif fault.kind == "kill-zone":
             zone = [s for s in self.topology.instances() if s.region + s.zone == fault.target]
             self._kill(spec.id for spec in zone if spec.zone)

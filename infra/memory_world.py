@@ -8,6 +8,7 @@ here in microseconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -56,6 +57,7 @@ class MemoryWorld:
         self.salvaged: dict[str, Salvage] = {}
         self.unreachable: set[str] = set()
         self.zones_down: set[str] = set()
+        self.deaths: Counter[str] = Counter()
 
     # What clients do.
 
@@ -101,11 +103,12 @@ class MemoryWorld:
     def _view(self, id: str) -> InstanceView:
         spec = self.topology.instance(id)
         address = f"127.0.0.1:{self.endpoint(id).port}"
+        pid = 1 + self.deaths[id]  # another process after each death
         if spec.kind == "postgres":
-            return InstanceView(id, self._state(id), 1, address, postgres=self._postgres(id))
+            return InstanceView(id, self._state(id), pid, address, postgres=self._postgres(id))
         if spec.kind == "supervisor":
             state: State = "running" if spec.region in self.supervised else "absent"
-            return InstanceView(id, state, 1, address)
+            return InstanceView(id, state, pid, address)
         state = "absent" if id not in self.servers else "stopped"
         if self.servers.get(id):
             state = "running"
@@ -114,7 +117,7 @@ class MemoryWorld:
             leader = self.queue_primaries.get(spec.region, id)
             replica = spec.component == "queue" and leader != id
             valkey = ValkeyView("replica" if replica else "primary", leader if replica else None)
-        return InstanceView(id, state, 1, address, valkey=valkey)
+        return InstanceView(id, state, pid, address, valkey=valkey)
 
     def _state(self, id: str) -> State:
         node = self.nodes.get(id)
@@ -201,6 +204,8 @@ class MemoryWorld:
     def _kill(self, instances: Iterable[str]) -> None:
         for id in instances:
             if id in self.nodes:
+                self.deaths[id] += self.nodes[id].running
                 self.nodes[id].running = self.nodes[id].frozen = False
             elif id in self.servers and id != EDGE:
+                self.deaths[id] += self.servers[id]
                 self.servers[id] = False

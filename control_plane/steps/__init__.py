@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control_plane.operations import Handler
-from control_plane.steps import drill, drill_evidence, failover, provision, switchover
+from control_plane.steps import drill, drill_evidence, drill_fault, failover, provision, switchover
 
 HANDLERS: dict[str, Handler] = {
     "ensure-regions": provision.ensure_regions,
@@ -41,12 +41,12 @@ HANDLERS: dict[str, Handler] = {
     "acknowledge": drill.acknowledge,
     "start-probe": drill.start_probe,
     "await-steady": drill.await_steady,
-    "inject-fault": drill.inject_fault,
+    "inject-fault": drill_fault.inject_fault,
     "await-recovery": drill.await_recovery,
     "run-recovery": drill.run_recovery,
     "run-return": drill.run_return,
     "await-hold": drill.await_hold,
-    "heal-fault": drill.heal_fault,
+    "heal-fault": drill_fault.heal_fault,
     "await-redundancy": drill.await_redundancy,
     "stop-probe": drill.stop_probe,
     "read-back": drill_evidence.read_back,

@@ -3,6 +3,9 @@
 Each run of a drill has a folder, `drills/OPERATION/run-NN`, and every step leaves what it saw
 there: the files are the evidence, and a step that is run again after a crash finds them and does
 not do its work twice. The probe is a process of its own and outlives the control plane.
+
+A run that cannot begin (no steady orders, a platform that is not whole) is left out: its reason
+becomes evidence, its later steps do nothing, and the report says "void" of it.
 """
 
 from __future__ import annotations
@@ -14,20 +17,19 @@ from typing import Any
 
 from control_plane import drills
 from control_plane import ledger as ledgers
-from control_plane.lag import safe_until
 from control_plane.operations import Operation
 from control_plane.plans import PLANNERS
 from control_plane.steps.drill_files import (
     book,
     keep,
     kept,
+    leave_out,
     probe_alive,
     run_folder,
     spawn,
+    unless_left_out,
 )
 from control_plane.world import World
-from infra.provider import Fault, Observed
-from infra.topology import InstanceSpec
 from runtime.clock import wait_until
 from runtime.errors import MeasurementVoid, Refused, TimedOut
 
@@ -39,7 +41,6 @@ RECOVERY_SECONDS = 60.0
 RETURN_SECONDS = 240.0
 REDUNDANCY_SECONDS = 180.0
 STOP_SECONDS = 20.0
-LOOKS = 40
 
 
 async def acknowledge(world: World, *, databases: Sequence[str]) -> JSON:
@@ -76,19 +77,18 @@ async def start_probe(
             return None
         ledger = book(folder)
         if ledger.planned == 0 and ledger.ready is None:
-            raise MeasurementVoid(
-                "The probe could not create users or orders before the fault.",
-                hint="regionctl status, and: regionctl logs",
-                extra={"log": str(folder / "probe.log")},
-            )
+            raise MeasurementVoid("the probe could not create users or orders before the fault")
         return {"ready": ledger.ready} if ledger.ready is not None else None
 
-    hint = f"see {folder / 'probe.log'}"
-    return await wait_until(
-        world.clock, ready, what="the probe to begin", seconds=START_SECONDS, every=0.1, hint=hint
-    )
+    try:
+        return await wait_until(
+            world.clock, ready, what="the probe to begin", seconds=START_SECONDS, every=0.1
+        )
+    except (MeasurementVoid, TimedOut) as problem:
+        return leave_out(folder, f"{problem.detail} See {folder / 'probe.log'}.")
 
 
+@unless_left_out
 async def await_steady(world: World, *, run: int, seconds: float, success: float) -> JSON:
     """The last `seconds` of the journal had at least `success` (0..1) of successes."""
     folder = run_folder(world, run)
@@ -97,103 +97,14 @@ async def await_steady(world: World, *, run: int, seconds: float, success: float
         share = ledgers.success_over(book(folder), seconds)
         return {"success": share} if share >= success else None
 
-    return await wait_until(
-        world.clock,
-        steady,
-        what=f"{seconds:g} s of steady orders before the fault",
-        seconds=STEADY_SECONDS,
-        every=0.2,
-        hint="regionctl status; a drill needs a platform that works",
-    )
+    what = f"{seconds:g} s of steady orders before the fault"
+    try:
+        return await wait_until(world.clock, steady, what=what, seconds=STEADY_SECONDS, every=0.2)
+    except TimedOut as problem:
+        return leave_out(folder, problem.detail)
 
 
-async def inject_fault(
-    world: World,
-    *,
-    run: int,
-    fault: Mapping[str, Any],
-    databases: Sequence[str],
-    moved: Sequence[str],
-    phase_seconds: float,
-) -> JSON:
-    """Breaks it, once. Returns what was broken and when.
-
-    A worker that died between breaking and recording leaves a mark. Then the fault is timed from
-    the mark, which is earlier than the truth: the measured recovery can only be too long.
-    """
-    folder = run_folder(world, run)
-    known: JSON | None = kept(folder, "fault.json")
-    if known:
-        return known
-    mark: JSON = kept(folder, "mark.json") or {}
-    if not mark:
-        await _check_target(world, fault, moved)
-        await world.clock.sleep(phase_seconds)
-        mark = await _lag(world, fault)
-        mark |= {"began": world.clock.monotonic(), "at": world.clock.now().isoformat()}
-        keep(folder, "mark.json", mark)
-        injected = await world.provider.inject(Fault(**fault))
-        mark |= {
-            "began": injected.began_monotonic,
-            "effective": injected.effective_monotonic,
-            "at": injected.began_at.isoformat(),
-            "pids": list(injected.pids),
-        }
-    else:
-        if await _is_primary(world, fault["target"]) or not moved:
-            await world.provider.inject(Fault(**fault))
-        mark["effective"] = world.clock.monotonic()
-    document = {"fault": dict(fault), "databases": list(databases), "moved": list(moved), **mark}
-    keep(folder, "fault.json", document)
-    await world.emit({"kind": "fault-injected", "run": run, "fault": dict(fault)})
-    return document
-
-
-async def _check_target(world: World, fault: Mapping[str, Any], moved: Sequence[str]) -> None:
-    spec = world.topology.by_id.get(fault["target"])
-    if spec is None or spec.kind != "postgres" or not moved:
-        return
-    if not await _is_primary(world, fault["target"]):
-        raise Refused(
-            f"{fault['target']} is not a primary any more: the drill was planned on another state.",
-            hint=f"regionctl op abort {world.operation_id}, then run the drill again",
-        )
-
-
-async def _is_primary(world: World, target: str) -> bool:
-    """Whether `target`, a database node, zone or region, still has a primary in it."""
-    shard_map = await world.store.shard_map()
-    if shard_map is None:
-        return False
-    primaries = [world.topology.instance(s.primary.instance) for s in shard_map.shards.values()]
-    return any(target in _places(spec) for spec in primaries)
-
-
-def _places(spec: InstanceSpec) -> tuple[str, str, str]:
-    return spec.id, spec.region, spec.region + spec.zone
-
-
-async def _lag(world: World, fault: Mapping[str, Any]) -> JSON:
-    """How old what the other regions lack can be, just before a region is lost; None: unknown.
-
-    Looks until every replica has what its primary had at an earlier look: all that was
-    acknowledged before that look is then safe, whatever clocks and reports say.
-    """
-    if fault["kind"] != "kill-region":
-        return {"lagSeconds": None, "sampled": None}
-    databases = [spec.id for spec in world.topology.instances(kind="postgres")]
-    looks: list[tuple[float, Observed]] = []
-    safe: float | None = None
-    for _ in range(LOOKS):
-        looks.append((world.clock.monotonic(), await world.provider.observe(databases)))
-        safe = safe_until(world.topology, looks, fault["target"])
-        if safe is not None:
-            break
-        await world.clock.sleep(0.05)
-    sampled = looks[-1][0]
-    return {"lagSeconds": None if safe is None else sampled - safe, "sampled": sampled}
-
-
+@unless_left_out
 async def await_recovery(world: World, *, run: int, operations: Sequence[Sequence[str]]) -> JSON:
     """Waits for the sentinel's operations, each [kind, target]. It is not an error that they fail
     or do not come: the evidence then says so."""
@@ -250,6 +161,7 @@ def _told(operation: Operation) -> JSON:
     }
 
 
+@unless_left_out
 async def run_recovery(world: World, *, run: int, verb: str, asked: Mapping[str, Any]) -> JSON:
     """Plans `verb` from what is observed now, as an operator would, and waits for its end."""
     folder = run_folder(world, run)
@@ -262,15 +174,14 @@ async def run_recovery(world: World, *, run: int, verb: str, asked: Mapping[str,
     return document
 
 
+@unless_left_out
 async def run_return(world: World, *, run: int, verb: str, asked: Mapping[str, Any]) -> JSON:
-    """What brings the platform back to its design before the next repeat. Raises when it fails."""
+    """What brings the platform back to its design before the next repeat.
+
+    When it fails, the next repeat finds that the platform is not whole and leaves itself out.
+    """
     operation = await _perform(world, run, verb, asked, RETURN_SECONDS)
-    if operation.state != "succeeded":
-        raise Refused(
-            f"{operation.id}, the {verb}, {operation.state}: the drill cannot be repeated.",
-            hint=f"regionctl op show {operation.id}",
-        )
-    return {"operation": operation.id}
+    return {"operation": operation.id, "state": operation.state}
 
 
 async def _perform(
@@ -311,6 +222,7 @@ async def _perform(
     return await world.store.operation(operation.id)
 
 
+@unless_left_out
 async def await_hold(world: World, *, run: int) -> JSON:
     """Waits until recovery is proven for every kind of operation; gives up after a minute."""
     folder = run_folder(world, run)
@@ -327,13 +239,7 @@ async def await_hold(world: World, *, run: int) -> JSON:
     return {"rto": times()}
 
 
-async def heal_fault(world: World, *, run: int) -> JSON:
-    """The fault is taken away; what it broke is left to the operations that mend it."""
-    fault = kept(run_folder(world, run), "fault.json")["fault"]
-    await world.provider.heal(Fault(**fault))
-    return {}
-
-
+@unless_left_out
 async def await_redundancy(world: World, *, run: int) -> JSON:
     """Waits until nothing is missing any more: every server, every standby, in sync again."""
     folder = run_folder(world, run)
@@ -358,6 +264,8 @@ async def stop_probe(world: World, *, run: int) -> JSON:
     """Asks the probe to end and waits until it has written its last line, or has died."""
     folder = run_folder(world, run)
     (folder / "stop").touch()
+    if not (folder / "journal.jsonl").exists():
+        return {"ended": False}
 
     async def gone() -> bool:
         return not await asyncio.to_thread(probe_alive, folder)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import psutil
 
 from control_plane import ledger as ledgers
 from control_plane import report
+from control_plane.evidence import LEFT_OUT
 from control_plane.world import World
 from runtime.errors import OperationFailed
 
 JSON = dict[str, Any]
+Step = Callable[..., Awaitable[JSON]]
 OUTPUTS = ("report.json", "report.md", "report.html", "junit.xml")
 
 
@@ -45,6 +48,26 @@ def kept(folder: Path, name: str) -> Any:
     """The document of that name; None when the step that makes it has not ended yet."""
     path = folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def leave_out(folder: Path, why: str, fault: Mapping[str, Any] | None = None) -> JSON:
+    """This run does not take place. The first reason stands."""
+    if not kept(folder, LEFT_OUT):
+        keep(folder, LEFT_OUT, {"because": why, "fault": dict(fault or {})})
+    return {"leftOut": kept(folder, LEFT_OUT)["because"]}
+
+
+def unless_left_out(step: Step) -> Step:
+    """`step`, which does nothing for a run that did not take place."""
+
+    @wraps(step)
+    async def handler(world: World, *, run: int, **args: Any) -> JSON:
+        left_out = kept(run_folder(world, run), LEFT_OUT)
+        if left_out:
+            return {"leftOut": left_out["because"]}
+        return await step(world, run=run, **args)
+
+    return handler
 
 
 def book(folder: Path) -> ledgers.Ledger:

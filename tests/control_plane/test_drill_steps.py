@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from control_plane import drills, report
+from control_plane import ledger as ledgers
 from control_plane.operations import Operation
 from control_plane.plan import Plan, Step
 from control_plane.settings import Settings
@@ -150,6 +151,37 @@ async def test_a_report_quotes_the_events_of_its_drill_and_reads_no_others(bench
     told = await drill_evidence.events_of(world)
     assert [each["kind"] for each in told] == ["operation-created", "shard-map-saved"]
     assert sum(read) <= len(told) + 1
+
+
+async def test_a_run_that_cannot_begin_is_void_and_the_drill_still_reports(bench: Bench) -> None:
+    operation = await bench.start(await bench.plan("database-failure"))
+    elsewhere = bench.provider.endpoint("s1.us-east-1b")
+    await bench.store.update_map(
+        lambda known: known.with_primary("s1", elsewhere, home="us-east-1"), "an operator"
+    )
+    ended = await bench.finish(operation.id)
+    assert ended.state == "succeeded", ended.problem
+    document = await bench.store.report(operation.id)
+    why = "run 1: it was left out: s1.us-east-1a is not the primary of s1 any more"
+    assert (document["verdict"], document["because"][0]) == ("void", why)
+    assert document["fault"] == {"kind": "kill", "target": "s1.us-east-1a", "injectedAt": None}
+    assert document["ledger"]["attempted"] == document["ledger"]["acknowledged"] > 0
+    folder = bench.folder / "drills" / operation.id
+    assert report.check(json.loads((folder / "report.json").read_text()), raw_files(folder)) == []
+    assert not probe_alive(folder / "run-01")
+
+
+async def test_without_steady_orders_nothing_is_broken_and_the_drill_is_void(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "STEADY_SECONDS", 0.5)
+    monkeypatch.setattr(ledgers, "success_over", lambda *_: 0.5)
+    operation = await bench.start(await bench.plan("zone-failure"))
+    assert (await bench.finish(operation.id)).state == "succeeded"
+    document = await bench.store.report(operation.id)
+    assert document["verdict"] == "void"
+    assert "steady orders before the fault" in document["because"][0]
+    assert not bench.provider.zones_down
 
 
 async def test_a_step_that_is_run_again_starts_no_second_probe_and_breaks_nothing_twice(
