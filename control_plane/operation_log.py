@@ -31,6 +31,7 @@ from runtime.errors import Invalid, Refused
 from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
+PROMOTE = "promote"
 
 
 class OperationLog:
@@ -161,7 +162,9 @@ class OperationLog:
     async def resume(self, id: str) -> Operation:
         """A failed operation goes on at the step that failed.
 
-        Raises `Refused` when it has not failed, or when its locks are held by now.
+        Raises `Refused` when it has not failed, when its locks are held by now, or when it would
+        promote a node although another operation has worked on the same things since: a primary
+        that went on meanwhile may have acknowledged what that node lacks.
         """
         async with self.database.write() as connection:
             operation = await rows.load(connection, id)
@@ -171,6 +174,8 @@ class OperationLog:
                     hint=f"regionctl op show {id}",
                 )
             await _check_locks(connection, operation.plan.locks)
+            if any(step.name == PROMOTE and step.state != "succeeded" for step in operation.steps):
+                await _check_untouched(connection, operation)
             values = {
                 "state": "pending",
                 "finished_at": None,
@@ -347,6 +352,21 @@ async def _check_locks(connection: AsyncConnection, locks: Iterable[str]) -> Non
                 f"{', '.join(row['locks'])}.",
                 hint=f"Wait for it with: regionctl op watch {row['id']}",
                 extra={"operation": row["id"], "locks": row["locks"]},
+            )
+
+
+async def _check_untouched(connection: AsyncConnection, operation: Operation) -> None:
+    """Raises `Refused` when a later operation has run under a conflicting lock."""
+    table = records.operation
+    mine = select(table.c.number).where(table.c.id == operation.id).scalar_subquery()
+    query = select(table).where(table.c.number > mine).order_by(table.c.number)
+    for row in (await connection.execute(query)).mappings():
+        if conflicts(operation.plan.locks, row["locks"]):
+            raise Refused(
+                f"{row['id']} ({row['kind']} {row['target']}) has run since {operation.id} failed: "
+                "what this one would promote may lack acknowledged writes by now.",
+                hint=f"regionctl op abort {operation.id}, then plan it again",
+                extra={"operation": row["id"]},
             )
 
 

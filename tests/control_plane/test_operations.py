@@ -215,3 +215,18 @@ async def test_every_change_is_told_as_an_event(store: Store) -> None:
         "operation-succeeded",
     ]
     assert [event.sequence for event in events] == sorted(event.sequence for event in events)
+
+
+async def test_a_promotion_is_not_resumed_after_others_have_worked_on_the_same_database(
+    store: Store,
+) -> None:
+    plan = Plan("failover", "s1", (Step("fence"), Step("promote")), locks=("database:s1",))
+    operation = await store.create_operation(plan, "", None, "test")
+    await store.record_failure(await claimed(store, operation.id), 0, {"title": "broken"})
+    await store.resume(operation.id)
+    await store.record_failure(await claimed(store, operation.id), 0, {"title": "broken"})
+    await create(store, locks=("database:s2",))
+    other = await create(store, locks=("database:s1",))
+    await store.claim(other.id, "w")
+    with pytest.raises(Refused, match=other.id):
+        await store.resume(operation.id)
