@@ -8,6 +8,7 @@ Between regions replication is asynchronous: the loss is stated before and measu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from control_plane.plan import Plan, Step, premises
@@ -33,7 +34,12 @@ def plan(
     need_reason(accept_data_loss or unfenced, reason)
     if target in topology.databases:
         return database(
-            topology, observed, shard_map, target=target, accept_data_loss=accept_data_loss
+            topology,
+            observed,
+            shard_map,
+            target=target,
+            accept_data_loss=accept_data_loss,
+            unfenced=unfenced,
         )
     if target in {region.name for region in topology.regions}:
         return region(
@@ -64,8 +70,12 @@ def database(
     *,
     target: str,
     accept_data_loss: bool = False,
+    unfenced: bool = False,
 ) -> Plan:
-    """The standby of `target` takes over. Refused while the primary answers."""
+    """The standby of `target` takes over. Refused while the primary answers.
+
+    A standby in sync is the fence itself; with another one the old primary must be proven silent.
+    """
     shard = known_map(shard_map).shards[target]
     old = shard.primary.instance
     if observed.running(old):
@@ -83,8 +93,8 @@ def database(
     steps = [
         Step("confirm-lost", {"instance": old}),
         Step("record-unsynced", {"databases": [target]}),
-        Step("fence-instance", {"instance": old}),
-        *take_over(topology, {target: new}, kind="failover"),
+        Step("fence-instance", {"instance": old, "unfenced": new in shard.sync or unfenced}),
+        *take_over(topology, {target: new}, kind="failover", lost=[old]),
         *([Step("return-standbys", {"standbys": followers})] if followers else []),
     ]
     return Plan(
@@ -215,15 +225,20 @@ def _lag(observed: Observed, shards: list[Shard], takers: dict[str, str]) -> flo
     return max(lags)
 
 
-def take_over(topology: Topology, takers: dict[str, str], *, kind: str) -> list[Step]:
-    """Each node of `takers` (database → node) becomes the primary, under a new epoch."""
+def take_over(
+    topology: Topology, takers: dict[str, str], *, kind: str, lost: Sequence[str] = ()
+) -> list[Step]:
+    """Each node of `takers` (database → node) becomes the primary, under a new epoch.
+
+    None does while one of `lost` answers.
+    """
     changes = [
         {"database": database, "instance": node, "home": topology.instance(node).region}
         for database, node in takers.items()
     ]
     databases = list(takers)
     return [
-        Step("promote", {"instances": list(takers.values())}),
+        Step("promote", {"instances": list(takers.values()), "lost": list(lost)}),
         Step("advance-map", {"changes": changes}),
         Step("set-epochs", {"databases": databases}),
         Step("publish-map"),

@@ -41,13 +41,20 @@ async def set_sync(world: World, *, instance: str, standbys: Sequence[str]) -> J
     return {"waitsFor": list(standbys)}
 
 
-async def fence_instance(world: World, *, instance: str) -> JSON:
+async def fence_instance(world: World, *, instance: str, unfenced: bool = True) -> JSON:
     """Ends the old primary where it can be reached.
 
-    Where it cannot, the promoted standby is the fence: without it the old primary can acknowledge
-    nothing.
+    Where it cannot, the standby in sync that is promoted next is the fence: without it the old
+    primary can acknowledge nothing. With another standby (`unfenced` is false) this raises
+    `Refused`.
     """
     fenced = await world.provider.fence(instance)
+    if not fenced.fenced and not unfenced:
+        raise Refused(
+            f"{instance} could not be fenced ({fenced.how}): it may still take writes.",
+            hint="make sure that it is off, then repeat with --unfenced --reason …",
+            runbook="database-failure",
+        )
     return {"fenced": fenced.fenced, "how": fenced.how}
 
 
@@ -63,12 +70,14 @@ async def fence_region(world: World, *, region: str, unfenced: bool) -> JSON:
     return {"fenced": fenced.fenced, "how": fenced.how}
 
 
-async def promote(world: World, *, instances: Sequence[str]) -> JSON:
+async def promote(world: World, *, instances: Sequence[str], lost: Sequence[str] = ()) -> JSON:
     """Returns for each new primary its timeline and the position (LSN, bytes) it began at.
 
-    Raises `Refused` when the database has got another primary since this was planned: a resumed
-    operation must not make a second one.
+    Raises `Refused` when the database has got another primary since this was planned, or when a
+    primary that was `lost` answers again: a resumed operation must not make a second one.
     """
+    for instance in lost:
+        await confirm_lost(world, instance=instance)
     shard_map = await newest(world)
     for instance in instances:
         database = world.topology.instance(instance).component

@@ -21,7 +21,7 @@ from control_plane.plans import PLANNERS
 from control_plane.steps import HANDLERS
 from control_plane.world import World
 from infra.provider import Fault, Observed
-from runtime.errors import Problem
+from runtime.errors import Problem, Refused
 from tests.control_plane.platform import SETTINGS, Platform
 
 DATABASE = "s1"
@@ -179,3 +179,29 @@ async def test_the_storm_would_notice_a_lost_write(platform: Platform) -> None:
     await platform.run("failover", target=DATABASE, accept_data_loss=True, reason="test")
     with pytest.raises(AssertionError):
         await storm.check()
+
+
+async def test_a_standby_that_is_no_fence_is_not_promoted_beside_an_old_primary_at_large(
+    platform: Platform,
+) -> None:
+    await platform.provider.inject(Fault("kill", "s1.us-east-1b"))
+    await platform.run("relax-sync", database=DATABASE)
+    await platform.provider.inject(Fault("freeze", "s1.us-east-1a"))
+    platform.provider.unreachable.add("us-east-1")
+    consent = {"target": DATABASE, "accept_data_loss": True, "reason": "test"}
+    with pytest.raises(Refused, match="could not be fenced"):
+        await platform.run("failover", **consent)
+    assert (await platform.map()).shards[DATABASE].primary.instance == "s1.us-east-1a"
+    await platform.run("failover", unfenced=True, **consent)
+
+
+async def test_nothing_is_promoted_beside_a_lost_primary_that_answers_again(
+    platform: Platform,
+) -> None:
+    await platform.provider.inject(Fault("kill", "s1.us-east-1a"))
+    plan = await platform.plan("failover", target=DATABASE)
+    await platform.provider.start_database("s1.us-east-1a")
+    late = Plan(plan.kind, plan.target, plan.steps[3:], premises=plan.premises)
+    assert late.steps[0].name == "promote"
+    with pytest.raises(Refused, match="answers again"):
+        await platform.carry_out(late)
