@@ -131,12 +131,21 @@ def _quiet(
 
 
 def repairs(topology: Topology, observed: Observed, shard_map: ShardMap) -> list[Intent]:
-    """What restores redundancy: nodes that can start and do not follow, standbys not in sync."""
+    """What restores redundancy: nodes that can start and do not follow, standbys not in sync.
+
+    And what ends a wait for a standby that is gone and not recorded: commits would hang for ever.
+    """
     intents = []
     for name, shard in shard_map.shards.items():
         primary = shard.primary.instance
         if not observed.running(primary):
             continue
+        view = observed.postgres(primary)
+        waits_for = view.sync_names if view else ()
+        if waits_for and not shard.sync and not any(observed.running(id) for id in waits_for):
+            # Left behind by a join or a relaxation that failed half way.
+            because = f"{primary} waits for {waits_for[0]}, which does not run"
+            intents.append(Intent("relax-sync", name, {"database": name}, because))
         astray = [
             node.id
             for node in others(topology, shard)

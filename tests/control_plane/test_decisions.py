@@ -106,3 +106,19 @@ async def test_nodes_that_can_start_are_led_back_and_those_that_cannot_are_left(
     observed = await platform.provider.observe()
     intents = repairs(platform.topology, observed, await platform.map())
     assert [intent.target for intent in intents] == ["s1", "s2", "catalog"]
+
+
+async def test_commits_do_not_wait_for_ever_for_a_standby_that_is_gone_and_not_recorded(
+    platform: Platform,
+) -> None:
+    await platform.store.update_map(lambda known: known.with_sync("s1", ()), "a join that failed")
+    shard_map = await platform.map()
+    observed = await platform.provider.observe()
+    verbs = [intent.verb for intent in repairs(platform.topology, observed, shard_map)]
+    assert verbs == ["rejoin"]
+    await platform.provider.inject(Fault("kill-zone", "us-east-1b"))
+    observed = await platform.provider.observe()
+    intents = repairs(platform.topology, observed, shard_map)
+    assert [(intent.verb, intent.target) for intent in intents] == [("relax-sync", "s1")]
+    await platform.run("relax-sync", database="s1")
+    assert platform.provider.write("s1", "goes on")
