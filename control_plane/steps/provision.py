@@ -186,7 +186,13 @@ async def _join(world: World, database: str, standby: str) -> None:
     )
 
     def record(shard_map: ShardMap) -> ShardMap:
-        if shard_map.shards[database].sync == (standby,):
+        shard = shard_map.shards[database]
+        if shard.primary.instance != primary:
+            raise Refused(
+                f"{shard.primary.instance} has become the primary of {database} meanwhile.",
+                hint="regionctl status; the sentinel plans it again",
+            )
+        if shard.sync == (standby,):
             return shard_map
         return shard_map.with_sync(database, (standby,))
 
