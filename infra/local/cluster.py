@@ -129,8 +129,10 @@ class Cluster:
         """In the file, in force, and proven to be in force."""
         config = replace(postgres.read_config(self._site, instance), sync_names=tuple(standbys))
         wanted = postgres.render_sync(config.sync_names)
-        if await self._setting(instance) == wanted and config == postgres.read_config(
-            self._site, instance
+        if (
+            not standbys  # who waits is proven below, also after a crash between file and proof
+            and await self._setting(instance) == wanted
+            and config == postgres.read_config(self._site, instance)
         ):
             return
         postgres.write_config(self._site, instance, config)
@@ -287,6 +289,7 @@ class Cluster:
         site = self._site
         if site.complete(instance) and await self.streams(instance, upstream):
             return
+        await self.where(upstream)  # what is here is not wiped while its source does not answer
         await self.halt(instance)
         await postgres.copy(site, instance, upstream)
         await self.start(instance)
