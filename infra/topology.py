@@ -85,6 +85,9 @@ class FailoverPolicy:
 
 @dataclass(frozen=True)
 class Topology:
+    """`inter_region_latency_milliseconds` is one way; the local platform makes it real on the
+    replication path, so that what an asynchronous replica lacks is not made up."""
+
     name: str
     provider: str
     regions: tuple[RegionSpec, ...]
@@ -93,6 +96,7 @@ class Topology:
     failover: FailoverPolicy
     objectives: tuple[ObjectiveSpec, ...]
     service_levels: ServiceLevels
+    inter_region_latency_milliseconds: float = 0.0
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -230,6 +234,7 @@ class _Document(_Wire):
     failover: _Failover = _Failover()
     objectives: Annotated[list[_Objective], Field(min_length=1)]
     service_levels: _Levels = _Levels()
+    inter_region_latency_milliseconds: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -299,4 +304,5 @@ def parse(text: str, source: str) -> Topology:
         failover=FailoverPolicy(**wire.failover.model_dump()),
         objectives=tuple(ObjectiveSpec(**o.model_dump()) for o in wire.objectives),
         service_levels=ServiceLevels(**wire.service_levels.model_dump()),
+        inter_region_latency_milliseconds=wire.inter_region_latency_milliseconds,
     )

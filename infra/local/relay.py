@@ -2,8 +2,8 @@
 
 `python -m infra.local.relay TABLE.json` listens on 127.0.0.1 for each route of the table:
 
-    {"routes": [{"listen": PORT, "target": [HOST, PORT], "delaySeconds": 0.0, "cut": false,
-                 "expiresAt": unix seconds or null}]}
+    {"routes": [{"listen": PORT, "target": [HOST, PORT], "latencySeconds": 0.03,
+                 "delaySeconds": 0.0, "cut": false, "expiresAt": unix seconds or null}]}
 
 The table is read again when it changes (asked every 50 ms). A cut aborts the connections and
 refuses new ones. A delay holds every byte back that long in each direction, in order and without
@@ -37,18 +37,20 @@ log = logging.getLogger("relay")
 
 @dataclass(frozen=True)
 class Route:
-    """One relayed port. `expires_at` is when `cut` and `delay_seconds` end, in unix seconds."""
+    """One relayed port. `latency_seconds` is the distance, which is always there; `expires_at` is
+    when `cut` and `delay_seconds`, the faults, end, in unix seconds."""
 
     listen: int
     target: tuple[str, int]
     delay_seconds: float = 0.0
     cut: bool = False
     expires_at: float | None = None
+    latency_seconds: float = 0.0
 
     def at(self, now: float) -> Route:
         """The route as it holds at `now`: without its fault once that has expired."""
         if self.expires_at is not None and now >= self.expires_at:
-            return Route(self.listen, self.target)
+            return Route(self.listen, self.target, latency_seconds=self.latency_seconds)
         return self
 
 
@@ -76,6 +78,7 @@ def _document(route: Route) -> dict[str, Any]:
         "delaySeconds": route.delay_seconds,
         "cut": route.cut,
         "expiresAt": route.expires_at,
+        "latencySeconds": route.latency_seconds,
     }
 
 
@@ -88,6 +91,7 @@ def _route(entry: dict[str, Any]) -> Route:
         float(entry.get("delaySeconds", 0.0)),
         bool(entry.get("cut", False)),
         None if expires is None else float(expires),
+        float(entry.get("latencySeconds", 0.0)),
     )
 
 
@@ -207,7 +211,7 @@ class Port:
                     each.transport.abort()
 
     def _delay(self) -> float:
-        return self.route.delay_seconds
+        return self.route.latency_seconds + self.route.delay_seconds
 
 
 async def serve(table: Path, stop: asyncio.Event) -> None:

@@ -106,12 +106,13 @@ def link_routes(
     expires_at: float | None = None,
 ) -> list[relay.Route]:
     """One relay for each database node of another region; those into region `to` are troubled."""
+    latency = site.topology.inter_region_latency_milliseconds / 1000
     routes = []
     for (own, node), port in site.ports.relays.items():
         if own == region:
-            route = relay.Route(port, (HOST, site.port(node)))
+            route = relay.Route(port, (HOST, site.port(node)), latency_seconds=latency)
             if site.spec(node).region == to:
-                route = relay.Route(port, route.target, delay_seconds, cut, expires_at)
+                route = replace(route, delay_seconds=delay_seconds, cut=cut, expires_at=expires_at)
             routes.append(route)
     return routes
 
@@ -207,11 +208,18 @@ async def write_route(site: Site, region: str | None) -> None:
 
 
 async def start(site: Site, instances: Sequence[str]) -> None:
-    """All of them run and are well. Raises what went wrong with the first that is not."""
+    """All of them run and are well. Raises what went wrong with the first that is not.
+
+    While clients are served they start one after another: many at once would take the processors
+    from the requests.
+    """
     for instance in instances:
         prepare(site, instance)
+    serving = read_route(site) is not None
     for instance in instances:
         await site.supervisor(instance).start_program(instance)
+        if serving:
+            await await_healthy(site, instance)
     try:
         async with asyncio.TaskGroup() as group:
             for instance in instances:

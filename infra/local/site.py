@@ -6,6 +6,8 @@ Everything in this package takes a `Site`; it decides nothing and changes nothin
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,10 @@ from infra.local.supervisor import Supervisor, clean_environment, tail
 from infra.topology import InstanceSpec, Topology
 from runtime.errors import OperationFailed
 from runtime.shardmap import Endpoint
+
+# Copies and rewinds give way to the requests that are being served meanwhile.
+LARGE_WORK = frozenset({"pg_basebackup", "pg_rewind"})
+LARGE_WORK_NICE = 10
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,9 @@ class Site:
                 hint="regionctl doctor; or set REGIONCTL_POSTGRES_BIN to another PostgreSQL 18.",
                 extra={"instance": instance},
             ) from error
+        if program in LARGE_WORK:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, LARGE_WORK_NICE)
         try:
             async with asyncio.timeout(seconds):
                 output, _ = await process.communicate()
