@@ -165,8 +165,17 @@ class _Reader:
         worn = {row["message_id"] for row in pending if row["times_delivered"] > DELIVERIES}
         for entry in entries:
             if entry[0] in worn:
-                await self._bury(client, entry, "delivered too often")
+                await self._last_try(client, entry)
         await self._process(client, [entry for entry in entries if entry[0] not in worn])
+
+    async def _last_try(self, client: Redis, entry: Entry) -> None:
+        """Alone, so that no other event suffers. An outage is no fault of the event: it waits."""
+        try:
+            await self._process(client, [entry])
+        except (RedisError, OSError, TimeoutError, Problem):
+            raise
+        except Exception as error:
+            await self._bury(client, entry, f"delivered too often: {error!r}")
 
     async def _process(self, client: Redis, entries: Sequence[Entry]) -> None:
         good: list[tuple[Entry, Event]] = []
