@@ -1,12 +1,14 @@
 """A drill report as one HTML page that needs nothing else, with a picture of what clients saw.
 
 Pure. The picture is drawn from the raw journal of the slowest repeat: every attempt is a dot, at
-the moment when it was meant to be sent and as high as its answer took; the phases lie below.
+the moment when it was meant to be sent and as high as its answer took; the phases lie below. The
+period without proven recovery is shaded.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -18,25 +20,36 @@ from runtime.errors import MeasurementVoid
 JSON = Mapping[str, Any]
 Across = Callable[[float], float]
 
-WIDTH, HEIGHT, LEFT, TOP, BAND = 960, 260, 64, 16, 22
+WIDTH, HEIGHT, LEFT, TOP, BAND = 960, 260, 64, 28, 22
 BEFORE_SECONDS = 3.0
 FLOOR, CEILING = 0.001, 20.0
 LINES = ((0.001, "1 ms"), (0.01, "10 ms"), (0.1, "100 ms"), (1.0, "1 s"), (10.0, "10 s"))
-COLOURS = {"ok": "#2a7f62", "failed": "#c2410c", "unknown": "#a21caf"}
-PHASE_COLOURS = ("#94a3b8", "#64748b", "#b45309", "#1d4ed8", "#0f766e", "#4d7c0f", "#15803d")
+PHASES = 7  # colours of phases in the style sheet
 
 STYLE = """
+:root{color-scheme:light dark;--text:#1e293b;--quiet:#526077;--line:#dbe2ea;--paper:#fff;
+--ok:#217a5b;--failed:#c2410c;--unknown:#a21caf;--fault:#b91c1c;--shade:#fdecec;
+--p0:#94a3b8;--p1:#64748b;--p2:#b45309;--p3:#1d4ed8;--p4:#0f766e;--p5:#4d7c0f;--p6:#15803d}
+@media(prefers-color-scheme:dark){:root{--text:#e2e8f0;--quiet:#9fb0c5;--line:#2d3a4d;
+--paper:#0f172a;--ok:#4ade9f;--failed:#fb923c;--unknown:#e879f9;--fault:#f87171;--shade:#2a1720;
+--p0:#64748b;--p1:#94a3b8;--p2:#f59e0b;--p3:#60a5fa;--p4:#2dd4bf;--p5:#a3e635;--p6:#4ade80}}
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;
-color:#1e293b;background:#fff}
+color:var(--text);background:var(--paper)}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}
-table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid #e2e8f0;
+div.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.3rem .9rem .3rem 0;border-bottom:1px solid var(--line);
 vertical-align:top;font-variant-numeric:tabular-nums}
-th{color:#64748b;font-weight:500}.verdict{display:inline-block;padding:.1rem .6rem;
+th{color:var(--quiet);font-weight:500}.verdict{display:inline-block;padding:.1rem .6rem;
 border-radius:.3rem;color:#fff}.passed{background:#15803d}.failed{background:#b91c1c}
-.void{background:#7e22ce}.no{color:#b91c1c;font-weight:600}p.quiet,li{color:#475569}
-svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#475569}
+.void{background:#7e22ce}.no{color:var(--fault);font-weight:600}p.quiet,li{color:var(--quiet)}
+svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--quiet)}
+svg .grid{stroke:var(--line)}svg .fault{stroke:var(--fault);stroke-width:1.5}
+svg .outage{fill:var(--shade)}svg .ok{fill:var(--ok)}svg .failed{fill:var(--failed)}
+svg .unknown{fill:var(--unknown)}svg .dot{fill-opacity:.75}
+svg .p0{fill:var(--p0)}svg .p1{fill:var(--p1)}svg .p2{fill:var(--p2)}svg .p3{fill:var(--p3)}
+svg .p4{fill:var(--p4)}svg .p5{fill:var(--p5)}svg .p6{fill:var(--p6)}
 code{font-size:.8rem;word-break:break-all}
+@media print{body{margin:0;max-width:none}}
 """
 
 
@@ -49,8 +62,8 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         f'<span class="verdict {escape(verdict)}">{escape(verdict)}</span></h1>',
         f'<p class="quiet">{escape(document["hypothesis"])}</p>',
         f"<p>{escape(str(document['operation']))} · {escape(str(fault['kind']))} "
-        f"{escape(str(fault['target']))} · {len(document['repeats'])} run(s) · "
-        f"{escape(document['startedAt'])} to {escape(document['finishedAt'])}</p>",
+        f"{escape(str(fault['target']))} · {_runs(document)} · "
+        f"{_moment(document['startedAt'])} to {_moment(document['finishedAt'])}</p>",
         "<ul>" + "".join(f"<li>{escape(why)}</li>" for why in document["because"]) + "</ul>"
         if document["because"]
         else "",
@@ -89,7 +102,7 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         ),
         "<h2>Made with</h2>",
         _table(("what", "version"), sorted(document["versions"].items())),
-        f"<p class=quiet>Topology {escape(document['topology']['name'])}, digest "
+        f'<p class="quiet">Topology {escape(document["topology"]["name"])}, digest '
         f"<code>{escape(document['topology']['digest'])}</code>. Seal "
         f"<code>{escape(document['seal'])}</code>. Check with "
         "<code>regionctl drill verify-report report.json</code>.</p>",
@@ -101,6 +114,16 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def _runs(document: JSON) -> str:
+    number = len(document["repeats"])
+    return "1 run" if number == 1 else f"{number} runs"
+
+
+def _moment(at: str) -> str:
+    """An ISO 8601 time in UTC, to the second."""
+    return escape(at[:19].replace("T", " ") + " UTC")
 
 
 def _objective(each: JSON) -> tuple[str, ...]:
@@ -134,7 +157,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    if not body:
+        return '<p class="quiet">none</p>'
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def timeline(document: JSON, files: Mapping[str, bytes]) -> str:
@@ -155,18 +181,39 @@ def timeline(document: JSON, files: Mapping[str, bytes]) -> str:
     def across(at: float) -> float:
         return LEFT + (at - began + BEFORE_SECONDS) / (span + BEFORE_SECONDS) * (WIDTH - LEFT - 8)
 
-    shapes = [*_axes(across, began, span), *_dots(book, across, began, span)]
-    shapes += _bands(phases, across, began, span)
-    height = TOP + HEIGHT + 30 + BAND * max(len(phases), 1) + 26
-    legend = "".join(
-        f'<circle cx="{LEFT + 90 * n}" cy="{height - 8}" r="4" fill="{colour}"/>'
-        f'<text x="{LEFT + 10 + 90 * n}" y="{height - 4}">{name}</text>'
-        for n, (name, colour) in enumerate(COLOURS.items())
-    )
+    shown = [a for a in book.attempts if -BEFORE_SECONDS <= a.intended - began <= span]
+    shapes = [*_outage(run["rtoSeconds"], across, began, span), *_axes(across, began, span)]
+    shapes += [*_dots(shown, across), *_bands(phases, across, began, span)]
+    height = TOP + HEIGHT + 34 + BAND * len(phases)
+    label = "Time that each answer took around the fault, and the phases of the recovery"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Time of every answer around '
-        f'the fault, and the phases of the recovery">{"".join(shapes)}{legend}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
+        f"{_legend(shown)}{''.join(shapes)}</svg>"
     )
+
+
+def _legend(shown: Sequence[ledger.Attempt]) -> str:
+    """What the dots mean, each outcome with its count in the picture."""
+    tally = Counter(attempt.outcome for attempt in shown)
+    shapes = [f'<text x="{LEFT}" y="14">time to the answer, by outcome:</text>']
+    x = LEFT + 216
+    for name in ("ok", "failed", "unknown"):
+        shapes.append(
+            f'<circle cx="{x}" cy="10" r="4" class="{name}"/>'
+            f'<text x="{x + 9}" y="14">{name} {tally[name]}</text>'
+        )
+        x += 110
+    shapes.append(f'<text x="{x}" y="14">at the top edge: no answer at all</text>')
+    return "".join(shapes)
+
+
+def _outage(rto: float | None, across: Across, began: float, span: float) -> list[str]:
+    """A shade from the fault to the recovery, or to the end when there was none."""
+    first, last = across(began), across(began + (span if rto is None else min(rto, span)))
+    return [
+        f'<rect x="{first:.1f}" y="{TOP}" width="{last - first:.1f}" height="{HEIGHT}" '
+        'class="outage"/>'
+    ]
 
 
 def _up(took: float) -> float:
@@ -180,49 +227,56 @@ def _axes(across: Across, began: float, span: float) -> list[str]:
     for took, name in LINES:
         y = _up(took)
         shapes.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e2e8f0"/>'
+            f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
             f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{name}</text>'
         )
-    stride = 1 if span <= 12 else 5
-    for tick in range(-int(BEFORE_SECONDS), int(span) + 1, stride):
-        x = across(began + tick)
+    stride = 1 if span <= 15 else 5
+    for tick in range(-int(BEFORE_SECONDS), int(span) + 1):
+        if tick % stride:
+            continue
+        x, y = across(began + tick), TOP + HEIGHT
+        name = f"{tick:+d} s" if tick else "0"
         shapes.append(
-            f'<text x="{x:.1f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{tick:+d} s</text>'
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}" class="grid"/>'
+            f'<text x="{x:.1f}" y="{y + 18}" text-anchor="middle">{name}</text>'
         )
-    x = across(began)
+    x, low = across(began), TOP + HEIGHT
     shapes.append(
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{TOP + HEIGHT}" stroke="#b91c1c" '
-        f'stroke-width="1.5"/><text x="{x + 5:.1f}" y="{TOP + 10}">fault</text>'
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{low}" class="fault"/>'
+        f'<text x="{x + 5:.1f}" y="{low - 6}">fault</text>'
     )
     return shapes
 
 
-def _dots(book: ledger.Ledger, across: Across, began: float, span: float) -> list[str]:
+def _dots(shown: Sequence[ledger.Attempt], across: Across) -> list[str]:
+    """Troubles are drawn last, so that no success covers one."""
     shapes = []
-    for attempt in book.attempts:
-        if not -BEFORE_SECONDS <= attempt.intended - began <= span:
-            continue
+    for attempt in sorted(shown, key=lambda each: not each.ok):
         took = CEILING if attempt.done is None else attempt.done - attempt.intended
         shapes.append(
-            f'<circle cx="{across(attempt.intended):.1f}" cy="{_up(took):.1f}" r="2.2" '
-            f'fill="{COLOURS[attempt.outcome]}" fill-opacity=".7"/>'
+            f'<circle cx="{across(attempt.intended):.1f}" cy="{_up(took):.1f}" '
+            f'r="{2.2 if attempt.ok else 3}" class="dot {attempt.outcome}"/>'
         )
     return shapes
 
 
 def _bands(phases: Sequence[JSON], across: Across, began: float, span: float) -> list[str]:
+    """A bar for each phase; one that reaches past the picture says so."""
     shapes = []
     for number, phase in enumerate(phases):
-        end = min(phase["endedAtSeconds"], span)
-        start = max(min(phase["endedAtSeconds"] - phase["seconds"], span), 0.0)
-        y = TOP + HEIGHT + 30 + BAND * number
-        x, width = across(began + start), max(across(began + end) - across(began + start), 2.0)
-        colour = PHASE_COLOURS[number % len(PHASE_COLOURS)]
+        ended = phase["endedAtSeconds"]
+        start = max(min(ended - phase["seconds"], span), -BEFORE_SECONDS)
+        y = TOP + HEIGHT + 34 + BAND * number
+        x = min(across(began + start), WIDTH - 10.0)
+        width = max(across(began + min(ended, span)) - x, 2.0)
         label = f"{phase['name']} {seconds(phase['seconds'])}"
+        if ended > span:
+            label += f", until {seconds(ended)} after the fault →"
         shapes.append(
-            f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAND - 6}" fill="{colour}"/>'
+            f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAND - 6}" rx="2" '
+            f'class="p{number % PHASES}"/>'
         )
-        near = x + width + 6 < WIDTH - 150
+        near = x + width + 6 < WIDTH - 200
         at, anchor = (x + width + 6, "start") if near else (x - 6, "end")
         shapes.append(
             f'<text x="{at:.1f}" y="{y + BAND - 10}" text-anchor="{anchor}">{escape(label)}</text>'

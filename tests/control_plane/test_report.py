@@ -381,6 +381,9 @@ def test_the_page_needs_nothing_from_outside_and_draws_every_attempt_near_the_fa
     assert "<svg" in page
     assert page.count("<circle") > 100
     assert not any(word in page for word in ("http://", "https://", "<script", "src="))
+    assert 'class="outage"' in page
+    assert "prefers-color-scheme:dark" in page
+    assert 'fill="#' not in page
     void, broken = made({"journal": b""})
     assert "no first line" in report_html.page(void, broken)
 
