@@ -8,11 +8,16 @@ that is started by hand still waits for a standby that has left it, and acknowle
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from infra.local import faults
 from infra.local import layout as files
 from infra.local.ports import HOST
 from infra.local.site import Site
@@ -24,6 +29,8 @@ DATABASE = settings.DATABASE
 SUPERUSER = "regionctl"
 REPLICATION = "replicator"
 APP = settings.ROLE
+# What writes into a data directory beside the server.
+HELPERS = ("initdb", "pg_basebackup", "pg_rewind")
 
 _COMMON = f"""\
 # Written by regionctl; the same for every server. What differs is in regionctl.conf.
@@ -168,8 +175,25 @@ def wipe(site: Site, instance: str) -> Path:
     return folder
 
 
+def end_helpers(site: Site, instance: str) -> None:
+    """No program of a control plane that died still writes into this data directory.
+
+    They outlive it, and what is begun anew would be mixed with what they go on to write. Raises
+    `TimedOut` when one does not end.
+    """
+    folder = str(site.pgdata(instance))
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() in HELPERS and folder in process.cmdline():
+                found.append(process.pid)
+    if found:
+        faults.kill_tree(found)
+
+
 async def initialise(site: Site, instance: str) -> None:
     """A fresh cluster with data checksums, not yet started."""
+    await asyncio.to_thread(end_helpers, site, instance)
     folder = wipe(site, instance)
     password = folder.parent / "password"
     files.replace_file(password, site.secrets.superuser, owner=site.user)
@@ -191,6 +215,7 @@ async def initialise(site: Site, instance: str) -> None:
 
 async def copy(site: Site, instance: str, upstream: str) -> None:
     """A base backup of `upstream` that starts as its standby."""
+    await asyncio.to_thread(end_helpers, site, instance)
     folder = wipe(site, instance)
     await site.run(
         "pg_basebackup",
@@ -208,6 +233,7 @@ async def rewind(site: Site, instance: str, upstream: str) -> None:
 
     The directory is not whole while this runs: pg_rewind also copies the other one's settings.
     """
+    await asyncio.to_thread(end_helpers, site, instance)
     site.mark(instance, complete=False)
     await site.run(
         "pg_rewind",

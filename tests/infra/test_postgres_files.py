@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from infra.local.postgres import ControlData, final_position
+from infra.local.postgres import ControlData, end_helpers, final_position
 from runtime.errors import OperationFailed
 
 
@@ -19,3 +26,30 @@ def test_where_a_killed_primary_ended_is_not_guessed_from_its_last_checkpoint() 
 
 def test_a_stopped_standby_is_asked_for_no_clean_end() -> None:
     assert final_position("s1.b", ControlData(False, 1, 100), standby=True) == 101
+
+
+@pytest.mark.process
+def test_what_a_dead_control_plane_left_writing_ends_before_another_copy_begins(
+    tmp_path: Path,
+) -> None:
+    site: Any = SimpleNamespace(pgdata=lambda instance: tmp_path / instance)
+    program = tmp_path / "pg_basebackup"
+    shutil.copy(Path(sys.executable).resolve(), program)
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    mine, other = (
+        subprocess.Popen(
+            [str(program), "-S", "-c", code, "-D", str(tmp_path / name)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PYTHONHOME": sys.base_prefix},
+        )
+        for name in ("a", "b")
+    )
+    with mine, other:
+        assert mine.stdout
+        assert other.stdout
+        assert mine.stdout.readline() == other.stdout.readline() == b"\n"
+        end_helpers(site, "a")
+        assert mine.wait(5) == -9
+        assert other.poll() is None
+        other.kill()
