@@ -7,6 +7,7 @@ its synchronous standby has joined.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from control_plane.plan import Plan, Step, premises
@@ -26,6 +27,7 @@ FOUNDATION = ("link", "cache", "queue")
 
 def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **asked: Any) -> Plan:
     """The steps from `observed` to `topology`. Raises `Refused` when a primary's data is gone."""
+    observed = _as_left(topology, observed)
     steps = [
         *_regions(topology, observed),
         *_servers(topology, observed, foundation=True),
@@ -45,6 +47,21 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
         steps.append(Step("await-ready", {"seconds": 30.0}))
     return Plan(
         "provision", topology.name, tuple(steps), locks=("platform",), premises=premises(shard_map)
+    )
+
+
+def _as_left(topology: Topology, observed: Observed) -> Observed:
+    """What runs after `ensure-regions`: that ends whatever runs without its region's supervisor."""
+    return replace(
+        observed,
+        instances={
+            id: replace(view, state="stopped")
+            if (region := topology.instance(id).region)
+            and view.state != "absent"
+            and not observed.running(f"supervisor.{region}")
+            else view
+            for id, view in observed.instances.items()
+        },
     )
 
 
