@@ -10,7 +10,7 @@ from typing import Any
 
 from control_plane.plan import Plan, Step, premises
 from control_plane.plans.failover import take_over
-from control_plane.plans.nodes import follows, known_map, standby_beside
+from control_plane.plans.nodes import follows, known_map, standby_beside, was_primary
 from infra.provider import Observed
 from infra.topology import Topology
 from runtime.errors import NotFound, Refused
@@ -111,6 +111,12 @@ def hand_over(
         beside = standby_beside(topology, database, new)
         if beside and beside.region + beside.zone not in observed.unreachable:
             joins.append({"database": database, "standby": beside.id})
+    olds = {old for old, _ in pairs.values()}
+    deposed = [
+        entry
+        for entry in returns
+        if entry["instance"] not in olds and was_primary(observed, entry["instance"])
+    ]
     return [
         Step("catch-up", {"moves": moves, "seconds": 30.0}),
         Step("stop-databases", {"instances": [old for old, _ in pairs.values()]}),
@@ -118,6 +124,7 @@ def hand_over(
         Step("record-unsynced", {"databases": list(pairs)}),
         *take_over(topology, takers, kind="switchover"),
         *([Step("open-route", {"region": route})] if route else []),
+        *([Step("salvage", {"standbys": deposed})] if deposed else []),
         Step("return-standbys", {"standbys": returns}),
         *([Step("join-sync", {"standbys": joins}), Step("publish-map")] if joins else []),
         *([Step("resend-events", {"databases": list(pairs)})] if route else []),

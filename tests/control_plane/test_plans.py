@@ -219,3 +219,27 @@ async def _lose_the_only_region(platform: Platform) -> None:
     await platform.provider.inject(Fault("kill-region", "us-east-1"))
     with pytest.raises(Refused, match="No replica"):
         await platform.plan("failover", target="us-east-1", accept_data_loss=True, reason="x")
+
+
+async def test_provision_starts_again_what_outlived_its_regions_supervisor(
+    platform: Platform,
+) -> None:
+    """A new supervisor begins with nothing: what runs without one is ended first."""
+    platform.provider.supervised.discard("us-east-1")
+    plan = await platform.plan("provision")
+    started = {id for step in plan.steps for id in step.args.get("instances", ())}
+    assert {"s1.us-east-1a", "queue.us-east-1a", "orders.us-east-1b"} <= started
+    returned = [step for step in plan.steps if step.name == "return-standbys"]
+    assert {"s1.us-east-1b", "s2.us-east-1b", "catalog.us-east-1b"} == {
+        entry["instance"] for step in returned for entry in step.args["standbys"]
+    }
+
+
+async def test_a_deposed_primary_is_looked_through_before_a_switchover_of_the_region_rewinds_it(
+    platform: Platform,
+) -> None:
+    await platform.provider.inject(Fault("kill", "s1.us-east-1a"))
+    await platform.run("failover", target="s1")
+    platform.provider.nodes["s1.us-east-1a"].wal.append("never acknowledged")
+    await platform.run("switchover", to="us-west-2")
+    assert platform.provider.salvaged["s1.us-east-1a"].orders == ("never acknowledged",)
