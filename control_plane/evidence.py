@@ -82,7 +82,8 @@ class Run:
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(self.rto_seconds, max(self.loss.seconds or 0.0, 0.0), self.loss.count)
+        lost = self.loss.count if self.rto else None  # a run that could not be judged has no rto
+        return Evidence(self.rto_seconds, max(self.loss.seconds or 0.0, 0.0), lost)
 
 
 def judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:

@@ -13,11 +13,12 @@ JSON = dict[str, Any]
 @dataclass(frozen=True)
 class Evidence:
     """What one or more repeats measured. `rto_seconds` is None when recovery is not proven;
-    `loss_seconds` is 0 when nothing was lost, `lost` counts acknowledged writes."""
+    `loss_seconds` is 0 when nothing was lost, `lost` counts acknowledged writes; it is None when
+    nobody could look for them all."""
 
     rto_seconds: float | None
     loss_seconds: float
-    lost: int
+    lost: int | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Objective:
 
     def _judge_rpo(self, evidence: Evidence) -> Verdict:
         """A limit of 0 s means that nothing at all may be lost, not even in the same instant."""
+        if evidence.lost is None:
+            why = "not every acknowledged write was looked for"
+            return Verdict(self.name, self.limit_seconds, None, False, why)
         measured = max(evidence.loss_seconds, 0.0)
         met = evidence.lost == 0 or (self.limit_seconds > 0 and measured <= self.limit_seconds)
         why = (

@@ -114,10 +114,11 @@ def _badness(run: Run) -> tuple[bool, bool, float]:
 def _worst_evidence(runs: Sequence[Run]) -> Evidence:
     times = [run.rto_seconds for run in runs]
     known = [seconds for seconds in times if seconds is not None]
+    lost = [run.evidence.lost for run in runs]
     return Evidence(
         max(known) if known and len(known) == len(times) else None,
         max(run.evidence.loss_seconds for run in runs),
-        sum(run.loss.count for run in runs),
+        None if None in lost else sum(count for count in lost if count is not None),
     )
 
 

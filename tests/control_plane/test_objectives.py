@@ -34,6 +34,11 @@ def test_a_limit_of_no_loss_forbids_even_a_loss_in_the_instant_of_the_fault(
     assert Objective("rpo", limit).judge(Evidence(1.0, seconds, lost)).met is met
 
 
+def test_loss_that_nobody_looked_for_is_not_within_any_limit() -> None:
+    verdict = Objective("rpo", 3600).judge(Evidence(1.0, 0.0, None))
+    assert (verdict.met, verdict.measured_seconds) == (False, None)
+
+
 def test_the_limits_come_from_the_topologys_table() -> None:
     rto, rpo = objectives.of(load("two-regions"), "region-failure")
     assert (rto.limit_seconds, rpo.limit_seconds) == (14400, 3600)

@@ -266,6 +266,12 @@ def test_a_region_may_lose_what_its_replica_had_not_confirmed_and_no_more(
     assert document["ledger"]["lost"] == len(missing)
 
 
+def test_a_run_that_cannot_be_judged_meets_no_objective() -> None:
+    document, _ = made({"journal": b""})
+    assert [each["met"] for each in document["objectives"]] == [False, False]
+    assert [each["measuredSeconds"] for each in document["objectives"]] == [None, None]
+
+
 def edit(document: JSON) -> None:
     document["ledger"]["lost"] = 7
 
