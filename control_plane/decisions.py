@@ -160,6 +160,15 @@ def repairs(topology: Topology, observed: Observed, shard_map: ShardMap) -> list
     return intents
 
 
+def map_is_behind(observed: Observed, shard_map: ShardMap) -> bool:
+    """Whether services of a region that answers read an older map."""
+    return any(
+        version < shard_map.version
+        for region, version in observed.map_versions.items()
+        if region not in observed.unreachable
+    )
+
+
 def observed_from(
     topology: Topology, shard_map: ShardMap, verdicts: Mapping[str, Health], at: datetime
 ) -> Observed:

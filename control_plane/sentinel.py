@@ -116,6 +116,10 @@ class Sentinel:
             return
         nodes = [spec.id for spec in self.topology.instances(kind="postgres")]
         observed = await self.provider.observe(nodes)
+        if decisions.map_is_behind(observed, shard_map):
+            # A region whose supervisor was too busy to answer when the map was published. Whoever
+            # reads it before its fence rows are written is refused by them and waits.
+            await self.provider.publish_map(shard_map)
         for intent in decisions.repairs(self.topology, observed, shard_map):
             await self._open(intent, observed, shard_map)
 

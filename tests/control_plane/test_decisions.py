@@ -14,10 +14,12 @@ from control_plane.decisions import (
     PastFailover,
     Probe,
     health,
+    map_is_behind,
     quiet_until,
     repairs,
     urgent,
 )
+from control_plane.sentinel import Sentinel
 from infra.provider import Fault, Signals
 from tests.control_plane.platform import Platform
 
@@ -122,3 +124,15 @@ async def test_commits_do_not_wait_for_ever_for_a_standby_that_is_gone_and_not_r
     assert [(intent.verb, intent.target) for intent in intents] == [("relax-sync", "s1")]
     await platform.run("relax-sync", database="s1")
     assert platform.provider.write("s1", "goes on")
+
+
+async def test_a_region_that_missed_a_map_gets_it_later(platform: Platform) -> None:
+    platform.provider.unreachable.add("us-east-1")
+    missed = await platform.store.update_map(lambda known: known.with_sync("s1", ()), "missed")
+    await platform.provider.publish_map(missed)
+    assert not map_is_behind(await platform.provider.observe(), missed)
+    platform.provider.unreachable.clear()
+    assert map_is_behind(await platform.provider.observe(), missed)
+    sentinel = Sentinel(platform.topology, platform.provider, platform.store, platform.clock)
+    await sentinel._repair_once()
+    assert {known.version for known in platform.provider.maps.values()} == {missed.version}
