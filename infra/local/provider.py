@@ -99,6 +99,12 @@ class LocalProvider:
         if await supervisor.alive():
             await supervisor.update()
             return
+        if await knock(supervisor.port, 1.0) != "refused":
+            raise Unavailable(
+                f"The supervisor of {region} holds port {supervisor.port} and does not answer: "
+                "what it runs is left alone.",
+                hint="It may be busy: try again. If it is stuck, end it, then regionctl up.",
+            )
         instances = [s.id for s in self.topology.instances(region=region) if s.kind != "supervisor"]
         await fencing.kill(self.site, instances, keep_down=False)
         await self._await_free_ports(region)
