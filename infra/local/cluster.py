@@ -82,7 +82,7 @@ class Cluster:
                 extra=site.evidence(instance),
             )
         if site.postmaster(instance) is None:
-            (site.pgdata(instance) / "postmaster.pid").unlink(missing_ok=True)
+            postgres.clear_lock(site.pgdata(instance))
             await site.supervisor(instance).start_program(instance)
         began = CLOCK.monotonic()
 

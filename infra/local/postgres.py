@@ -175,6 +175,23 @@ def wipe(site: Site, instance: str) -> Path:
     return folder
 
 
+def clear_lock(folder: Path) -> None:
+    """A lock file whose process id belongs to another program by now does not prevent a start.
+
+    Any other is left to PostgreSQL, which also finds by it the orphans of a killed postmaster: two
+    servers on one data directory would destroy it.
+    """
+    path = folder / "postmaster.pid"
+    try:
+        taken = psutil.pid_exists(int(path.read_text(encoding="ascii").split("\n", 1)[0]))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        taken = True
+    if taken:
+        path.unlink(missing_ok=True)
+
+
 def end_helpers(site: Site, instance: str) -> None:
     """No program of a control plane that died still writes into this data directory.
 

@@ -103,7 +103,7 @@ async def salvage(
 async def _isolated(site: Site, instance: str) -> AsyncIterator[Any]:
     """The stopped server, started read-only on a port that nobody else knows, and a session."""
     port = site.port(instance) + 1
-    (site.pgdata(instance) / "postmaster.pid").unlink(missing_ok=True)
+    postgres.clear_lock(site.pgdata(instance))
     environment = clean_environment(site.layout.root) | {"REGIONCTL_INSTANCE": instance}
     with site.log(instance).open("ab") as log:
         process = await asyncio.create_subprocess_exec(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.local.postgres import ControlData, end_helpers, final_position
+from infra.local.postgres import ControlData, clear_lock, end_helpers, final_position
 from runtime.errors import OperationFailed
 
 
@@ -53,3 +54,14 @@ def test_what_a_dead_control_plane_left_writing_ends_before_another_copy_begins(
         assert mine.wait(5) == -9
         assert other.poll() is None
         other.kill()
+
+
+def test_a_lock_file_is_removed_only_when_its_process_id_is_somebody_elses(tmp_path: Path) -> None:
+    lock = tmp_path / "postmaster.pid"
+    clear_lock(tmp_path)
+    lock.write_text("4194305\n")  # above the greatest pid of Linux
+    clear_lock(tmp_path)
+    assert lock.exists()
+    lock.write_text(f"{os.getpid()}\n/data\n")
+    clear_lock(tmp_path)
+    assert not lock.exists()
