@@ -128,4 +128,6 @@ def hand_over(
         Step("return-standbys", {"standbys": returns}),
         *([Step("join-sync", {"standbys": joins}), Step("publish-map")] if joins else []),
         *([Step("resend-events", {"databases": list(pairs)})] if route else []),
+        # The queue of a region that comes back may hold events of orders that were lost with it.
+        *([Step("return-orphan-stock")] if route else []),
     ]
