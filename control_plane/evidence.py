@@ -4,8 +4,9 @@ The files of a run, by name (`*` are written only by drills that have that step)
 
     journal.jsonl     the probe's journal
     notrun.json     * because, fault: the run was left out, and why; then no fault was injected
-    fault.json        fault, databases, began, effective (CLOCK_MONOTONIC), at, lagSeconds, sampled;
-                      `latest` when its moment is uncertain: it cannot have begun later
+    fault.json        fault, databases, began, effective (CLOCK_MONOTONIC), at, lagSeconds, sampled.
+                      It began no earlier and took effect no later: recovery is timed from the
+                      first, loss up to the second
     recovery.json   * operations: id, kind, target, state, steps with their times
     redundancy.json * restored, at
     readback.json     what `loadtests.readback` found
@@ -140,7 +141,7 @@ def _judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
     readback = load(files, "readback.json")
     times = {"began": fault["began"], "effective": fault["effective"]}
     rto = ledgers.rto(book, fault["databases"], **times)
-    loss = ledgers.loss(book, readback, began=fault.get("latest", fault["began"]))
+    loss = ledgers.loss(book, readback, began=fault["effective"])
     invariants = _invariants(spec, book, fault, loss, files)
     controls = _controls(book, rto, readback, fault, files)
     missed = [each["name"] for each in invariants if not each["held"]]
@@ -248,7 +249,7 @@ def _within_lag(fault: JSON, loss: Loss) -> JSON:
         return {"name": name, "held": True, "detail": "nothing was lost"}
     if fault["lagSeconds"] is None:
         return _held(name, False, "the lag at the fault is not known")
-    bound = fault["lagSeconds"] + fault.get("latest", fault["began"]) - fault["sampled"]
+    bound = fault["lagSeconds"] + fault["effective"] - fault["sampled"]
     detail = f"{loss.count} lost over {loss.seconds:.3f} s; lag at the fault {bound:.3f} s"
     return {"name": name, "held": loss.seconds <= bound, "detail": detail}
 

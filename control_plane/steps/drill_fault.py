@@ -37,7 +37,7 @@ async def inject_fault(
     finds a mark without a record looks for those processes. All as they were: nothing was broken,
     and it begins anew. Some of them: it breaks the rest. None: it breaks nothing more. What was
     broken in between has an uncertain moment: recovery is timed from the earliest that it can be
-    (the mark), loss from the latest (`latest`), so neither can look better than it was.
+    (the mark), loss up to the latest (now), so neither can look better than it was.
     """
     folder = run_folder(world, run)
     known: JSON | None = kept(folder, "fault.json")
@@ -49,8 +49,7 @@ async def inject_fault(
     if mark and len(untouched) < len(mark["before"]):
         if untouched:
             await world.provider.inject(broken)
-        now = world.clock.monotonic()
-        mark |= {"effective": now, "latest": now}
+        mark |= {"effective": world.clock.monotonic()}
     else:
         obstacle = await _obstacle(world, fault, moved)
         if obstacle:

@@ -13,6 +13,8 @@ from infra.provider import Fault, Injected
 from infra.topology import InstanceSpec
 from runtime.errors import Invalid, NotFound, Unavailable
 
+LINK_DOWN_SECONDS = 5.0
+
 
 async def inject(site: Site, fault: Fault) -> Injected:
     """See `Provider.inject`. Raises `NotFound` for a target that does not exist or run."""
@@ -56,8 +58,16 @@ async def heal(site: Site, fault: Fault) -> None:
 
 
 async def _kill_region(site: Site, region: str) -> list[int]:
-    """Everything of the region at once, its supervisor first, so that nothing comes back."""
+    """Everything of the region at once, its supervisor first, so that nothing comes back.
+
+    Its links go first: what it has sent and the other regions have not received is lost with it.
+    """
     site.topology.region(region)
+    for other in site.topology.regions:
+        if other.name != region:
+            gone = f"{other.name}/{region}"
+            trouble_links(site, Fault("cut-link", gone, expires_seconds=LINK_DOWN_SECONDS), on=True)
+    await asyncio.sleep(2 * relay.POLL_SECONDS)
     supervisor = await site.supervisors[region].pid()
     roots = [] if supervisor is None else [supervisor]
     instances = [
