@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 from junitparser import JUnitXml
 
-from cli.drill import VERDICTS
 from control_plane import drills, evidence, objectives, report, report_html, report_text
-from control_plane import ledger as ledgers
-from control_plane.ledger import Ledger
 from infra.topology import load
-from runtime.errors import Exit
 
 TOPOLOGY = load("two-regions")
 VERSIONS = {"regionctl": "1", "postgres": "18"}
@@ -201,57 +197,6 @@ def test_each_defect_of_a_run_has_its_verdict(changed: JSON, verdict: str, why: 
     assert report.check(json.loads(json.dumps(document)), files) == []
 
 
-def ignores_losses(files: dict[str, bytes], name: str) -> Any:
-    """A meter that takes every write for found."""
-    document = json.loads(files[name])
-    return {**document, "missing": []} if "readback" in name or "planted" in name else document
-
-
-def ignores_the_outage(book: Ledger, *_: Any, **times: Any) -> dict[str, float | None]:
-    """A meter that takes the first answer, however late, as one that came at once."""
-    return {"create-order": 1.02}
-
-
-def ignores_writers(book: Ledger) -> tuple[Any, ...]:
-    return ()
-
-
-MUTANTS: dict[str, tuple[Any, str, Any]] = {
-    "lost": (evidence, "load", ignores_losses),
-    "stall": (ledgers, "rto", ignores_the_outage),
-    "second-writer": (evidence, "two_writers", ignores_writers),
-}
-
-
-def test_there_is_a_broken_meter_for_every_planted_failure() -> None:
-    assert set(MUTANTS) == set(evidence.CONTROLS)
-
-
-@pytest.mark.parametrize("kind", MUTANTS)
-@pytest.mark.parametrize("drill", drills.DRILLS)
-def test_a_meter_that_misses_a_planted_failure_makes_the_drill_void(
-    drill: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lag = {"fault.json": {"lagSeconds": 0.1, "sampled": 9.9}}
-    good, _ = made(lag, drill)
-    assert (good["verdict"], good["because"]) == ("passed", [])
-    assert {c["kind"] for c in good["selfTest"]["controls"] if c["caught"]} == set(MUTANTS)
-    monkeypatch.setattr(*MUTANTS[kind])
-    document, _ = made(lag, drill)
-    assert document["verdict"] == "void"
-    assert any(f"missed a planted {kind}" in why for why in document["because"])
-    assert document["selfTest"]["caught"] == document["selfTest"]["planted"] - 1
-    assert VERDICTS[document["verdict"]] == Exit.VOID == 9
-
-
-@pytest.mark.parametrize("kind", MUTANTS)
-def test_a_drill_that_forgot_one_planted_failure_is_void(kind: str) -> None:
-    planted = json.loads(made()[1]["run-01/selftest.json"])
-    document, _ = made({"selftest.json": [p for p in planted if p["kind"] != kind]})
-    assert document["verdict"] == "void"
-    assert document["because"] == [f"the meter was not tested by a planted {kind}"]
-
-
 @pytest.mark.parametrize(
     ("missing", "sampled", "held"), [([], 9.0, True), (["o97"], 9.0, True), (["o2"], 9.0, False)]
 )
@@ -317,68 +262,6 @@ def test_a_changed_or_missing_raw_file_is_found_out() -> None:
     assert any(found.startswith("repeats: ") for found in findings)
     del changed["run-01/fault.json"]
     assert "run-01/fault.json is missing" in report.check(document, changed)
-
-
-def state(reports: list[JSON], **versions: str) -> str:
-    rows = report.verdict_sheet(TOPOLOGY, reports, {**VERSIONS, **versions})
-    (row,) = [row for row in rows if row["scenario"] == "database-failure"]
-    return str(row["state"])
-
-
-def test_the_sheet_tells_proven_from_missed_void_and_stale() -> None:
-    good, _ = made()
-    bad, _ = made({"readback.json": {"missing": ["o12"]}})
-    void, _ = made({"selftest.json": []})
-    assert state([]) == "not proven"
-    assert state([void]) == "not proven"
-    assert state([good]) == "proven"
-    assert state([void, good]) == "proven"
-    assert state([bad, good]) == "missed"
-    assert state([good], postgres="19") == "stale"
-    elsewhere = {**good, "topology": {"name": "x", "digest": "y"}}
-    assert state([elsewhere]) == "stale"
-
-
-def row_of(reports: list[JSON]) -> JSON:
-    rows = report.verdict_sheet(TOPOLOGY, reports, VERSIONS)
-    (row,) = [row for row in rows if row["scenario"] == "database-failure"]
-    return row
-
-
-def test_a_run_that_missed_outweighs_every_older_proof_until_one_passes_again() -> None:
-    good, _ = made()
-    bad, _ = made({"readback.json": {"missing": ["o12"]}})
-    bad = {**bad, "operation": "op-7", "finishedAt": "2026-02-02T00:00:00+00:00"}
-    row = row_of([bad, good])
-    assert (row["state"], row["operation"], row["lost"]) == ("missed", "op-7", 1)
-    assert row["because"].startswith("the newest run, op-7, missed")
-    assert row["lastProvenAt"] == good["finishedAt"]
-    assert row_of([good, bad])["state"] == "proven"
-    elsewhere = {**bad, "topology": {"name": "x", "digest": "y"}}
-    assert row_of([elsewhere, good])["state"] == "missed"
-
-
-def test_a_void_run_proves_nothing_and_is_named_beside_the_older_proof() -> None:
-    good, _ = made()
-    void, _ = made({"selftest.json": []})
-    bad, _ = made({"readback.json": {"missing": ["o12"]}})
-    assert row_of([void, good])["because"] == "the newest run, op-1, is void"
-    assert row_of([void, bad, good])["state"] == "missed"
-    old = {**good, "versions": {**VERSIONS, "postgres": "17"}}
-    assert row_of([void, old])["state"] == "stale"
-    assert row_of([void])["rtoSeconds"] is None
-    assert row_of([void])["because"].endswith("no drill has proven it")
-
-
-def test_the_sheet_has_every_row_of_the_table_with_margins() -> None:
-    good, _ = made()
-    rows = {row["scenario"]: row for row in report.verdict_sheet(TOPOLOGY, [good], VERSIONS)}
-    assert list(rows) == [
-        "service-outage", "database-failure", "region-failure", "data-corruption",
-    ]  # fmt: skip
-    assert rows["data-corruption"]["state"] == "not proven"
-    assert rows["database-failure"]["rtoMarginSeconds"] == pytest.approx(3600 - 1.02)
-    assert rows["database-failure"]["lastProvenAt"] == good["finishedAt"]
 
 
 def test_the_page_needs_nothing_from_outside_and_draws_every_attempt_near_the_fault() -> None:
