@@ -23,6 +23,7 @@ from runtime.shardmap import ShardMap
 Health = Literal["healthy", "doubtful", "lost", "frozen"]
 FREEZE_SECONDS = 1.5
 PROBES_TO_LOSE = 2
+REPAIR_MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,23 @@ class Intent:
     target: str
     asked: Mapping[str, str]
     because: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.verb, self.target
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often a repair was begun without ending the need for it, and when the next may begin
+    (seconds on CLOCK_MONOTONIC)."""
+
+    count: int
+    next_at: float
+
+    def again(self, now: float) -> Tries:
+        """A repair that goes on failing holds its database's lock ever more rarely."""
+        return Tries(self.count + 1, now + min(REPAIR_MAX_SECONDS, 2.0**self.count))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from control_plane import decisions
-from control_plane.decisions import Health, Intent, PastFailover, Probe
+from control_plane.decisions import Health, Intent, PastFailover, Probe, Tries
 from control_plane.plans import PLANNERS
 from control_plane.store import Store
 from infra.provider import Observed, Provider
@@ -42,6 +42,7 @@ class Sentinel:
         self.clock = clock
         self.probes: dict[str, deque[Probe]] = {}
         self.refused: dict[tuple[str, str], str] = {}
+        self.tries: dict[tuple[str, str], Tries] = {}
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -120,16 +121,22 @@ class Sentinel:
             # A region whose supervisor was too busy to answer when the map was published. Whoever
             # reads it before its fence rows are written is refused by them and waits.
             await self.provider.publish_map(shard_map)
-        for intent in decisions.repairs(self.topology, observed, shard_map):
-            await self._open(intent, observed, shard_map)
+        intents = decisions.repairs(self.topology, observed, shard_map)
+        needed = {intent.key for intent in intents}
+        self.tries = {key: tries for key, tries in self.tries.items() if key in needed}
+        for intent in intents:
+            now = self.clock.monotonic()
+            tries = self.tries.get(intent.key, Tries(0, now))
+            if now >= tries.next_at and await self._open(intent, observed, shard_map):
+                self.tries[intent.key] = tries.again(now)
 
-    async def _open(self, intent: Intent, observed: Observed, shard_map: ShardMap) -> None:
+    async def _open(self, intent: Intent, observed: Observed, shard_map: ShardMap) -> bool:
         """Opens the operation; a guard or another operation's lock may refuse, which is fine."""
-        key = (intent.verb, intent.target)
+        key = intent.key
         try:
             plan = PLANNERS[intent.verb](self.topology, observed, shard_map, **intent.asked)
             if not plan.steps:
-                return
+                return False
             await self.store.create_operation(
                 plan, reason=intent.because, idempotency_key=None, requested_by="sentinel"
             )
@@ -137,6 +144,7 @@ class Sentinel:
             if self.refused.get(key) != refused.detail:
                 log.info("%s of %s not opened: %s", intent.verb, intent.target, refused.detail)
             self.refused[key] = refused.detail
-        else:
-            self.refused.pop(key, None)
-            log.warning("opened %s of %s: %s", intent.verb, intent.target, intent.because)
+            return False
+        self.refused.pop(key, None)
+        log.warning("opened %s of %s: %s", intent.verb, intent.target, intent.because)
+        return True

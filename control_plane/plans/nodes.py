@@ -42,10 +42,13 @@ def was_primary(observed: Observed, node: str) -> bool:
 
 
 def follows(observed: Observed, node: str, primary: str) -> bool:
-    view = observed.postgres(node)
-    return (
-        observed.running(node)
-        and view is not None
-        and view.role == "standby"
-        and view.upstream == primary
-    )
+    """Whether the node is a standby of `primary`, on the same timeline.
+
+    One that stayed on an older timeline went further there than its primary did: it connects and
+    gets nothing, and must be led back.
+    """
+    view, source = observed.postgres(node), observed.postgres(primary)
+    if view is None or view.role != "standby" or view.upstream != primary:
+        return False
+    timelines = {view.timeline, source.timeline if source else None} - {None}
+    return observed.running(node) and len(timelines) <= 1

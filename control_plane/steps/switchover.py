@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from control_plane.steps.provision import newest
+from control_plane.steps.provision import newest, together
 from control_plane.world import World
 from infra.provider import PostgresView
 from runtime.clock import wait_until
@@ -45,7 +45,11 @@ def _near(view: PostgresView | None, standby: str) -> bool:
 
 
 async def check_caught_up(world: World, *, moves: Sequence[Mapping[str, str]]) -> JSON:
-    """Raises `Refused` when a standby lacks anything that its old primary wrote."""
+    """Raises `Refused` when a standby lacks anything that its old primary wrote.
+
+    The old primaries are started again first: a hand-over that does not happen must not end the
+    service.
+    """
     shard_map = await newest(world)
     primaries = {shard.primary.instance for shard in shard_map.shards.values()}
     seen: JSON = {}
@@ -56,9 +60,11 @@ async def check_caught_up(world: World, *, moves: Sequence[Mapping[str, str]]) -
         view = (await world.provider.observe([move["to"]])).postgres(move["to"])
         received = view.position if view and view.position is not None else -1
         if received < final:
+            await together(*(world.provider.start_database(each["from"]) for each in moves))
             raise Refused(
                 f"{move['to']} has received up to {received}, {move['from']} ended at {final}.",
-                hint=f"nothing was promoted; regionctl up starts {move['from']} again",
+                hint="nothing was promoted and the old primaries run; look at the lag in "
+                "regionctl status, then try again",
             )
         seen[move["to"]] = received
     return seen

@@ -23,7 +23,7 @@ from runtime.errors import OperationFailed, Problem, Refused, TimedOut, Unavaila
 
 CLOCK = SystemClock()
 START_SECONDS = 60.0
-STREAM_SECONDS = 30.0
+STREAM_SECONDS = 15.0
 
 _POSITION = """
 SELECT pg_is_in_recovery() AS standby,
@@ -254,20 +254,27 @@ class Cluster:
         await self.await_streaming(instance, upstream)
 
     async def streams(self, instance: str, upstream: str) -> bool:
-        """`upstream` sees `instance` stream, and `instance` means to follow it."""
-        query = (
-            "SELECT count(*) AS found FROM pg_stat_replication "
+        """`upstream` sees `instance` stream, and `instance` receives the timeline of `upstream`.
+
+        A standby that went further on an old timeline than its upstream did also connects, again
+        and again, and is seen to stream for a moment each time; it never gets anywhere.
+        """
+        sender = (
+            "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int "
+            "AS timeline FROM pg_stat_replication "
             "WHERE application_name = $1 AND state = 'streaming'"
         )
+        receiver = "SELECT received_tli AS timeline FROM pg_stat_wal_receiver"
         try:
             if postgres.read_config(self._site, instance).upstream != upstream:
                 return False
             if self._site.postmaster(instance) is None:
                 return False
-            row = await self._monitor.row(upstream, query, instance, seconds=2)
+            sent = await self._monitor.row(upstream, sender, instance, seconds=2)
+            received = await self._monitor.row(instance, receiver, seconds=2)
         except (OSError, TimeoutError, *LOST):
             return False
-        return bool(row["found"])
+        return bool(sent and received and sent["timeline"] == received["timeline"])
 
     async def await_streaming(self, instance: str, upstream: str) -> None:
         """Raises `Refused` when it turns out that the histories differ."""

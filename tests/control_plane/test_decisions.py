@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,14 +14,16 @@ from control_plane.decisions import (
     Health,
     PastFailover,
     Probe,
+    Tries,
     health,
     map_is_behind,
     quiet_until,
     repairs,
     urgent,
 )
+from control_plane.plans import PLANNERS
 from control_plane.sentinel import Sentinel
-from infra.provider import Fault, Signals
+from infra.provider import Fault, Observed, Signals
 from tests.control_plane.platform import Platform
 
 REFUSED = Signals("refused", "refused")
@@ -136,3 +139,31 @@ async def test_a_region_that_missed_a_map_gets_it_later(platform: Platform) -> N
     sentinel = Sentinel(platform.topology, platform.provider, platform.store, platform.clock)
     await sentinel._repair_once()
     assert {known.version for known in platform.provider.maps.values()} == {missed.version}
+
+
+def test_a_repair_that_goes_on_failing_is_tried_ever_more_rarely() -> None:
+    tries, now, waits = Tries(0, 0.0), 0.0, []
+    for _ in range(8):
+        tries = tries.again(now)
+        waits.append(tries.next_at - now)
+        now = tries.next_at
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+async def test_a_standby_that_stayed_on_an_older_timeline_is_led_back(platform: Platform) -> None:
+    """It connects to its primary for ever and gets nothing, so the connection proves nothing."""
+    observed = await _as_it_is(platform, "s1.us-west-2a")
+    intents = repairs(platform.topology, observed, await platform.map())
+    assert [(intent.verb, intent.target) for intent in intents] == [("rejoin", "s1")]
+    plan = PLANNERS["rejoin"](platform.topology, observed, await platform.map(), **intents[0].asked)
+    assert plan.steps[0].args["standbys"][0]["instance"] == "s1.us-west-2a"
+
+
+async def _as_it_is(platform: Platform, node: str) -> Observed:
+    """The world with a node whose timeline replication has not brought up to date."""
+    observed = await platform.provider.observe()
+    view = observed.instances[node]
+    assert view.postgres is not None
+    assert view.postgres.timeline is not None
+    stuck = replace(view, postgres=replace(view.postgres, timeline=view.postgres.timeline - 1))
+    return replace(observed, instances={**observed.instances, node: stuck})
