@@ -104,7 +104,7 @@ async def run(
     return VERDICTS.get(report["verdict"], Exit.VOID)
 
 
-@leaf(app, "report", examples=("regionctl drill report op_123 -o json",))
+@leaf(app, "report", examples=("regionctl drill report op-12 -o json",))
 async def report(
     run: Run, id: Annotated[str, typer.Argument(help="The drill's operation.")]
 ) -> None:
@@ -130,7 +130,7 @@ async def history(run: Run) -> None:
     )
 
 
-@leaf(app, "verify-report", examples=("regionctl drill verify-report drills/op_123/report.json",))
+@leaf(app, "verify-report", examples=("regionctl drill verify-report drills/op-12/report.json",))
 async def verify_report(
     run: Run, file: Annotated[Path, typer.Argument(help="A report.json.")]
 ) -> int:

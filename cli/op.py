@@ -12,7 +12,7 @@ from cli.render import Table
 from runtime.errors import Exit
 
 app = group()
-Id = Annotated[str, typer.Argument(metavar="ID", help="Such as op_01J...; op list shows them.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Such as op-12; op list shows them.")]
 TIMEOUT = (*READS, "timeout")
 
 
@@ -48,14 +48,14 @@ async def list_(
     )
 
 
-@leaf(app, "show", examples=("regionctl op show op_123", "regionctl op show op_123 -o json"))
+@leaf(app, "show", examples=("regionctl op show op-12", "regionctl op show op-12 -o json"))
 async def show(run: Run, id: Id) -> None:
     """One operation: its steps, timings and what stopped it."""
     async with work.connect(run) as client:
         work.show_operation(run.output, await client.operation(id))
 
 
-@leaf(app, "watch", shared=TIMEOUT, examples=("regionctl op watch op_123 --timeout 60",))
+@leaf(app, "watch", shared=TIMEOUT, examples=("regionctl op watch op-12 --timeout 60",))
 async def watch(run: Run, id: Id) -> None:
     """Wait for an operation; the exit code says how it ended."""
     async with work.connect(run) as client:
@@ -67,7 +67,7 @@ async def watch(run: Run, id: Id) -> None:
     app,
     "resume",
     shared=tuple(key for key in MUTATES if key != "dry_run"),
-    examples=("regionctl op resume op_123 --reason 'disk was full'",),
+    examples=("regionctl op resume op-12 --reason 'disk was full'",),
 )
 async def resume(run: Run, id: Id) -> None:
     """Carry on with a failed operation from the step that failed."""
@@ -79,7 +79,7 @@ async def resume(run: Run, id: Id) -> None:
         work.show_operation(run.output, await work.wait(run, client, operation))
 
 
-@leaf(app, "abort", shared=(*READS, "reason"), examples=("regionctl op abort op_123 --yes",))
+@leaf(app, "abort", shared=(*READS, "reason"), examples=("regionctl op abort op-12 --yes",))
 async def abort(run: Run, id: Id) -> int:
     """Stop an operation after the step that it is in. Nothing is undone."""
     run.agree(f"Abort {id}? What it did so far stays done.")

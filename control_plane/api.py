@@ -289,8 +289,7 @@ async def get_logs(
     servers = [plane.topology.instance(name).id for name in names if name != CONTROL_PLANE]
     found = await plane.provider.logs(servers, lines)
     if CONTROL_PLANE in names:
-        path = plane.settings.state_dir / "global" / "logs" / f"{CONTROL_PLANE}.log"
-        found[CONTROL_PLANE] = await asyncio.to_thread(tail, path, lines)
+        found[CONTROL_PLANE] = await asyncio.to_thread(tail, plane.settings.log_file, lines)
     return found
 
 

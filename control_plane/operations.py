@@ -20,9 +20,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from control_plane.plan import Plan, Step
+from infra.local.supervisor import tail
 from runtime.errors import OperationFailed, Problem, Refused
 
 if TYPE_CHECKING:
@@ -178,8 +180,14 @@ def conflicts(one: Collection[str], other: Collection[str]) -> bool:
     )
 
 
-def problem_of(error: Exception, operation: Operation, step: Step | StepRecord) -> JSON:
-    """What `error`, raised by `step`, says to a person, and how to go on from there."""
+def problem_of(
+    error: Exception, operation: Operation, step: Step | StepRecord, log_file: Path
+) -> JSON:
+    """What `error`, raised by `step`, says to a person, and how to go on from there.
+
+    It names a log and its last lines: a server's own when the error does, else `log_file`. What a
+    guard refused needs none.
+    """
     if isinstance(error, Problem):
         document = error.document()
     else:
@@ -188,8 +196,11 @@ def problem_of(error: Exception, operation: Operation, step: Step | StepRecord) 
             hint="This is a defect of regionctl; the traceback is in the control plane's log "
             "(regionctl logs control-plane).",
         ).document()
+    extra: JSON = document.get("extra", {})
+    if "log" not in extra and not isinstance(error, Refused):
+        extra = {"log": str(log_file), "lines": tail(log_file, 8), **extra}
     document["extra"] = {
-        **document.get("extra", {}),
+        **extra,
         "operation": operation.id,
         "step": step.name,
         "resume": f"regionctl op resume {operation.id}",
@@ -228,8 +239,8 @@ async def run(
         except Superseded:
             raise
         except Exception as error:
+            problem = problem_of(error, operation, step, world.settings.log_file)
             log.warning("%s: step %s failed", operation.id, step.name, exc_info=error)
-            problem = problem_of(error, operation, step)
             await log_of.record_failure(claim, step.number, problem)
             break
         results[step.number] = result

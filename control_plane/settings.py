@@ -30,6 +30,11 @@ class Settings:
         return self.control_dir / "token"
 
     @property
+    def log_file(self) -> Path:
+        """Where the control plane's supervisor keeps what it says."""
+        return self.state_dir / "global" / "logs" / "control-plane.log"
+
+    @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 

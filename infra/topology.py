@@ -30,7 +30,6 @@ Service = Literal["users", "orders", "inventory"]
 BUILT_IN = Path(__file__).parent / "topologies"
 EDGE = "edge"
 SERVICES: tuple[Service, ...] = ("users", "orders", "inventory")
-SCENARIOS = ("service-outage", "database-failure", "region-failure", "data-corruption")
 
 
 @dataclass(frozen=True)

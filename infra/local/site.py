@@ -129,10 +129,16 @@ class Site:
         try:
             async with asyncio.timeout(seconds):
                 output, _ = await process.communicate()
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, asyncio.CancelledError) as error:
             process.kill()
             await process.wait()
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise OperationFailed(
+                f"{program} for {instance} did not end within {seconds:g} s.",
+                hint=f"regionctl logs {instance}; then run the operation again.",
+                extra=self.evidence(instance),
+            ) from error
         text = output.decode(errors="replace")
         if process.returncode != 0:
             raise OperationFailed(

@@ -207,10 +207,6 @@ class Supervisor:
             "supervisor.stopProcess", name, wait, known=_NOT_RUNNING, seconds=seconds
         )
 
-    async def restart_program(self, name: str) -> None:
-        await self.stop_program(name)
-        await self.start_program(name)
-
     async def update(self) -> None:
         """Programs that its file has and it has not are added; changed ones that do not run are
         renewed; those gone from the file are removed."""

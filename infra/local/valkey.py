@@ -15,7 +15,7 @@ from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import Program
 from infra.provider import ValkeyView
-from runtime.errors import OperationFailed, Unavailable
+from runtime.errors import Unavailable
 
 
 def config_file(site: Site, instance: str) -> Path:
@@ -137,11 +137,3 @@ async def promote(site: Site, instance: str) -> None:
             path = config_file(site, other.id)
             if path.exists():
                 files.replace_file(path, render(site, other.id, instance) + "\n")
-
-
-async def drop(site: Site, instance: str) -> None:
-    """Everything in it is gone."""
-    try:
-        await command(site, instance, "FLUSHALL", "SYNC", seconds=10)
-    except (OSError, TimeoutError) as error:
-        raise OperationFailed(f"{instance}: {error}", extra=site.evidence(instance)) from error

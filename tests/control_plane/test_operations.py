@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from control_plane.operations import Claim, Operation, Superseded, conflicts, run
 from control_plane.plan import Plan, Step
+from control_plane.settings import Settings
 from control_plane.store import Store
 from control_plane.world import World
 from runtime.clock import FakeClock
-from runtime.errors import Invalid, Refused
+from runtime.errors import Invalid, OperationFailed, Refused, TimedOut
 from tests.control_plane.toys import new_store, toy, toy_handlers, world_of
 
 LOCKS = st.sets(st.sampled_from(["platform", "drill", "database:s1", "database:s2", "queue"]))
@@ -136,6 +137,35 @@ async def test_a_result_that_is_not_json_fails_the_step(store: Store) -> None:
     assert ended.state == "failed"
     assert ended.problem is not None
     assert "JSON" in ended.problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("error", "log", "lines"),
+    [
+        (TimedOut("slow"), "control-plane.log", ["8", "9"]),
+        (RuntimeError("odd"), "control-plane.log", ["8", "9"]),
+        (OperationFailed("broken", extra={"log": "s1.log", "lines": ["x"]}), "s1.log", ["x"]),
+        (Refused("no"), "", None),
+    ],
+)
+async def test_a_failed_step_names_a_log_and_its_last_lines_unless_a_guard_refused(
+    store: Store, tmp_path: Path, error: Exception, log: str, lines: list[str] | None
+) -> None:
+    async def fails(_: World) -> None:
+        raise error
+
+    file = Settings(tmp_path, "", 18000).log_file
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(f"{number}\n" for number in range(10)))
+    plan = Plan("toy", "x", (Step("fails"),))
+    operation = await store.create_operation(plan, "", None, "test")
+    make = world_of(store, FakeClock(), state_dir=tmp_path)
+    ended = await run(store, await claimed(store, operation.id), {"fails": fails}, make)
+    assert ended.problem is not None
+    extra = ended.problem["extra"]
+    assert Path(extra.get("log", "")).name == log
+    assert (extra["lines"][-2:] if lines else extra.get("lines")) == lines
+    assert extra["step"] == "fails"
 
 
 async def test_a_failed_operation_resumes_at_the_step_that_failed(store: Store) -> None:

@@ -127,6 +127,28 @@ def test_a_good_run_passes_with_its_phases_in_order() -> None:
     assert report.check(json.loads(json.dumps(document)), files) == []
 
 
+def test_recovery_is_timed_by_orders_and_proven_by_every_kind() -> None:
+    """A rare kind of request would measure the wait for the next one of its kind."""
+    book = [json.loads(line) for line in lines().splitlines()]
+    reads = [line["n"] for line in book if line.get("kind") == "read-order" and line["sent"] >= 10]
+
+    def without(numbers: list[int]) -> JSON:
+        """The report of a run in which these reads were answered with an error."""
+        failed = {"outcome": "failed", "status": 503}
+        told = [
+            line | failed if line["line"] == "outcome" and line["n"] in numbers else line
+            for line in book
+        ]
+        return made({"journal": "\n".join(json.dumps(line) for line in told).encode()})[0]
+
+    late = without(reads[:8])["repeats"][0]
+    assert late["rtoSeconds"] == late["rtoByKind"]["create-order"] == pytest.approx(1.02)
+    assert late["rtoByKind"]["read-order"] > 2.0
+    never = without(reads)
+    assert never["repeats"][0]["rtoSeconds"] is None
+    assert (never["verdict"], never["objectives"][0]["met"]) == ("failed", False)
+
+
 CONTRACT = {
     "apiVersion": "regionctl/v1", "kind": "DrillReport", "drill": str, "operation": str,
     "startedAt": str, "finishedAt": str, "verdict": str,
