@@ -173,6 +173,26 @@ def test_ctrl_c_ends_the_wait_and_not_the_operation(plane: Plane) -> None:
     assert plane.run("status", "--exit-status").code == 0
 
 
+def test_an_interrupted_up_is_carried_on_by_the_next_and_a_third_finds_nothing_to_do(
+    plane: Plane,
+) -> None:
+    command = [sys.executable, "-m", "cli.main", "up"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment(plane.home)
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"state in {plane.state}\n"
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert (process.returncode, "Traceback" in told) == (130, False)
+    again = plane.run("up", "-o", "json")
+    assert (again.code, json.loads(again.stdout)["state"]) == (0, "healthy")
+    third = plane.run("up")
+    assert third.code == 0
+    assert "nothing to do" in third.stderr
+    assert plane.run("op", "list", "-o", "name").stdout.split() == ["op-1"]
+
+
 def test_a_control_plane_that_dies_and_returns_does_not_end_the_wait(plane: Plane) -> None:
     plane.provision()
     started = time.monotonic()
