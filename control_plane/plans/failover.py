@@ -133,11 +133,12 @@ def candidate(
             runbook="database-failure",
         )
 
-    def received(id: str) -> int:
+    def worth(id: str) -> tuple[bool, int]:
+        """A deposed primary that somebody started has a position of its own history."""
         view = observed.postgres(id)
-        return (view.position or 0) if view else 0
+        return (view.role == "standby", view.position or 0) if view else (False, 0)
 
-    return max(nodes, key=lambda node: (received(node.id), node.region == shard.home)).id
+    return max(nodes, key=lambda node: (worth(node.id), node.region == shard.home)).id
 
 
 def region(

@@ -81,6 +81,18 @@ async def test_a_standby_that_is_not_in_sync_is_promoted_only_with_consent_and_a
     assert plan.expected["lossSeconds"] is None
 
 
+async def test_a_deposed_primary_started_by_hand_is_no_candidate_beside_a_standby(
+    platform: Platform,
+) -> None:
+    await platform.provider.inject(Fault("kill", "s1.us-east-1a"))
+    platform.provider.nodes["s1.us-east-1a"].wal += ["never", "acknowledged"]
+    await platform.run("failover", target="s1")
+    await platform.provider.start_database("s1.us-east-1a")
+    await platform.provider.inject(Fault("kill", "s1.us-east-1b"))
+    plan = await platform.plan("failover", target="s1", accept_data_loss=True, reason="both lost")
+    assert plan.expected["primary"] == "s1.us-west-2a"
+
+
 async def test_a_plan_whose_premises_changed_makes_no_second_primary(platform: Platform) -> None:
     await platform.provider.inject(Fault("kill", "s1.us-east-1a"))
     stale = await platform.plan("failover", target="s1")
