@@ -1,0 +1,72 @@
+"""The control plane's records on a PostgreSQL server, which REGIONCTL_DATABASE_URL may name."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control_plane.operations import Superseded, run
+from control_plane.steps import HANDLERS
+from control_plane.store import open_store
+from runtime.clock import FakeClock
+from runtime.errors import Refused
+from runtime.shardmap import ShardMap
+from tests.control_plane.platform import Platform
+from tests.control_plane.toys import TOPOLOGY, world_of
+from tests.runtime.servers import PASSWORD, SUPERUSER, Postgres
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    folder = Path(tempfile.mkdtemp(prefix="regionctl-store-"))
+    folder.chmod(0o711)
+    server = Postgres(folder, "records")
+    try:
+        server.initialise()
+        server.start()
+        yield f"postgresql+asyncpg://{SUPERUSER}:{PASSWORD}@127.0.0.1:{server.port}/postgres"
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+async def test_operations_maps_and_claims_are_kept_on_postgresql_as_in_sqlite(url: str) -> None:
+    clock = FakeClock()
+    one, other = await open_store(url, clock), await open_store(url, clock)
+    try:
+        platform = Platform(TOPOLOGY, one, clock)
+        plan = await platform.plan("provision")
+        operation = await one.create_operation(plan, "test", "key", "pytest")
+        with pytest.raises(Refused, match=operation.id):
+            await other.create_operation(plan, "test", "another key", "pytest")
+        make = world_of(one, clock, platform.provider, TOPOLOGY)
+        late, claim = await one.claim(operation.id, "late"), await one.claim(operation.id, "new")
+        assert late
+        assert claim
+        ended = await run(one, claim, HANDLERS, make)
+        assert (ended.state, ended.problem) == ("succeeded", None)
+        with pytest.raises(Superseded):
+            await one.record_success(late, 0, None)
+        assert await other.operation(operation.id) == ended
+        assert (await platform.plan("provision")).steps == ()
+
+        def grows(shard_map: ShardMap) -> ShardMap:
+            shard = shard_map.shards["s1"]
+            return shard_map.with_sync("s1", (*shard.sync, f"n{len(shard.sync)}"))
+
+        before = await platform.map()
+        stores = (one, other) * 5
+        await asyncio.gather(*(store.update_map(grows, "grows") for store in stores))
+        assert (await platform.map()).version == before.version + len(stores)
+        numbers = [event.sequence for event in await other.events()]
+        assert numbers == sorted(set(numbers))
+    finally:
+        await one.database.close()
+        await other.database.close()
