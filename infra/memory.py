@@ -204,6 +204,9 @@ class MemoryProvider(MemoryWorld):
     async def return_orphan_stock(self) -> int:
         return 0
 
+    async def restore_directory(self) -> int:
+        return 0
+
     async def invariants(self) -> Sequence[JSON]:
         lost = self.lost() if self.maps else []
         return [{"name": "no acknowledged write lost", "held": not lost, "detail": f"{lost}"}]

@@ -284,6 +284,14 @@ class Provider(Protocol):
         """Stock taken by orders that no shard has any more is put back. Returns how many orders."""
         ...
 
+    async def restore_directory(self) -> int:
+        """The catalog's e-mail directory says which users the shards have. Returns rows mended.
+
+        Missing rows are made; a confirmed row without a user becomes a reservation again, which
+        the next registration of the address goes on with. Services may run meanwhile.
+        """
+        ...
+
     async def invariants(self) -> Sequence[JSON]:
         """[{"name": str, "held": bool, "detail": str}], over all databases together."""
         ...

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import asyncpg
-
+from runtime import directory
 from runtime.shardmap import SlotRange
 
-if TYPE_CHECKING:
-    Database = asyncpg.Connection[asyncpg.Record]
-else:
-    Database = asyncpg.Connection
-
+Database = directory.Database
 JSON = dict[str, Any]
 PAGE = 5000
 
@@ -100,6 +95,7 @@ async def invariants(
         await _no_duplicates(shards),
         await _no_event_lost(shards, catalog, settled_seconds),
         await _one_owner(shards, ranges),
+        await _directory(shards, catalog),
     ]
 
 
@@ -275,6 +271,17 @@ async def _one_owner(shards: Mapping[str, Database], ranges: Sequence[SlotRange]
         ]
     detail = "; ".join(faults[:5]) if faults else "one owner a slot"
     return _verdict("one-owner-per-slot", not faults, detail)
+
+
+async def _directory(shards: Mapping[str, Database], catalog: Database) -> JSON:
+    missing = [
+        row[0] for shard in shards.values() for row in await directory.unlisted(shard, catalog)
+    ]
+    strays = await directory.strays(shards, catalog)
+    faults = [f"user {id} has no row" for id in missing[:5]]
+    faults += [f"the row of user {id} has no user" for id in strays[:5]]
+    detail = "; ".join(faults) or "each user has the row of its address, each row its user"
+    return _verdict("directory-complete", not faults, detail)
 
 
 def _verdict(name: str, held: bool, detail: str) -> JSON:

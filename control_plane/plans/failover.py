@@ -184,6 +184,8 @@ def region(
         Step("fence-region", {"region": region, "unfenced": unfenced}),
         Step("record-unsynced", {"databases": databases}),
         *take_over(topology, takers, kind="region-failover"),
+        # Before clients come: one that tries again with its key must find the user it made.
+        Step("restore-directory"),
         Step("open-route", {"region": home}),
         Step("return-orphan-stock"),
         Step("resend-events", {"databases": databases}),

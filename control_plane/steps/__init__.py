@@ -34,6 +34,7 @@ HANDLERS: dict[str, Handler] = {
     "return-standbys": failover.return_standbys,
     "resend-events": failover.resend_events,
     "return-orphan-stock": failover.return_orphan_stock,
+    "restore-directory": failover.restore_directory,
     "promote-queue": failover.promote_queue,
     "advance-queue": failover.advance_queue,
     "catch-up": switchover.catch_up,

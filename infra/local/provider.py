@@ -241,6 +241,9 @@ class LocalProvider:
     async def return_orphan_stock(self) -> int:
         return await rows.return_orphan_stock(self.monitor, self._primaries())
 
+    async def restore_directory(self) -> int:
+        return await rows.restore_directory(self.monitor, self._primaries())
+
     async def invariants(self) -> Sequence[JSON]:
         return await rows.invariants(self.monitor, self._map())
 

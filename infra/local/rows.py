@@ -17,7 +17,7 @@ from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import clean_environment
 from infra.provider import JSON, Salvage
-from runtime import checks
+from runtime import checks, directory
 from runtime.clock import wait_until
 from runtime.errors import OperationFailed
 from runtime.shardmap import CATALOG, ShardMap, SlotRange
@@ -61,6 +61,12 @@ async def return_orphan_stock(monitor: Monitor, primaries: Mapping[str, str]) ->
     async with _sessions(monitor, primaries) as sessions:
         catalog = sessions.pop(CATALOG)
         return await checks.return_orphan_stock(sessions, catalog)
+
+
+async def restore_directory(monitor: Monitor, primaries: Mapping[str, str]) -> int:
+    async with _sessions(monitor, primaries) as sessions:
+        catalog = sessions.pop(CATALOG)
+        return await directory.restore(sessions, catalog)
 
 
 async def invariants(monitor: Monitor, shard_map: ShardMap) -> Sequence[JSON]:

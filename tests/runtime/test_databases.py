@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from runtime import checks
+from runtime import checks, directory
 from runtime.shardmap import even_ranges
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import place, register
@@ -63,6 +63,39 @@ async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
     assert [row["table"] for row in rows] == ["users", "orders", "outbox"]
     assert str(rows[1]["row"]["id"]) == order["id"]
     assert rows[1]["items"][0]["sku"] == "MUG-ONCALL"
+
+
+async def test_the_directory_follows_the_shards_when_either_lost_rows(
+    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
+) -> None:
+    kept, lost = await register(platform, "kept@x.org"), await register(platform, "lost@x.org")
+    await catalog_db.execute(
+        "INSERT INTO emails (email, user_id, idempotency_key, request_hash, state) "
+        "VALUES ('flying@x.org', 7, 'flying', '', 'reserved')"
+    )
+    before = await catalog_db.fetchrow("SELECT * FROM emails WHERE email = 'kept@x.org'")
+    await catalog_db.execute("DELETE FROM emails WHERE email = 'kept@x.org'")
+    await shard_db.execute("DELETE FROM users WHERE email = 'lost@x.org'")
+    broken = (await checks.invariants({"s1": shard_db}, catalog_db))[-1]
+    assert broken["name"] == "directory-complete"
+    assert not broken["held"]
+    assert kept in broken["detail"]
+    assert lost in broken["detail"]
+    assert await directory.restore({"s1": shard_db}, catalog_db) == 2
+    assert await directory.restore({"s1": shard_db}, catalog_db) == 0
+    assert (await checks.invariants({"s1": shard_db}, catalog_db))[-1]["held"]
+    after = await catalog_db.fetchrow("SELECT * FROM emails WHERE email = 'kept@x.org'")
+    assert before is not None
+    assert after is not None
+    assert {**before, "reserved_at": 0} == {**after, "reserved_at": 0}
+    assert await register(platform, "kept@x.org") == kept
+    async with platform.service("users") as users:
+        body = {"email": "lost@x.org", "name": "Grace"}
+        again = await users.post("/api/v1/users", json=body, headers={"Idempotency-Key": "new"})
+    assert again.status_code == 201
+    assert (await checks.invariants({"s1": shard_db}, catalog_db))[-1]["held"]
+    state = await catalog_db.fetchval("SELECT state FROM emails WHERE email = 'flying@x.org'")
+    assert state == "reserved"
 
 
 async def test_the_catalogs_addresses_and_stock_movements_are_exported_too(
