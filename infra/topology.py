@@ -102,10 +102,6 @@ class Topology:
         return next(region for region in self.regions if region.role == "primary")
 
     @property
-    def dr_regions(self) -> tuple[RegionSpec, ...]:
-        return tuple(region for region in self.regions if region.role == "dr")
-
-    @property
     def databases(self) -> tuple[str, ...]:
         """Every database: the shards, then the catalog."""
         return (*self.shards, CATALOG)

@@ -24,8 +24,11 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass
 class World:
+    """`said` is what the relay writes to its log."""
+
     table: Path
     route: Route
+    said: asyncio.StreamReader | None = None
 
     def set(self, **changes: object) -> None:
         relay.write_table(self.table, [replace(self.route, **changes)])  # type: ignore[arg-type]
@@ -73,7 +76,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path / "link.json", Route(listen, ("127.0.0.1", target)))
     world.set()
     command = [sys.executable, "-m", "infra.local.relay", str(world.table)]
-    process = await asyncio.create_subprocess_exec(*command)
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    world.said = process.stderr
     yield world
     process.terminate()
     assert await asyncio.wait_for(process.wait(), 5) == 0
@@ -173,8 +177,19 @@ async def test_a_table_that_cannot_be_read_leaves_the_routes(world: World) -> No
     temporary = world.table.with_suffix(".bad")
     temporary.write_text('{"routes": [{"listen"')
     temporary.replace(world.table)
-    await asyncio.sleep(4 * relay.POLL_SECONDS)
+    assert world.said
+    async with asyncio.timeout(5):
+        said = [line async for line in until(world.said, b"keeping the former routes")]
+    assert said
     (await world.connect())[1].close()
+
+
+async def until(reader: asyncio.StreamReader, word: bytes) -> AsyncIterator[bytes]:
+    """The first line with `word` in it; nothing when the end comes before."""
+    async for line in reader:
+        if word in line:
+            yield line
+            return
 
 
 async def ends(reader: asyncio.StreamReader) -> bool:
