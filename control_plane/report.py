@@ -46,8 +46,8 @@ def document(
     events: Sequence[Mapping[str, Any]],
     files: Mapping[str, bytes],
 ) -> JSON:
-    """The whole report. `facts`: operation, startedAt, finishedAt, topology, versions, machine,
-    plan, seed. `files`: every raw file by its path in the report's folder."""
+    """The whole report. `facts`: operation, startedAt, finishedAt, faultKind, topology, versions,
+    machine, plan. `files`: every raw file by its path in the report's folder."""
     chained = chain(events)
     report: JSON = {
         "apiVersion": "regionctl/v1",
