@@ -96,6 +96,7 @@ def database(
         Step("fence-instance", {"instance": old, "unfenced": new in shard.sync or unfenced}),
         *take_over(topology, {target: new}, kind="failover", lost=[old]),
         *([Step("return-standbys", {"standbys": followers})] if followers else []),
+        *([] if new in shard.sync else mend_rows(list(topology.shards))),
     ]
     return Plan(
         "failover",
@@ -246,6 +247,15 @@ def take_over(
         Step("set-epochs", {"databases": databases}),
         Step("publish-map"),
         Step("record-failover", {"databases": databases, "kind": kind}),
+    ]
+
+
+def mend_rows(shards: list[str]) -> list[Step]:
+    """What a database that lost rows owes to the others, and they to it."""
+    return [
+        Step("restore-directory"),
+        Step("return-orphan-stock"),
+        Step("resend-events", {"databases": shards}),
     ]
 
 
