@@ -45,6 +45,9 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
         steps.append(Step("open-route", {"region": home}))
     if steps:
         steps.append(Step("await-ready", {"seconds": 30.0}))
+    if steps and shard_map is not None:
+        # A queue that lost power has lost the last second of what was relayed to it.
+        steps.append(Step("resend-events", {"databases": list(topology.shards)}))
     return Plan(
         "provision", topology.name, tuple(steps), locks=("platform",), premises=premises(shard_map)
     )

@@ -35,6 +35,7 @@ async def test_provision_after_a_reboot_starts_what_is_there_and_keeps_the_data(
     platform.provider.route = None
     plan = await platform.run("provision")
     assert "create-primaries" not in {step.name for step in plan.steps}
+    assert plan.steps[-1].name == "resend-events"
     assert platform.provider.write("s1", "after")
     assert platform.provider.lost() == []
     assert (await platform.plan("provision")).steps == ()
@@ -79,6 +80,8 @@ async def test_a_standby_that_is_not_in_sync_is_promoted_only_with_consent_and_a
     plan = await platform.plan("failover", target="s1", accept_data_loss=True, reason="both lost")
     assert plan.expected["primary"] == "s1.us-west-2a"
     assert plan.expected["lossSeconds"] is None
+    mended = ["restore-directory", "return-orphan-stock", "resend-events"]
+    assert [step.name for step in plan.steps][-3:] == mended
 
 
 async def test_a_deposed_primary_started_by_hand_is_no_candidate_beside_a_standby(
