@@ -31,6 +31,11 @@ class Connection(Driver):
 
     unreplicated = False
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # (slot, epoch) that the server's fence was seen to have since this connection was made.
+        self.owned: set[tuple[int, int]] = set()
+
     @staticmethod
     def watch(connection: Any, message: Any) -> None:
         if "wait for synchronous replication" in str(message):

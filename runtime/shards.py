@@ -18,8 +18,9 @@ from typing import Generic, TypeVar
 import asyncpg
 
 from runtime.clock import Clock
-from runtime.errors import Invalid, Unavailable
+from runtime.errors import Unavailable
 from runtime.pool import Connection, Pool
+from runtime.position import Position
 from runtime.routing import Routing
 from runtime.settings import DATABASE, ROLE, Settings
 from runtime.shardmap import CATALOG, Endpoint, Placement, ShardMap
@@ -68,6 +69,13 @@ WHERE slot = $1 AND state = 'owned' AND epoch = $2
 """
 
 
+OWNED = "SELECT 1 FROM regionctl.slot_owner WHERE slot = $1 AND state = 'owned' AND epoch = $2"
+
+
+class NotOwner(Exception):
+    """The server's fence has another epoch than the map: it is not the primary of this slot."""
+
+
 class Unreplicated(Exception):
     """A commit that the standby has not confirmed: not to be acknowledged."""
 
@@ -79,38 +87,6 @@ class Done(Generic[T]):
     value: T
     place: Placement
     endpoint: Endpoint
-
-
-@dataclass(frozen=True)
-class Position:
-    """A write that a reader wants to see: its database, epoch, and 64-bit transaction id."""
-
-    database: str
-    epoch: int
-    xid: int
-
-    def __str__(self) -> str:
-        return f"{self.database}.{self.epoch}.{self.xid}"
-
-    @staticmethod
-    def parse(text: str) -> Position:
-        """Raises `Invalid`."""
-        database, _, rest = text.partition(".")
-        epoch, _, xid = rest.partition(".")
-        if not (
-            database
-            and epoch.isascii()
-            and epoch.isdigit()
-            and xid.isascii()
-            and xid.isdigit()
-            and len(epoch) < 19
-            and len(xid) < 20
-        ):
-            raise Invalid(
-                "X-Regionctl-Position is not <database>.<epoch>.<transaction>.",
-                hint="Send it back exactly as the write's answer had it, or leave it out.",
-            )
-        return Position(database, int(epoch), int(xid))
 
 
 def of_user(user_id: int) -> Locate:
@@ -180,14 +156,17 @@ class Shards:
         """Does `work` on a copy that has everything up to `position`, or on the primary.
 
         Without a position only the primary will do, unless `any_copy` says that old data is
-        good enough. Raises `Unavailable` when the budget is used up.
+        good enough. Raises `Unavailable` when the budget is used up, and `StaleEpoch` when until
+        then no map came that is as new as `position`.
         """
         deadline = self._clock.monotonic() + self._budget
         tries = 0
         while True:
             place, version = await self._locate(locate, deadline)
-            if position and position.database == place.shard.name and position.epoch > place.epoch:
-                await self._routing.wait_for_newer(version, 1.0)
+            while position and position.newer_than(place):
+                left = deadline - self._clock.monotonic()
+                if not await self._routing.wait_for_newer(version, left):
+                    raise position.unknown_to(place)
                 place, version = await self._locate(locate, deadline)
             replica = self._replica(place)
             if replica and (any_copy or (position and position.epoch == place.epoch)):
@@ -197,7 +176,8 @@ class Shards:
                 if found is not None:
                     READS.labels("replica").inc()
                     return found
-            task = asyncio.ensure_future(self._once(place.shard.primary, place, work))
+            checked = work if any_copy else _owned(work)
+            task = asyncio.ensure_future(self._once(place.shard.primary, place, checked))
             try:
                 value = await self._outcome(task, deadline)
                 READS.labels("primary").inc()
@@ -354,6 +334,23 @@ class Shards:
         return connection
 
 
+def _owned(work: Work[T]) -> Work[T]:
+    """`work`, on a server whose fence agrees with the map; asked once a connection and slot.
+
+    A primary that was deposed and led back has restarted, so nobody has an old connection to it.
+    """
+
+    async def checked(connection: Connection, place: Placement) -> T:
+        mine = (place.slot, place.epoch)
+        if mine not in connection.owned:
+            if await connection.fetchval(OWNED, *mine) is None:
+                raise NotOwner
+            connection.owned.add(mine)
+        return await work(connection, place)
+
+    return checked
+
+
 def _retrieve(task: asyncio.Task[T]) -> None:
     """Nobody may be left to look at the outcome; that is no news for the log."""
     if not task.cancelled():
@@ -364,6 +361,8 @@ def transient(error: BaseException) -> str | None:
     """Why the same work may succeed when begun anew; None when it will not."""
     if isinstance(error, Unreplicated):
         return "unreplicated"
+    if isinstance(error, NotOwner):
+        return "stale-epoch"
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         if state == "RG001":

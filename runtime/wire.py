@@ -10,7 +10,8 @@ from fastapi import Header, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from runtime.errors import Invalid
-from runtime.shards import Done, Position
+from runtime.position import Position
+from runtime.shards import Done
 
 MAX_ID = 2**63 - 1
 

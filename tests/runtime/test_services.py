@@ -9,7 +9,12 @@ from dataclasses import replace
 import pytest
 
 from runtime import checks
+from runtime.clock import SystemClock
+from runtime.errors import StaleEpoch
+from runtime.position import Position
+from runtime.routing import Routing
 from runtime.shardmap import Endpoint, even_ranges
+from runtime.shards import Shards, of_slot
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import place, register, until_recorded, with_key
 
@@ -83,6 +88,40 @@ async def test_a_request_with_a_stale_epoch_waits_for_the_new_map_and_succeeds(
         platform.publish(platform.first_map(epoch=2, version=2))
         answer = await asked
     assert (answer.status_code, answer.headers["x-regionctl-epoch"]) == (201, "2")
+
+
+async def test_a_read_is_never_answered_under_an_older_epoch_than_its_position_or_the_fence(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    user = await register(platform)
+    async with platform.service("orders") as orders:
+        order = (await place(orders, user, "k")).json()
+        path = f"/api/v1/orders/{order['id']}"
+        later = {"X-Regionctl-Position": "s1.2.1"}
+        asked = asyncio.create_task(orders.get(path, headers=later))
+        done, _ = await asyncio.wait({asked}, timeout=1.2)
+        assert not done
+        await checks.set_epochs(shard_db, even_ranges(["s1"], 2))
+        without = asyncio.create_task(orders.get(path))
+        done, _ = await asyncio.wait({asked, without}, timeout=0.3)
+        assert not done
+        platform.publish(platform.first_map(epoch=2, version=2))
+        for answer in (await asked, await without):
+            assert (answer.status_code, answer.headers["x-regionctl-epoch"]) == (200, "2")
+
+
+async def test_a_read_whose_position_is_newer_than_every_map_is_refused(
+    platform: Platform,
+) -> None:
+    routing, clock = Routing(platform.map_file, SystemClock()), SystemClock()
+    shards = Shards(platform.settings("orders"), routing, clock, budget=0.1)
+    with pytest.raises(StaleEpoch, match="epoch 9"):
+        await shards.read(of_slot(0), _never, position=Position("s1", 9, 1))
+    shards.close()
+
+
+async def _never(connection: object, place: object) -> None:
+    raise AssertionError("the primary of an old map was read")
 
 
 class Cutting:

@@ -1,0 +1,51 @@
+"""What a reader sends back to see a write: where the write was done, and as which transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.errors import Invalid, StaleEpoch
+from runtime.shardmap import Placement
+
+
+@dataclass(frozen=True)
+class Position:
+    """A write that a reader wants to see: its database, epoch, and 64-bit transaction id."""
+
+    database: str
+    epoch: int
+    xid: int
+
+    def __str__(self) -> str:
+        return f"{self.database}.{self.epoch}.{self.xid}"
+
+    @staticmethod
+    def parse(text: str) -> Position:
+        """Raises `Invalid`."""
+        database, _, rest = text.partition(".")
+        epoch, _, xid = rest.partition(".")
+        if not (
+            database
+            and epoch.isascii()
+            and epoch.isdigit()
+            and xid.isascii()
+            and xid.isdigit()
+            and len(epoch) < 19
+            and len(xid) < 20
+        ):
+            raise Invalid(
+                "X-Regionctl-Position is not <database>.<epoch>.<transaction>.",
+                hint="Send it back exactly as the write's answer had it, or leave it out.",
+            )
+        return Position(database, int(epoch), int(xid))
+
+    def newer_than(self, place: Placement) -> bool:
+        """Whether the write was done after a failover that the map of `place` does not know."""
+        return self.database == place.shard.name and self.epoch > place.epoch
+
+    def unknown_to(self, place: Placement) -> StaleEpoch:
+        return StaleEpoch(
+            f"This service knows {self.database} at epoch {place.epoch}; the write to be seen is "
+            f"of epoch {self.epoch}.",
+            hint="Try again. If it lasts, `regionctl status` says which region has an old map.",
+        )
