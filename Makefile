@@ -2,6 +2,7 @@
 #   make demo   two regions come up, are broken in four ways, and the verdict sheet is printed
 #   make test   every test; make check: lint, formatting, types, import contracts
 #   make bench  writes benchmarks/RESULTS.md
+#   make kills  kills the control plane at a random moment of each of 20 drills
 # PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
 
 SHELL := /bin/sh
@@ -13,7 +14,7 @@ BENCH_INSTALLED := .venv-bench/.installed
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench kills clean
 
 help:
 	@sed -n '2,5s/^# *//p' Makefile
@@ -121,6 +122,9 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED) $(BENCH_INSTALLED)
 	@$(BIN)/python benchmarks/failover.py --repeat $(or $(REPEAT),5)
+
+kills: $(INSTALLED)
+	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)
 
 clean:
 	rm -rf .venv .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,7 +76,7 @@ async def run(
         int, typer.Option("--repeat", min=1, max=100, help="How often, for a distribution.")
     ] = 1,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of the random moments and targets.")
+        int | None, typer.Option("--seed", help="Of the random moments; drawn when left out.")
     ] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=1, max=200, help="Probe orders each second.")
@@ -88,7 +89,7 @@ async def run(
     args: dict[str, Any] = {"drill": name, "repeat": repeat}
     given = {
         "fault": fault.value if fault else None,
-        "seed": seed,
+        "seed": secrets.randbelow(2**31) if seed is None else seed,
         "rate": rate,
         "target": target,
     }
