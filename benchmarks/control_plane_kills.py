@@ -67,7 +67,7 @@ def drill(console: list[str], number: int, chance: random.Random) -> bool:
         f"rto {repeat.get('rtoSeconds')}  lost {repeat.get('lost')}",
         flush=True,
     )
-    return report["verdict"] == "passed" and repeat.get("lost") == 0
+    return bool(report["verdict"] == "passed" and repeat.get("lost") == 0)
 
 
 def await_whole(console: list[str], seconds: float = 120.0) -> dict[str, Any]:
