@@ -13,6 +13,7 @@ have reached a server.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -189,6 +190,34 @@ async def in_flight(admin_port: int, service: str = REGION) -> int | None:
         if answer is None:
             return None
         return int(answer.text.rpartition(":")[2] or 0)
+
+
+async def drained(
+    admin_port: int, former: Sequence[Address], seconds: float, clock: Clock | None = None
+) -> bool:
+    """Whether no request is on its way to `former` gateways any more, waiting up to `seconds`.
+
+    There is nothing to wait for when none of them listens or the edge does not answer.
+    """
+    clock = clock or SystemClock()
+    deadline = clock.monotonic() + seconds
+    while any(await asyncio.gather(*(_listens(address) for address in former))):
+        if not await in_flight(admin_port):
+            return True
+        if clock.monotonic() >= deadline:
+            return False
+        await clock.sleep(0.05)
+    return True
+
+
+async def _listens(address: Address) -> bool:
+    try:
+        async with asyncio.timeout(0.2):
+            _, writer = await asyncio.open_connection(*address)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 def _admin(port: int) -> httpx.AsyncClient:

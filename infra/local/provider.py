@@ -216,7 +216,7 @@ class LocalProvider:
         await servers.write_route(self.site, region)
 
     async def close_route(self) -> None:
-        await servers.write_route(self.site, None)
+        await servers.close_route(self.site)
 
     async def fence(self, instance: str) -> Fenced:
         return await fencing.fence(self.site, instance)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from infra.local.supervisor import Program
 from infra.topology import EDGE, InstanceSpec
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import OperationFailed, TimedOut, Unavailable
+
+log = logging.getLogger(__name__)
 
 HEALTHY_SECONDS = 90.0
 CRASHES = 4
@@ -184,6 +187,17 @@ def read_route(site: Site) -> str | None:
         return json.loads(text)["region"] or None
     except (OSError, ValueError, KeyError):
         return None
+
+
+async def close_route(site: Site, seconds: float = 2.0) -> None:
+    """Nobody is sent anywhere. What is on its way to a region that lives may end first.
+
+    A region that was not fenced could acknowledge such a request after its successor was promoted.
+    """
+    former = gateways(site, read_route(site))
+    await write_route(site, None)
+    if not await envoy.drained(site.ports.edge_admin, former, seconds):
+        log.warning("requests are still on their way %s s after the route was closed", seconds)
 
 
 async def write_route(site: Site, region: str | None) -> None:

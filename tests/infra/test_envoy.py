@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from infra.local import certificates, envoy
+from runtime.clock import SystemClock, wait_until
 from runtime.errors import Refused, TimedOut
 from tests.infra.processes import free_ports
 
@@ -256,6 +257,41 @@ async def test_a_closed_route_answers_with_a_problem_and_opens_again(world: Worl
         envoy.write_edge_route(edge.folder, [gateway.address])
         await envoy.await_route(edge.admin, [gateway.address], 5)
         assert (await client.get("/health/ready")).status_code == 200
+
+
+@process
+async def test_a_closed_route_is_drained_unless_its_gateways_are_dead(world: World) -> None:
+    orders, servers = world.upstreams(1)
+    gateway = await world.gateway(orders)
+    edge = await world.edge([gateway.address])
+    former = [gateway.address]
+    async with world.client(edge.listen) as client:
+        slow = asyncio.create_task(client.get("/api/v1/orders/slow"))
+        await _until_in_flight(edge)
+        envoy.write_edge_route(edge.folder, [])
+        await envoy.await_route(edge.admin, [], 5)
+        assert await envoy.drained(edge.admin, former, 5)
+        assert (await asyncio.wait_for(slow, 1)).status_code == 200
+
+        envoy.write_edge_route(edge.folder, former)
+        await envoy.await_route(edge.admin, former, 5)
+        servers[0].send_signal(signal.SIGSTOP)
+        stuck = asyncio.create_task(client.get("/api/v1/orders/slow"))
+        await _until_in_flight(edge)
+        assert not await envoy.drained(edge.admin, former, 0.2)
+        gateway.process.kill()
+        gateway.process.wait()
+        began = time.monotonic()
+        assert await envoy.drained(edge.admin, former, 5)
+        assert time.monotonic() - began < 1
+        stuck.cancel()
+
+
+async def _until_in_flight(edge: Gateway) -> None:
+    async def asked() -> bool:
+        return bool(await envoy.in_flight(edge.admin))
+
+    await wait_until(SystemClock(), asked, what="a request on its way", seconds=5, every=0.01)
 
 
 @process
