@@ -18,6 +18,9 @@ from infra.topology import Topology
 from runtime.errors import NotFound, Refused
 from runtime.shardmap import Shard, ShardMap
 
+# Services look for a new map four times a second; a loaded machine takes a little longer.
+MAP_READ_SECONDS = 2.0
+
 
 def plan(
     topology: Topology,
@@ -277,6 +280,11 @@ def queue(
                     Step("advance-queue", {"region": region, "instance": node.id}),
                     Step("publish-map"),
                     Step("resend-events", {"databases": list(topology.shards)}),
+                    # Once more for what services sent to the old queue before they read the map.
+                    Step(
+                        "resend-events",
+                        {"databases": list(topology.shards), "settle_seconds": MAP_READ_SECONDS},
+                    ),
                 ),
                 locks=(f"queue:{region}",),
             )

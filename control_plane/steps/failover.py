@@ -151,13 +151,16 @@ async def _return(world: World, instance: str, upstream: str) -> str:
     return "follow"
 
 
-async def resend_events(world: World, *, databases: Sequence[str]) -> JSON:
-    """Events that no consumer has recorded go to the stream again.
+async def resend_events(
+    world: World, *, databases: Sequence[str], settle_seconds: float = 0.0
+) -> JSON:
+    """Events that no consumer has recorded go to the stream again, `settle_seconds` from now.
 
     A queue is often lost together with databases, whose failovers run beside this one: the step
     waits until they have a primary again.
     """
     shards = [name for name in databases if name != CATALOG]
+    await world.clock.sleep(settle_seconds)
 
     async def resend(database: str) -> int:
         async def sent() -> int | None:

@@ -185,7 +185,10 @@ async def test_rejoin_makes_the_deposed_primary_a_standby_and_exports_its_tail(
 
 async def test_a_queue_fails_over_to_the_other_zone(platform: Platform) -> None:
     platform.provider.servers["queue.us-east-1a"] = False
-    await platform.run("queue-failover", region="us-east-1")
+    began = platform.clock.monotonic()
+    plan = await platform.run("queue-failover", region="us-east-1")
+    assert [step.name for step in plan.steps][-3:] == ["publish-map", *["resend-events"] * 2]
+    assert platform.clock.monotonic() - began >= plan.steps[-1].args["settle_seconds"] > 1
     assert (await platform.map()).queues["us-east-1"].instance == "queue.us-east-1b"
 
 
