@@ -9,7 +9,7 @@ random phase before each fault included.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -324,8 +324,3 @@ def _expected(topology: Topology, observed: Observed, known: ShardMap, spec: Dri
         "lossSeconds": recovery.expected.get("lossSeconds"),
         "recovery": [step.to_json() for step in recovery.steps],
     }
-
-
-def injected_runs(steps: Sequence[Step]) -> list[Step]:
-    """The fault of each repeat, in order: what a drill breaks, read from its plan."""
-    return [step for step in steps if step.name == "inject-fault"]

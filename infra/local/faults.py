@@ -79,12 +79,6 @@ def thaw_tree(pid: int) -> None:
         _signal(process, signal.SIGCONT)
 
 
-def is_frozen(pid: int) -> bool:
-    """Whether the process stands still."""
-    process = _process(pid)
-    return process is not None and _stopped(process)
-
-
 def _process(pid: int) -> psutil.Process | None:
     try:
         return psutil.Process(pid)

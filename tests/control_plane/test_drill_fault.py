@@ -72,7 +72,9 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         plan = drills.plan(TOPOLOGY, await provider.observe(), shard_map, drill=request.param)
         operation = await store.create_operation(plan, "test", None, "test")
         world = world_of(store, clock, provider, TOPOLOGY, tmp_path)(operation, {})
-        yield Scene(provider, clock, world, drills.injected_runs(plan.steps)[0])
+        yield Scene(
+            provider, clock, world, next(step for step in plan.steps if step.name == "inject-fault")
+        )
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
