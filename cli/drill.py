@@ -95,7 +95,7 @@ async def run(
     }
     args |= {key: value for key, value in given.items() if value is not None}
     async with work.connect(run) as client:
-        await _find(client, name)
+        await work.patiently(lambda: _find(client, name), work.RESTART_SECONDS)
         ended = await work.perform(run, client, "drill", args)
         if ended is None:
             return Exit.OK

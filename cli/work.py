@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 PATIENCE_SECONDS = 60.0
+# A control plane that died is back by itself sooner; one that was never there is reported then.
+RESTART_SECONDS = 5.0
 RETRY_SECONDS = 0.2
 
 
@@ -51,7 +53,7 @@ async def perform(
     With `--dry-run` the plan is printed, with `--detach` the operation as it began, and with
     `show_empty` the plan without steps; None too.
     """
-    plan = await client.plan(verb, args, run.reason)
+    plan = await patiently(lambda: client.plan(verb, args, run.reason), RESTART_SECONDS)
     if run.dry_run or (show_empty and not plan["steps"]):
         show_plan(run.output, plan)
         return None
@@ -94,10 +96,10 @@ async def wait(run: Run, client: Client, operation: JSON) -> JSON:
     return ended
 
 
-async def patiently(ask: Callable[[], Awaitable[JSON]]) -> JSON:
+async def patiently(ask: Callable[[], Awaitable[JSON]], seconds: float = PATIENCE_SECONDS) -> JSON:
     """The answer to `ask`, again and again while the control plane is being restarted."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_SECONDS
+    deadline = loop.time() + seconds
     while True:
         try:
             return await ask()
