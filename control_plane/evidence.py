@@ -141,7 +141,7 @@ def _judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
     readback = load(files, "readback.json")
     times = {"began": fault["began"], "effective": fault["effective"]}
     rto = ledgers.rto(book, fault["databases"], **times)
-    loss = ledgers.loss(book, readback, began=fault["effective"])
+    loss = ledgers.loss(book, readback, until=fault["effective"])
     invariants = _invariants(spec, book, fault, loss, files)
     controls = _controls(book, rto, readback, fault, files)
     missed = [each["name"] for each in invariants if not each["held"]]

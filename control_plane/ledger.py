@@ -317,8 +317,11 @@ def longest_write_gap(ledger: Ledger, databases: Collection[str]) -> float | Non
     return max((later - earlier for earlier, later in pairwise(acks)), default=None)
 
 
-def loss(ledger: Ledger, readback: Mapping[str, Any], *, began: float) -> Loss:
+def loss(ledger: Ledger, readback: Mapping[str, Any], *, until: float) -> Loss:
     """What `readback` did not find of what the ledger saw acknowledged.
+
+    `until` is when the fault had taken full effect: the last moment that an acknowledgement could
+    come from what was lost.
 
     Raises `MeasurementVoid` when the read-back did not look for every acknowledged write.
     """
@@ -334,7 +337,7 @@ def loss(ledger: Ledger, readback: Mapping[str, Any], *, began: float) -> Loss:
     return Loss(
         count=len(missing),
         value_cents=sum(a.amount_cents or 0 for a in missing),
-        seconds=None if oldest is None else began - oldest,
+        seconds=None if oldest is None else until - oldest,
         records=tuple(str(a.record) for a in missing),
         wrong=len(readback["wrong"]),
         duplicated=len(readback["duplicates"]),

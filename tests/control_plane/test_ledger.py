@@ -72,7 +72,7 @@ def test_a_request_that_never_got_an_answer_counts_against_its_users_shard() -> 
 
 def test_loss_counts_acknowledged_writes_that_cannot_be_read_back() -> None:
     book = ledger(attempt(1, 8.0, 8.1), attempt(2, 9.0, 9.1), attempt(3, 9.5, None))
-    result = ledgers.loss(book, found(book, missing=["o1"]), began=10.0)
+    result = ledgers.loss(book, found(book, missing=["o1"]), until=10.0)
     assert (result.count, result.value_cents, result.records) == (1, 500, ("o1",))
     assert result.seconds == pytest.approx(1.9)
 
@@ -80,7 +80,7 @@ def test_loss_counts_acknowledged_writes_that_cannot_be_read_back() -> None:
 def test_a_readback_that_looked_for_too_little_is_void() -> None:
     book = ledger(attempt(1, 8.0, 8.1))
     with pytest.raises(MeasurementVoid):
-        ledgers.loss(book, found(book, acknowledged=0), began=10.0)
+        ledgers.loss(book, found(book, acknowledged=0), until=10.0)
 
 
 def test_an_older_epoch_acknowledging_a_later_write_is_two_writers() -> None:
@@ -203,7 +203,7 @@ def test_every_attempt_is_counted_once_and_under_one_outcome(
     assert counts.writes.attempted + counts.reads.attempted == len(mixed)
     for each in (counts.writes, counts.reads):
         assert each.attempted == each.acknowledged + each.failed + each.unknown
-    lost = ledgers.loss(ledger(*mixed), nothing_found(mixed), began=0.0)
+    lost = ledgers.loss(ledger(*mixed), nothing_found(mixed), until=0.0)
     assert lost.count <= counts.writes.acknowledged
 
 

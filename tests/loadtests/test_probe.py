@@ -84,7 +84,7 @@ def test_arrivals_keep_their_planned_pace_and_every_write_is_found_again(
     counts = ledgers.counts(book)
     assert counts.writes.acknowledged == counts.writes.attempted
     assert counts.reads.acknowledged == counts.reads.attempted
-    lost = ledgers.loss(book, read_back(shop, tmp_path), began=book.end)
+    lost = ledgers.loss(book, read_back(shop, tmp_path), until=book.end)
     assert (lost.count, lost.wrong, lost.duplicated) == (0, 0, 0)
 
 
@@ -99,7 +99,7 @@ def test_a_lost_a_changed_and_a_doubled_order_are_each_found(shop: Shop, tmp_pat
     assert [wrong["id"] for wrong in found["wrong"]] == [second]
     assert found["duplicates"] == [{"user": shop.orders[third]["user_id"], "orders": ["999"]}]
     book = ledger(tmp_path)
-    loss = ledgers.loss(book, found, began=book.end)
+    loss = ledgers.loss(book, found, until=book.end)
     assert loss.value_cents == round(float(lost["total"]["amount"]) * 100)
 
 
