@@ -37,9 +37,12 @@ log = logging.getLogger(__name__)
 
 # Each module has `service(context) -> (routes, background)`.
 SERVICES = {
+    "auth": "runtime.auth.api",
     "users": "runtime.users.api",
     "orders": "runtime.orders.api",
+    "payments": "runtime.payments.api",
     "inventory": "runtime.inventory.api",
+    "notifications": "runtime.notifications.api",
 }
 BODY_LIMIT = 256 * 1024
 

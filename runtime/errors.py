@@ -4,9 +4,11 @@
     ├── Invalid             422     2     the request or the file is wrong
     ├── NotFound            404     2     nothing has that name
     ├── Unauthorized        401     3     no valid credentials
+    ├── Forbidden           403     3     known, but not allowed
     ├── OperationFailed     500     4     an operation ran and failed
     ├── Refused             409     5     a guard said no: nothing was changed
     │   └── StaleEpoch      503     5     the caller's shard map is older than the shard's fence
+    ├── TooManyRequests     429     5     the caller's share of this minute is used up
     ├── Unavailable         503     6     a server that is needed does not answer
     ├── TimedOut            504     7     waited long enough; the work goes on
     ├── Declined            409     8     a person said no
@@ -123,6 +125,22 @@ class Unauthorized(Problem):
     title = "Unauthorized"
 
 
+class Forbidden(Problem):
+    """The caller is known, and may not do this."""
+
+    status = 403
+    exit = Exit.AUTH
+    title = "Forbidden"
+
+
+class TooManyRequests(Problem):
+    """The share is used up; `extra["retryAfter"]` says in how many seconds to try again."""
+
+    status = 429
+    exit = Exit.REFUSED
+    title = "Too many requests"
+
+
 class OperationFailed(Problem):
     """An operation ran and failed; `extra` names the step, the log file and its last lines."""
 
@@ -185,6 +203,8 @@ KINDS: dict[str, type[Problem]] = {
         Invalid,
         NotFound,
         Unauthorized,
+        Forbidden,
+        TooManyRequests,
         OperationFailed,
         Refused,
         StaleEpoch,

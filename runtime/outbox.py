@@ -17,17 +17,17 @@ from redis.exceptions import RedisError
 
 from runtime.clock import Clock
 from runtime.errors import Problem
+from runtime.events import STREAM, Event
 from runtime.pool import Connection
 from runtime.routing import Routing
 from runtime.settings import Settings
 from runtime.shardmap import CATALOG, Placement, ShardMap
 from runtime.shards import Shards, of_slot, transient
-from runtime.streams import Event, Streams
+from runtime.streams import Streams
 from runtime.telemetry import RELAYED
 
 log = logging.getLogger(__name__)
 
-STREAM = "events.orders"
 BATCH = 200
 BUSY_SECONDS = 0.01
 IDLE_SECONDS = 0.1

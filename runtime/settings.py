@@ -1,12 +1,22 @@
 """What a service process is told by its environment. The only reader of the environment.
 
-REGIONCTL_SERVICE    users | orders | inventory
+REGIONCTL_SERVICE    auth | users | orders | payments | inventory | notifications
 REGIONCTL_INSTANCE   its id, "orders.us-east-1a"
 REGIONCTL_REGION     "us-east-1"
 REGIONCTL_ZONE       "a"
 REGIONCTL_SHARD_MAP  path of the shard map that is polled
-REGIONCTL_SECRETS    path of {"app": database password, "valkey": password}
+REGIONCTL_SECRETS    path of a JSON object of passwords; what a service does not need is not in it:
+                     app, valkey (all); tokenKey (auth: seals the signing keys);
+                     gatewayKey, webhookSecret (payments); objectsKey, objectsSecret (payments,
+                     notifications); smtpUser, smtpPassword (notifications; empty: no login)
 REGIONCTL_CACHE      "host:port" of the region's cache; empty: no cache
+REGIONCTL_ENTRY_URL  the address that clients use; also the issuer of tokens
+REGIONCTL_PAYMENT_GATEWAY  base URL of the payment gateway
+REGIONCTL_SMTP       "host:port" of the mail server
+REGIONCTL_SMTP_TLS   none | starttls | tls
+REGIONCTL_OBJECTS    base URL of the region's object storage (S3 API)
+OTEL_EXPORTER_OTLP_ENDPOINT  base URL of an OpenTelemetry collector (OTLP over HTTP); empty: no
+                     traces are made
 """
 
 from __future__ import annotations
@@ -33,6 +43,13 @@ class Settings:
     database_password: str = field(repr=False)
     valkey_password: str = field(repr=False)
     cache: tuple[str, int] | None = None
+    entry_url: str = "https://127.0.0.1:18001"
+    payment_gateway: str = ""
+    smtp: tuple[str, int] | None = None
+    smtp_tls: str = "none"
+    objects: str = ""
+    otlp_endpoint: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -54,7 +71,14 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         shard_map=Path(values["SHARD_MAP"]),
         database_password=secrets.get("app", ""),
         valkey_password=secrets.get("valkey", ""),
-        cache=_address(environment.get("REGIONCTL_CACHE", "")),
+        cache=_address("CACHE", environment),
+        entry_url=environment.get("REGIONCTL_ENTRY_URL", "") or "https://127.0.0.1:18001",
+        payment_gateway=environment.get("REGIONCTL_PAYMENT_GATEWAY", ""),
+        smtp=_address("SMTP", environment),
+        smtp_tls=environment.get("REGIONCTL_SMTP_TLS", "") or "none",
+        objects=environment.get("REGIONCTL_OBJECTS", ""),
+        otlp_endpoint=environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        secrets=secrets,
     )
 
 
@@ -68,10 +92,11 @@ def _secrets(path: Path) -> dict[str, str]:
     return document
 
 
-def _address(text: str) -> tuple[str, int] | None:
+def _address(name: str, environment: Mapping[str, str]) -> tuple[str, int] | None:
+    text = environment.get(f"REGIONCTL_{name}", "")
     if not text:
         return None
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit():
-        raise Invalid(f"REGIONCTL_CACHE: {text!r} is not host:port.")
+        raise Invalid(f"REGIONCTL_{name}: {text!r} is not host:port.")
     return host, int(port)

@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -21,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from runtime.clock import Clock
 from runtime.errors import Problem
+from runtime.events import Event, Poison
 from runtime.routing import Routing
 from runtime.settings import Settings
 from runtime.shardmap import Endpoint
@@ -36,23 +36,13 @@ TIMEOUT_SECONDS = 2.0
 KEEP = 1_000_000
 
 
-@dataclass(frozen=True)
-class Event:
-    id: int
-    kind: str
-    payload: Mapping[str, Any]
-
-
-class Poison(Exception):
-    """An event that no repetition will make good."""
-
-
 Handler = Callable[[Sequence[Event]], Awaitable[None]]
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 def encode(event: Event) -> dict[str, str]:
-    return {"id": str(event.id), "kind": event.kind, "payload": json.dumps(dict(event.payload))}
+    fields = {"id": str(event.id), "kind": event.kind, "payload": json.dumps(dict(event.payload))}
+    return fields | ({"traceparent": event.traceparent} if event.traceparent else {})
 
 
 def decode(fields: Mapping[bytes, bytes]) -> Event:
@@ -61,7 +51,8 @@ def decode(fields: Mapping[bytes, bytes]) -> Event:
         payload = json.loads(fields[b"payload"])
         if not isinstance(payload, dict):
             raise ValueError("payload is not an object")
-        return Event(int(fields[b"id"]), fields[b"kind"].decode(), payload)
+        traceparent = fields.get(b"traceparent", b"").decode() or None
+        return Event(int(fields[b"id"]), fields[b"kind"].decode(), payload, traceparent)
     except (KeyError, ValueError) as error:
         raise Poison(repr(error)) from error
 

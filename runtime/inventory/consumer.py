@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime.context import Context
+from runtime.events import STREAM, Event
 from runtime.inventory import store
 from runtime.inventory.rules import demand_of
-from runtime.outbox import STREAM
 from runtime.shards import catalog
-from runtime.streams import Event
 
 GROUP = "inventory"
 

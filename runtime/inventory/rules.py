@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.streams import Event, Poison
+from runtime.events import Event, Poison
 
 Outcome = Literal["reserved", "refused"]
 

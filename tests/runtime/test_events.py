@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from runtime import checks
 from runtime.clock import SystemClock, wait_until
-from runtime.outbox import STREAM
-from runtime.streams import Event, encode
+from runtime.events import STREAM, Event
+from runtime.streams import encode
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import place, register, until_recorded
 from tests.runtime.servers import PASSWORD

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import Invalid
+from runtime.events import Event, Poison
 from runtime.inventory.rules import Demand, demand_of, settle
 from runtime.orders import rules as orders
 from runtime.position import Position
 from runtime.shardmap import SLOTS, slot_of
-from runtime.streams import Event, Poison, decode, encode
+from runtime.streams import decode, encode
 from runtime.users import rules as users
 from runtime.wire import money, parse_id
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runtime.errors import Unavailable
-from runtime.streams import DELIVERIES, Event, _Reader, encode
+from runtime.events import Event
+from runtime.streams import DELIVERIES, _Reader, encode
 
 
 class WornQueue:

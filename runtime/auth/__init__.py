@@ -1,0 +1,1 @@
+"""Auth: who somebody is, and the tokens that say so."""

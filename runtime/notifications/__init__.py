@@ -1,0 +1,1 @@
+"""Notifications: mails about orders, and the events' way to object storage."""

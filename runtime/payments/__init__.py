@@ -1,0 +1,1 @@
+"""Payments: charged and refunded at the payment gateway, recorded on the user's shard."""
