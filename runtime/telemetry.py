@@ -10,6 +10,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from runtime import tracing
+
 REQUESTS = Histogram(
     "regionctl_request_seconds",
     "Time to answer a request",
@@ -28,6 +30,12 @@ MAP_VERSION = Gauge("regionctl_shard_map_version", "Version of the shard map in 
 CACHE = Counter("regionctl_cache_total", "Cache lookups", ["outcome"])
 RELAYED = Counter("regionctl_outbox_relayed_total", "Events written to the stream", ["database"])
 CONSUMED = Counter("regionctl_events_consumed_total", "Events handled", ["outcome"])
+STREAM_LAG = Gauge(
+    "regionctl_stream_lag", "Entries of the stream that the group has not read", ["group"]
+)
+STREAM_PENDING = Gauge(
+    "regionctl_stream_pending", "Entries read by the group and not acknowledged", ["group"]
+)
 
 
 class JsonLines(logging.Formatter):
@@ -46,6 +54,10 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if request := tracing.request_id.get():
+            line["request"] = request
+        if trace := tracing.trace_id():
+            line["trace"] = trace
         line.update(getattr(record, "data", {}))
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
