@@ -1,0 +1,167 @@
+"""Object storage by the S3 API: invoices, the analytics' lines, exports.
+
+Any S3 endpoint serves (`REGIONCTL_OBJECTS`); here it is SeaweedFS. Requests are path-style,
+`/bucket/key`, signed with SigV4. A signed URL is for the address that clients use: SigV4 signs the
+host, so it is made as if the storage answered there, which the edge sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from runtime.errors import Invalid, NotFound, Unavailable
+from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from obstore.store import S3Store
+
+INVOICES = "invoices"
+ANALYTICS = "analytics"
+EXPORTS = "exports"
+BUCKETS = (INVOICES, ANALYTICS, EXPORTS)
+# What SigV4 names; the storage here serves one region and does not look at it.
+SIGNING_REGION = "us-east-1"
+TIMEOUT_SECONDS = 5.0
+RETRIES = 2
+SIGNED_LIMIT_SECONDS = 7 * 24 * 3600
+
+
+class Objects:
+    """The object storage of this process's region. Every method raises `Unavailable`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint = settings.objects.rstrip("/")
+        self._public = settings.entry_url.rstrip("/")
+        self._key = settings.secrets.get("objectsKey", "")
+        self._secret = settings.secrets.get("objectsSecret", "")
+        self._stores: dict[tuple[str, str], S3Store] = {}
+
+    async def ensure(self, buckets: Iterable[str] = BUCKETS) -> None:
+        """Every one of `buckets` exists."""
+        import httpx  # obstore makes no buckets: it signs the request, and httpx sends it.
+        import obstore
+
+        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
+            for bucket in buckets:
+                url = obstore.sign(self._store(bucket), "PUT", "", timedelta(minutes=1))
+                try:
+                    answer = await client.put(url)
+                except httpx.HTTPError as error:
+                    raise _away(f"bucket {bucket}", type(error).__name__) from error
+                if answer.status_code not in (200, 204, 409):
+                    raise _away(f"bucket {bucket}", f"{answer.status_code} {answer.text[:200]}")
+
+    async def put(
+        self, bucket: str, key: str, body: bytes, content_type: str = "application/octet-stream"
+    ) -> None:
+        """`key` holds `body`, whatever it held before. The storage has it when this returns."""
+        import obstore
+
+        with _problems(f"{bucket}/{key}"):
+            await obstore.put_async(
+                self._store(bucket),
+                key,
+                body,
+                attributes={"Content-Type": content_type},
+                use_multipart=False,
+            )
+
+    async def get(self, bucket: str, key: str) -> bytes:
+        """Raises `NotFound`."""
+        import obstore
+
+        with _problems(f"{bucket}/{key}"):
+            found = await obstore.get_async(self._store(bucket), key)
+            return bytes(await found.bytes_async())
+
+    async def exists(self, bucket: str, key: str) -> bool:
+        import obstore
+
+        try:
+            with _problems(f"{bucket}/{key}"):
+                await obstore.head_async(self._store(bucket), key)
+        except NotFound:
+            return False
+        return True
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """`key` is gone, also when it was never there."""
+        import obstore
+
+        with _problems(f"{bucket}/{key}"):
+            try:
+                await obstore.delete_async(self._store(bucket), key)
+            except FileNotFoundError:
+                return
+
+    async def list(self, bucket: str, prefix: str = "") -> AsyncIterator[str]:
+        """Keys below the folder `prefix`, in order of the storage."""
+        with _problems(f"{bucket}/{prefix}"):
+            async for page in self._store(bucket).list(prefix or None):
+                for found in page:
+                    yield found["path"]
+
+    def sign(
+        self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET"
+    ) -> str:
+        """The public URL by which anybody may read `key` for `seconds` (at most a week)."""
+        import obstore
+
+        if not 0 < seconds <= SIGNED_LIMIT_SECONDS:
+            raise Invalid(f"A URL cannot be signed for {seconds} seconds.")
+        store = self._store(bucket, self._public)
+        return obstore.sign(store, method, key, timedelta(seconds=seconds))
+
+    def _store(self, bucket: str, endpoint: str | None = None) -> S3Store:
+        from obstore.store import S3Store
+
+        endpoint = endpoint or self._endpoint
+        if not endpoint:
+            raise Unavailable(
+                "This service has no object storage.",
+                hint="Set REGIONCTL_OBJECTS to the base URL of an S3 endpoint.",
+            )
+        if (bucket, endpoint) not in self._stores:
+            self._stores[bucket, endpoint] = S3Store(
+                bucket,
+                endpoint=endpoint,
+                region=SIGNING_REGION,
+                access_key_id=self._key,
+                secret_access_key=self._secret,
+                virtual_hosted_style_request=False,
+                client_options={
+                    "allow_http": True,
+                    "timeout": f"{TIMEOUT_SECONDS}s",
+                    "connect_timeout": "1s",
+                },
+                retry_config={
+                    "max_retries": RETRIES,
+                    "retry_timeout": timedelta(seconds=TIMEOUT_SECONDS),
+                },
+            )
+        return self._stores[bucket, endpoint]
+
+
+@contextmanager
+def _problems(what: str) -> Iterator[None]:
+    """obstore's errors as `NotFound` or `Unavailable`. Its texts may quote a signature: cut."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"There is no object {what}.") from error
+    except (BaseError, OSError) as error:
+        raise _away(what, str(error).partition("\n")[0][:200]) from error
+
+
+def _away(what: str, reason: object) -> Unavailable:
+    return Unavailable(
+        f"The object storage does not take {what}: {reason}",
+        hint="Look at the state of the region's objects instance: regionctl status.",
+    )
