@@ -1,8 +1,14 @@
 """Events on the region's queue: written in batches, read by groups, handled at least once.
 
 A group is made at id 0, so nothing sent before its first reader is missed. Entries that a dead
-reader took are claimed after `CLAIM_SECONDS`. An entry that cannot be read, or that failed
-`DELIVERIES` times, goes to the dead-letter stream `<stream>.dead`. Handlers must be idempotent.
+reader took are claimed after `CLAIM_SECONDS`. Handlers must be idempotent. What a handler raises
+decides about its events:
+
+    Problem, OSError, RedisError   somebody else is away: they wait, however long that lasts
+    Poison                         no repetition helps: to the dead letters at once
+    anything else                  a defect: to the dead letters after `DELIVERIES` deliveries
+
+A batch that fails by the fault of one event is done again event by event, so no other suffers.
 """
 
 from __future__ import annotations
@@ -10,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from runtime.clock import Clock
+from runtime.deadletters import ONLY, bury
 from runtime.errors import Problem
 from runtime.events import Event, Poison
 from runtime.routing import Routing
@@ -34,10 +42,21 @@ CLAIM_SECONDS = 3.0
 DELIVERIES = 5
 TIMEOUT_SECONDS = 2.0
 KEEP = 1_000_000
-
+PAUSES = (0.25, 0.5, 1.0, 2.0)
+AWAY = (RedisError, OSError, TimeoutError, Problem)
 
 Handler = Callable[[Sequence[Event]], Awaitable[None]]
 Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """`lag`: entries not yet read by the group; `pending`: read, and not acknowledged."""
+
+    name: str
+    lag: int
+    pending: int
+    readers: int
 
 
 def encode(event: Event) -> dict[str, str]:
@@ -75,10 +94,25 @@ class Streams:
                 pipe.xadd(stream, encode(event), maxlen=KEEP, approximate=True)  # type: ignore[arg-type]
             await pipe.execute()
 
-    async def consume(self, stream: str, group: str, handle: Handler) -> None:
-        """Hands batches to `handle` until cancelled."""
-        reader = _Reader(stream, group, self._settings.instance, handle)
-        claimed = 0.0
+    async def consume(
+        self,
+        stream: str,
+        group: str,
+        handle: Handler,
+        *,
+        kinds: Container[str] | None = None,
+        batch: int = BATCH,
+    ) -> None:
+        """Hands batches of events of `kinds` (None: of every kind) to `handle`, until cancelled.
+
+        Entries of other kinds are acknowledged at once. Of a batch that failed because somebody
+        is away nothing is acknowledged; the reader pauses, longer each time, up to 2 s.
+        """
+        reader = _Reader(
+            stream, group, self._settings.instance, handle, self._clock, kinds=kinds, batch=batch
+        )
+        claimed = -CLAIM_SECONDS
+        failures = 0
         while True:
             try:
                 client = await self._connected()
@@ -88,10 +122,30 @@ class Streams:
                     if now - claimed >= CLAIM_SECONDS:
                         claimed = now
                         await reader.claim(client)
-                    await reader.read(client)
-            except (RedisError, OSError, TimeoutError, Problem) as error:
-                log.warning("queue", extra={"data": {"reason": repr(error)}})
-                await self._clock.sleep(0.25)
+                    if await reader.read(client):
+                        failures = 0
+            except AWAY as error:
+                log.warning("queue", extra={"data": {"group": group, "reason": repr(error)}})
+                await self._clock.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+                failures += 1
+
+    async def groups(self, stream: str) -> list[Group]:
+        """How far every group of `stream` is. Raises `RedisError` or `OSError`."""
+        client = await self._connected()
+        try:
+            rows: Any = await client.xinfo_groups(stream)
+        except ResponseError:
+            return []
+        return [
+            Group(row["name"].decode(), row["lag"] or 0, row["pending"], row["consumers"])
+            for row in rows
+        ]
+
+    async def queue(self) -> tuple[Redis, str]:
+        """A client of the region's queue, and which instance that is. Raises `OSError`."""
+        client = await self._connected()
+        assert self._endpoint is not None
+        return client, self._endpoint.instance
 
     async def close(self) -> None:
         if self._client:
@@ -117,11 +171,25 @@ class Streams:
 
 
 class _Reader:
-    def __init__(self, stream: str, group: str, name: str, handle: Handler) -> None:
+    def __init__(
+        self,
+        stream: str,
+        group: str,
+        name: str,
+        handle: Handler,
+        clock: Clock,
+        *,
+        kinds: Container[str] | None = None,
+        batch: int = BATCH,
+    ) -> None:
         self._stream = stream
         self._group = group
         self._name = name
         self._handle = handle
+        self._clock = clock
+        self._kinds = kinds
+        self._batch = batch
+        self._failed: dict[bytes, str] = {}
 
     async def ensure_group(self, client: Redis) -> None:
         try:
@@ -130,70 +198,112 @@ class _Reader:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    async def read(self, client: Redis) -> None:
+    async def read(self, client: Redis) -> int:
+        """Handles a batch of what is new. Returns how many entries that was."""
         answer: Any = await client.xreadgroup(
             self._group,
             self._name,
             {self._stream: ">"},
-            count=BATCH,
+            count=self._batch,
             block=int(BLOCK_SECONDS * 1000),
         )
+        count = 0
         for _, entries in answer or []:
             await self._process(client, entries)
+            count += len(entries)
+        return count
 
     async def claim(self, client: Redis) -> None:
-        """Takes over what was handed out and never acknowledged."""
+        """Takes over what was handed out and never acknowledged, batch by batch."""
         idle = int(CLAIM_SECONDS * 1000)
-        answer: Any = await client.xautoclaim(
-            self._stream, self._group, self._name, min_idle_time=idle, count=BATCH
-        )
-        entries: list[Entry] = [entry for entry in answer[1] if entry[1]]
-        if not entries:
-            return
-        pending: Any = await client.xpending_range(
-            self._stream, self._group, min="-", max="+", count=BATCH, consumername=self._name
-        )
-        worn = {row["message_id"] for row in pending if row["times_delivered"] > DELIVERIES}
-        for entry in entries:
-            if entry[0] in worn:
-                await self._last_try(client, entry)
-        await self._process(client, [entry for entry in entries if entry[0] not in worn])
+        while True:
+            answer: Any = await client.xautoclaim(
+                self._stream, self._group, self._name, min_idle_time=idle, count=self._batch
+            )
+            entries: list[Entry] = [entry for entry in answer[1] if entry[1]]
+            if not entries:
+                return
+            pending: Any = await client.xpending_range(
+                self._stream,
+                self._group,
+                min=entries[0][0],
+                max=entries[-1][0],
+                count=10 * self._batch,
+                consumername=self._name,
+            )
+            worn = {row["message_id"] for row in pending if row["times_delivered"] > DELIVERIES}
+            await self._process(client, entries, worn)
+            if len(entries) < self._batch:
+                return
 
-    async def _last_try(self, client: Redis, entry: Entry) -> None:
-        """Alone, so that no other event suffers. An outage is no fault of the event: it waits."""
-        try:
-            await self._process(client, [entry])
-        except (RedisError, OSError, TimeoutError, Problem):
-            raise
-        except Exception as error:
-            await self._bury(client, entry, f"delivered too often: {error!r}")
-
-    async def _process(self, client: Redis, entries: Sequence[Entry]) -> None:
+    async def _process(
+        self, client: Redis, entries: Sequence[Entry], worn: Container[bytes] = frozenset()
+    ) -> None:
         good: list[tuple[Entry, Event]] = []
+        others: list[bytes] = []
         for entry in entries:
+            if entry[1].get(ONLY, self._group.encode()) != self._group.encode():
+                others.append(entry[0])
+                continue
             try:
-                good.append((entry, decode(entry[1])))
+                event = decode(entry[1])
             except Poison as error:
                 await self._bury(client, entry, str(error))
-        if not good:
-            return
+                continue
+            if self._kinds is None or event.kind in self._kinds:
+                good.append((entry, event))
+            else:
+                others.append(entry[0])
+        if others:
+            await client.xack(self._stream, self._group, *others)
+        if good:
+            await self._deliver(client, good, worn)
+
+    async def _deliver(
+        self, client: Redis, good: Sequence[tuple[Entry, Event]], worn: Container[bytes]
+    ) -> None:
         try:
             await self._handle([event for _, event in good])
-            await client.xack(self._stream, self._group, *[entry[0] for entry, _ in good])
-            CONSUMED.labels("handled").inc(len(good))
-        except Poison as error:
-            if len(good) == 1:
-                await self._bury(client, good[0][0], str(error))
+        except AWAY:
+            raise
+        except Exception as error:
+            if len(good) > 1:
+                await self._one_by_one(client, good, worn)
                 return
-            for entry, _ in good:
-                await self._process(client, [entry])
+            entry = good[0][0]
+            if isinstance(error, Poison):
+                await self._bury(client, entry, str(error))
+            elif entry[0] in worn:
+                await self._bury(client, entry, f"delivered too often: {error!r}")
+            else:
+                self._failed.setdefault(entry[0], self._clock.now().isoformat())
+                CONSUMED.labels("failed").inc()
+                log.exception("event failed", extra={"data": {"entry": entry[0].decode()}})
+            return
+        await client.xack(self._stream, self._group, *[entry[0] for entry, _ in good])
+        CONSUMED.labels("handled").inc(len(good))
+        for entry, _ in good:
+            self._failed.pop(entry[0], None)
+
+    async def _one_by_one(
+        self, client: Redis, good: Sequence[tuple[Entry, Event]], worn: Container[bytes]
+    ) -> None:
+        """Each alone. Who must wait for somebody else does not make the others wait too."""
+        away: BaseException | None = None
+        for each in good:
+            try:
+                await self._deliver(client, [each], worn)
+            except Problem as error:
+                away = error
+        if away:
+            raise away
 
     async def _bury(self, client: Redis, entry: Entry, reason: str) -> None:
-        fields: Any = {**entry[1], b"reason": reason.encode(), b"entry": entry[0]}
-        await client.xadd(f"{self._stream}.dead", fields, maxlen=KEEP, approximate=True)
-        await client.xack(self._stream, self._group, entry[0])
+        failed_at = self._failed.pop(entry[0], None) or self._clock.now().isoformat()
+        await bury(client, self._stream, self._group, entry, reason, failed_at, keep=KEEP)
         CONSUMED.labels("dead").inc()
-        log.error("event set aside", extra={"data": {"entry": entry[0], "reason": reason}})
+        data = {"entry": entry[0].decode(), "group": self._group, "reason": reason}
+        log.error("event set aside", extra={"data": data})
 
 
 async def forever(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
+from runtime import deadletters
+from runtime.clock import FakeClock
 from runtime.errors import Unavailable
-from runtime.events import Event
+from runtime.events import STREAM, Event, Poison
 from runtime.streams import DELIVERIES, _Reader, encode
+from tests.runtime.conftest import Platform
+from tests.runtime.servers import PASSWORD
 
 
 class WornQueue:
@@ -26,11 +31,29 @@ class WornQueue:
     async def xpending_range(self, *_: Any, **__: Any) -> Any:
         return [{"message_id": self.entry[0], "times_delivered": DELIVERIES + 1}]
 
-    async def xadd(self, stream: str, *_: Any, **__: Any) -> None:
-        self.done.append(f"added to {stream}")
+    def pipeline(self, **_: Any) -> WornPipeline:
+        return WornPipeline(self)
 
     async def xack(self, *_: Any) -> None:
         self.done.append("acknowledged")
+
+
+class WornPipeline:
+    def __init__(self, queue: WornQueue) -> None:
+        self.done = queue.done
+
+    async def __aenter__(self) -> WornPipeline:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None: ...
+
+    def xadd(self, stream: str, *_: Any, **__: Any) -> None:
+        self.done.append(f"added to {stream}")
+
+    def xack(self, *_: Any) -> None:
+        self.done.append("acknowledged")
+
+    async def execute(self) -> None: ...
 
 
 def reader(error: Exception | None) -> Any:
@@ -38,7 +61,7 @@ def reader(error: Exception | None) -> Any:
         if error:
             raise error
 
-    return _Reader("events", "group", "me", handle)
+    return _Reader("events", "group", "me", handle, FakeClock())
 
 
 async def test_during_an_outage_it_stays_in_the_queue() -> None:
@@ -58,3 +81,86 @@ async def test_a_defect_that_it_causes_every_time_sets_it_aside() -> None:
     queue = WornQueue()
     await reader(KeyError("sku")).claim(queue)
     assert queue.done == ["added to events.dead", "acknowledged"]
+
+
+def picky(fail: Callable[[Event], Exception | None], seen: list[int]) -> Any:
+    async def handle(events: Sequence[Event]) -> None:
+        for event in events:
+            if error := fail(event):
+                raise error
+        seen.extend(event.id for event in events)
+
+    return handle
+
+
+@pytest.mark.process
+async def test_one_bad_event_does_not_hold_up_the_others_of_its_batch(platform: Platform) -> None:
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    faults = {2: Poison("nonsense"), 3: KeyError("defect"), 4: Unavailable("away")}
+    seen: list[int] = []
+    one = _Reader(STREAM, "g", "me", picky(lambda e: faults.get(e.id), seen), FakeClock())
+    await one.ensure_group(queue)
+    for id in range(1, 6):
+        fields: Any = encode(Event(id, "OrderCreated", {}))
+        await queue.xadd(STREAM, fields)
+    with pytest.raises(Unavailable):
+        await one.read(queue)
+    assert seen == [1, 5]
+    pending: Any = await queue.xpending(STREAM, "g")
+    assert pending["pending"] == 2
+    [letter] = await deadletters.letters(queue, STREAM)
+    assert (letter.group, letter.fields["id"], letter.reason) == ("g", "2", "nonsense")
+    assert letter.failed_at.startswith("2026-01-01")
+    await queue.aclose()
+
+
+@pytest.mark.process
+async def test_a_replayed_letter_is_for_its_group_only_and_a_dropped_one_is_gone(
+    platform: Platform,
+) -> None:
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    broken = {1, 2}
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+    fail = {
+        "a": lambda event: Poison("not yet") if event.id in broken else None,
+        "b": lambda event: None,
+    }
+    readers = {
+        name: _Reader(STREAM, name, "me", picky(fail[name], seen[name]), FakeClock())
+        for name in seen
+    }
+    for id in (1, 2):
+        fields: Any = encode(Event(id, "OrderCreated", {}, "00-trace"))
+        await queue.xadd(STREAM, fields)
+    for one in readers.values():
+        await one.ensure_group(queue)
+        await one.read(queue)
+    assert seen == {"a": [], "b": [1, 2]}
+    first, second = await deadletters.letters(queue, STREAM)
+    assert await deadletters.letters(queue, STREAM, after=first.id) == [second]
+    broken.clear()
+    assert await deadletters.replay(queue, STREAM, [first.id]) == 1
+    assert await deadletters.drop(queue, STREAM, [second.id]) == 1
+    assert await deadletters.find(queue, STREAM, first.id) is None
+    for one in readers.values():
+        await one.read(queue)
+    assert seen == {"a": [1], "b": [1, 2]}
+    assert await deadletters.count(queue, STREAM) == 0
+    await queue.aclose()
+
+
+@pytest.mark.process
+async def test_an_event_of_no_interest_is_acknowledged_at_once(platform: Platform) -> None:
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    seen: list[int] = []
+    one = _Reader(
+        *(STREAM, "g", "me", picky(lambda event: None, seen), FakeClock()), kinds={"OrderCreated"}
+    )
+    await one.ensure_group(queue)
+    for id, kind in ((1, "OrderCreated"), (2, "StockReserved")):
+        fields: Any = encode(Event(id, kind, {}))
+        await queue.xadd(STREAM, fields)
+    assert await one.read(queue) == 2
+    pending: Any = await queue.xpending(STREAM, "g")
+    assert (seen, pending["pending"]) == ([1], 0)
+    await queue.aclose()
