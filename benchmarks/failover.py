@@ -1,4 +1,4 @@
-"""Failover beside Patroni, on the same machine in one run: writes benchmarks/RESULTS.md.
+"""Failover beside Patroni, on the same machine in one run: a section of benchmarks/RESULTS.md.
 
     python benchmarks/failover.py [--repeat N] [--only regionctl|patroni]
 
@@ -27,6 +27,7 @@ from pathlib import Path
 import patroni_peer
 import psutil
 import regionctl_peer
+import results
 from patroni_peer import DEFAULT, FASTEST, Fault, Sample, Settings
 
 HERE = Path(__file__).parent
@@ -153,8 +154,7 @@ def cpu_model() -> str:
 
 
 def document(rows: Sequence[Row], repeat: int, loads: tuple[float, float]) -> str:
-    return f"""# Failover beside Patroni
-
+    return f"""\
 Written by `make bench` on {datetime.now(UTC):%Y-%m-%d} (`make bench REPEAT={repeat}`). Seconds from
 the kill to the first acknowledged write.
 
@@ -189,7 +189,7 @@ def main() -> None:
     print(table(rows))
     if asked.only is None:
         text = document(rows, asked.repeat, (before, os.getloadavg()[0]))
-        (HERE / "RESULTS.md").write_text(text)
+        results.replace("Failover beside Patroni", text)
         print("written: benchmarks/RESULTS.md", file=sys.stderr)
 
 
