@@ -49,6 +49,19 @@ class World:
         """The certificate authority that the edge's certificate is signed by."""
         return self.state_dir / "ca" / "ca.pem"
 
+    @property
+    def probe_client_file(self) -> Path:
+        """The OAuth client that load programs are, for their eyes only."""
+        return self.state_dir / "control" / "clients" / "probe.json"
+
+    def as_client(self) -> list[str]:
+        """The arguments by which a load program finds the edge, trusts it and is known to it."""
+        words = ["--url", self.entry_url]
+        for option, path in (("--ca", self.ca_file), ("--client", self.probe_client_file)):
+            if path.exists():
+                words += [option, str(path)]
+        return words
+
     def result(self, step: str) -> Any:
         """What the last earlier step of that name returned; None when none has run."""
         for number in sorted(self.results, reverse=True):

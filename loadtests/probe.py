@@ -1,12 +1,16 @@
 """A client that never stops asking, and writes down every attempt: the drill's ledger.
 
-    python -m loadtests.probe --url https://127.0.0.1:18001 --ca ca.pem --journal J --stop S
+    python -m loadtests.probe --url https://127.0.0.1:18001 --ca ca.pem --client probe.json \
+        --journal J --stop S
 
 Open model: arrivals are planned ahead (Poisson, seeded) and leave at their planned time whether or
 not earlier ones were answered, so an outage cannot hide by slowing its clients down. Every attempt
 is made once, never retried, with an idempotency key of its own. It ends when the stop file
 appears or after `--max-seconds`, needs no controller while it runs, and journals an outcome for
 everything that it sent.
+
+It is an OAuth client of its own (`--client`), whose token is fetched before the first arrival and
+renewed beside them. No secret is ever in its arguments or its journal.
 
 Outcomes: ok is a 2xx; failed is a refusal that proves that nothing was done (4xx, or no
 connection); unknown is all else (timeout, reset, 5xx), which may or may not have been carried out.
@@ -30,10 +34,12 @@ from typing import Any
 
 import httpx
 
+from loadtests.access import Access, Client, password
 from loadtests.journal import SCHEMA, Journal, cents
 
 JSON = dict[str, Any]
 TIMEOUT_SECONDS = 10.0
+TOKEN_SECONDS = 12.0
 STOP_CHECK_SECONDS = 0.2
 CLIENTS = 16
 SHARE_OF_READS = 0.15
@@ -54,9 +60,17 @@ class Probe:
     so one pool with the hundreds of hung requests of an outage would slow the probe down."""
 
     def __init__(
-        self, clients: Sequence[httpx.AsyncClient], journal: Journal, seed: int, run: str
+        self,
+        clients: Sequence[httpx.AsyncClient],
+        access: Access,
+        journal: Journal,
+        seed: int,
+        run: str,
+        secret: str,
     ) -> None:
         self.clients = clients
+        self.access = access
+        self.secret = secret
         self.journal = journal
         self.random = random.Random(seed)  # noqa: S311  replayable load, not a secret
         self.run = run
@@ -65,7 +79,7 @@ class Probe:
 
     async def prepare(self, users: int) -> None:
         """Learns the products and creates `users` users, so that every shard has some."""
-        answer = await self.clients[0].get("/api/v1/products")
+        answer = await self.clients[0].get("/api/v1/products", headers=self.access.headers)
         answer.raise_for_status()
         self.known.skus = _skus(answer.json())
         width = asyncio.Semaphore(8)
@@ -128,9 +142,12 @@ class Probe:
         """One request, journalled before and after. Returns the answer if it was a 2xx."""
         self.count += 1
         n = self.count
-        headers = {"Idempotency-Key": key} if key else {}
+        headers = dict(self.access.headers)
+        if key:
+            headers["Idempotency-Key"] = key
         if position:
             headers["X-Regionctl-Position"] = position
+        sent = body and sendable(kind, body, self.secret)
         self.journal.write(
             "intent",
             n=n,
@@ -144,7 +161,7 @@ class Probe:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 answer = await self.clients[n % len(self.clients)].request(
-                    "GET" if body is None else "POST", path, json=body, headers=headers
+                    "GET" if body is None else "POST", path, json=sent, headers=headers
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             self._gave_up(n, "failed", error)
@@ -158,6 +175,11 @@ class Probe:
     def _gave_up(self, n: int, outcome: str, error: Exception) -> None:
         why = f"{type(error).__name__}: {error}"
         self.journal.write("outcome", n=n, done=time.monotonic(), outcome=outcome, error=why)
+
+
+def sendable(kind: str, body: JSON, secret: str) -> JSON:
+    """The body as it is sent: a user's has the password, which the journal has not."""
+    return {**body, "password": secret} if kind == "create-user" else body
 
 
 def _read(answer: httpx.Response, kind: str) -> JSON:
@@ -240,10 +262,14 @@ async def run(asked: argparse.Namespace) -> int:
         clients = [
             await stack.enter_async_context(client(asked.url, context)) for _ in range(CLIENTS)
         ]
-        probe = Probe(clients, journal, asked.seed, name)
         try:
+            identity = Client.read_if(asked.client)
+            access = await stack.enter_async_context(
+                Access(clients[0], identity).open(TOKEN_SECONDS)
+            )
+            probe = Probe(clients, access, journal, asked.seed, name, password(identity, name))
             await probe.prepare(asked.users)
-        except (httpx.HTTPError, RuntimeError, KeyError, ValueError) as error:
+        except (httpx.HTTPError, OSError, RuntimeError, KeyError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
             journal.write("end", monotonic=time.monotonic(), planned=0, sent=0, reason=why)
             return 1
@@ -285,6 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="loadtests.probe", description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--ca", type=Path)
+    parser.add_argument("--client", type=Path, help="file of the OAuth client, mode 0600")
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--stop", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=40.0, help="arrivals a second")

@@ -1,8 +1,9 @@
 """Looks, as a client, for every write that a probe's journal says was acknowledged.
 
-    python -m loadtests.readback --url U --ca ca.pem --journal J --out readback.json [--last N]
+    python -m loadtests.readback --url U --ca ca.pem --client C --journal J --out readback.json
 
-1. Each acknowledged user and order is fetched; 404 means missing, another amount or owner wrong.
+1. Each acknowledged user and order is fetched, past every cache; 404 means missing, and wrong is
+   another amount, another owner, or a state that no order can be in.
 2. Each write with an unknown outcome is sent again with its own idempotency key: a replayed answer
    says that it had been carried out, a fresh one that it had not (it is now).
 3. A sample of the acknowledged orders is sent again too: the answer must be the same order.
@@ -28,20 +29,35 @@ from typing import Any
 import httpx
 
 from loadtests import journal
-from loadtests.probe import client, tls
+from loadtests.access import Access, Client, password
+from loadtests.probe import client, sendable, tls
 
 JSON = dict[str, Any]
 WIDTH = 8
 SAMPLE = 20
+UNDECIDED = (401, 403, 408, 425, 429)
+STATES = {
+    "placed": {("pending", "pending"), ("reserved", "pending"), ("pending", "captured")},
+    "confirmed": {("reserved", "captured")},
+}
 PATHS = {"create-order": "/api/v1/orders", "create-user": "/api/v1/users"}
 
 
 class ReadBack:
-    """`seconds` bounds the retries of one request."""
+    """`seconds` bounds the retries of one request; `secret` is the password of the run's users."""
 
-    def __init__(self, http: httpx.AsyncClient, attempts: Sequence[JSON], seconds: float) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        access: Access,
+        attempts: Sequence[JSON],
+        seconds: float,
+        secret: str,
+    ) -> None:
         self.http = http
+        self.access = access
         self.seconds = seconds
+        self.secret = secret
         writes = [attempt for attempt in attempts if attempt["kind"] in PATHS]
         self.acknowledged = [attempt for attempt in writes if attempt["outcome"] == "ok"]
         self.unknown = [attempt for attempt in writes if attempt["outcome"] == "unknown"]
@@ -93,8 +109,10 @@ class ReadBack:
             self.missing.append(id)
         elif attempt["kind"] == "create-order":
             document = answer.json()
-            found = {"user": str(document["user_id"]), "cents": journal.cents(document)}
+            found: JSON = {"user": str(document["user_id"]), "cents": journal.cents(document)}
             wanted = {"user": attempt["user"], "cents": attempt["amount_cents"]}
+            if impossible(document):
+                found["state"] = state_of(document)
             if found != wanted:
                 self.wrong.append({"id": id, "acknowledged": wanted, "found": found})
 
@@ -135,19 +153,27 @@ class ReadBack:
             self.duplicates.append({"user": user, "orders": [id]})
 
     async def _repeat(self, attempt: JSON) -> httpx.Response | None:
-        headers = {"Idempotency-Key": attempt["key"]}
-        path = PATHS[attempt["kind"]]
-        answer = await self._ask("POST", path, json=attempt["body"], headers=headers)
+        body = sendable(attempt["kind"], attempt["body"], self.secret)
+        key = attempt["key"]
+        answer = await self._ask("POST", PATHS[attempt["kind"]], key=key, json=body)
         return answer if answer is not None and answer.is_success else None
 
-    async def _ask(self, method: str, path: str, **more: Any) -> httpx.Response | None:
-        """The first definite answer (2xx or 4xx); None when there is none in time."""
+    async def _ask(
+        self, method: str, path: str, key: str | None = None, **more: Any
+    ) -> httpx.Response | None:
+        """The first definite answer (2xx or 4xx); None when there is none in time.
+
+        No cache may vouch for a database; and who asks too often or too late knows nothing yet.
+        """
         deadline = time.monotonic() + self.seconds
         while True:
+            headers = {**self.access.headers, "Cache-Control": "no-cache"}
+            if key:
+                headers["Idempotency-Key"] = key
             try:
                 async with self.width:
-                    answer = await self.http.request(method, path, **more)
-                if answer.status_code < 500 and answer.status_code != 429:
+                    answer = await self.http.request(method, path, headers=headers, **more)
+                if answer.status_code < 500 and answer.status_code not in UNDECIDED:
                     return answer
             except (httpx.HTTPError, ssl.SSLError):
                 pass
@@ -161,14 +187,37 @@ def record(attempt: JSON) -> str:
     return str(attempt.get("order_id") or attempt.get("user_id"))
 
 
+def state_of(order: JSON) -> list[str | None]:
+    return [order.get(name) for name in ("status", "stock", "payment", "reason")]
+
+
+def impossible(order: JSON) -> bool:
+    """Whether no order can be so: confirmed without stock or money, cancelled without a reason.
+
+    The services cancel by themselves what is out of stock or was declined; that is no loss.
+    """
+    status, stock, payment, reason = state_of(order)
+    if stock is None or payment is None:
+        return False
+    if status == "cancelled":
+        return not reason
+    return (stock, payment) not in STATES.get(str(status), ())
+
+
 async def _each(items: Iterable[Any], act: Callable[[Any], Awaitable[None]]) -> None:
     await asyncio.gather(*(act(item) for item in items))
 
 
 async def run(asked: argparse.Namespace) -> int:
-    attempts = journal.attempts(journal.read(asked.journal))
-    async with client(asked.url, tls(asked.ca)) as http:
-        reader = ReadBack(http, attempts, asked.seconds)
+    lines = journal.read(asked.journal)
+    name = next((line["run"] for line in lines if line["line"] == "start"), "")
+    identity = Client.read_if(asked.client)
+    async with (
+        client(asked.url, tls(asked.ca)) as http,
+        Access(http, identity).open(asked.seconds) as access,
+    ):
+        secret = password(identity, name)
+        reader = ReadBack(http, access, journal.attempts(lines), asked.seconds, secret)
         if asked.last:
             reader.acknowledged = reader.acknowledged[-asked.last :]
         await reader.look()
@@ -184,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="loadtests.readback", description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--ca", type=Path)
+    parser.add_argument("--client", type=Path, help="file of the OAuth client, mode 0600")
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--last", type=int, default=0)

@@ -61,8 +61,6 @@ async def start_probe(
     journal = folder / "journal.jsonl"
     if not journal.exists():
         options = {
-            "--url": world.entry_url,
-            **({"--ca": world.ca_file} if world.ca_file.exists() else {}),
             "--journal": journal,
             "--stop": folder / "stop",
             "--rate": rate,
@@ -70,7 +68,7 @@ async def start_probe(
             "--max-seconds": max_seconds,
         }
         arguments = [str(part) for pair in options.items() for part in pair]
-        await spawn(world, folder, "loadtests.probe", arguments)
+        await spawn(world, folder, "loadtests.probe", [*world.as_client(), *arguments])
 
     async def ready() -> JSON | None:
         if not journal.exists():

@@ -43,6 +43,7 @@ class Bench:
         self.shop = shop
         self.folder = folder
         provider.entry_url = lambda: shop.url  # type: ignore[method-assign]
+        shop.client_file(folder / "control" / "clients")
 
     @property
     def topology(self) -> Topology:
@@ -243,3 +244,34 @@ async def test_a_region_failover_is_opened_once_however_often_the_step_runs(benc
     await bench.store.abort(opened[0].id, "enough")
     assert await first == await again
     assert len([op for op in await bench.store.operations() if op.kind == "failover"]) == 1
+
+
+async def test_invariants_are_asked_again_while_orders_come_to_rest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill_evidence, "LOOK_SECONDS", 0.01)
+    plan = Plan("drill", "x", (Step("check-invariants"),), ("drill",))
+    world = bench.world(await bench.start(plan), {})
+    answers = [False, False, True]
+
+    async def invariants() -> Any:
+        return [{"name": "saga-settled", "held": answers.pop(0), "detail": ""}]
+
+    bench.provider.invariants = invariants  # type: ignore[method-assign]
+    assert await drill_evidence.check_invariants(world, run=1) == {"broken": []}
+    assert answers == []
+
+
+async def test_what_does_not_come_to_rest_is_reported_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill_evidence, "SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr(drill_evidence, "LOOK_SECONDS", 0.01)
+    plan = Plan("drill", "x", (Step("check-invariants"),), ("drill",))
+    world = bench.world(await bench.start(plan), {})
+
+    async def invariants() -> Any:
+        return [{"name": "saga-settled", "held": False, "detail": "order 7"}]
+
+    bench.provider.invariants = invariants  # type: ignore[method-assign]
+    assert await drill_evidence.check_invariants(world, run=1) == {"broken": ["saga-settled"]}

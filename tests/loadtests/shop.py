@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 PAGE = 5
+SECRET = "shop-secret"
 
 
 @contextmanager
@@ -36,12 +39,30 @@ class Shop(ThreadingHTTPServer):
         self.orders: dict[str, dict[str, Any]] = {}
         self.by_key: dict[str, str] = {}
         self.users: dict[str, dict[str, Any]] = {}
+        self.passwords: set[str] = set()
         self.down = False
+        self.tokens: list[str] = []
+        self.token_seconds = 600.0
+        self.tokens_down = False
+        self.guarded = False
         self.answers_lost = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def client_file(self, folder: Path) -> Path:
+        """A file with a client that gets tokens here; from then on nobody else is served."""
+        path = folder / "probe.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({"client_id": "probe", "client_secret": SECRET}))
+        self.guarded = True
+        return path
+
+    def token(self) -> str:
+        self.tokens.append(f"token-{len(self.tokens) + 1}")
+        return self.tokens[-1]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -49,6 +70,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if not self.allowed():
+            return
         url = urlparse(self.path)
         kind, _, id = url.path.removeprefix("/api/v1/").partition("/")
         if kind == "products":
@@ -63,8 +86,34 @@ class Handler(BaseHTTPRequestHandler):
             found = {"orders": self.server.orders, "users": self.server.users}[kind].get(id)
             self.answer(200, found) if found else self.answer(404, {"title": "Not found"})
 
+    def allowed(self) -> bool:
+        """Whether the newest token was shown; else the answer is given here."""
+        sent = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not self.server.guarded or sent in self.server.tokens[-2:]:
+            return True
+        self.answer(401, {"title": "Unauthorized"})
+        return False
+
+    def grant(self, form: dict[str, list[str]]) -> None:
+        client = base64.b64encode(f"probe:{SECRET}".encode()).decode()
+        if self.server.tokens_down:
+            self.answer(503, {"title": "Unavailable"})
+        elif form["grant_type"] != ["client_credentials"] or self.headers["Authorization"] != (
+            f"Basic {client}"
+        ):
+            self.answer(401, {"error": "invalid_client"})
+        else:
+            token, seconds = self.server.token(), self.server.token_seconds
+            self.answer(200, {"access_token": token, "expires_in": seconds})
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/oauth/token":
+            self.grant(parse_qs(raw.decode()))
+            return
+        if not self.allowed():
+            return
+        body = json.loads(raw)
         key = self.headers["Idempotency-Key"]
         if self.server.down:
             self.answer(503, {"title": "Unavailable"})
@@ -73,6 +122,7 @@ class Handler(BaseHTTPRequestHandler):
             replayed = key in self.server.by_key
             id = self.server.by_key.setdefault(key, str(1000 + len(self.server.by_key)))
             if self.path.endswith("users"):
+                self.server.passwords.add(body["password"])
                 document = self.server.users.setdefault(id, {"id": id, **body})
             else:
                 amount = f"{body['items'][0]['quantity'] * 2}.50"

@@ -15,8 +15,8 @@ import pytest
 
 from control_plane import ledger as ledgers
 from control_plane.writers import two_writers
-from loadtests import journal
-from tests.loadtests.shop import Shop, open_shop
+from loadtests import journal, readback
+from tests.loadtests.shop import SECRET, Shop, open_shop
 
 pytestmark = pytest.mark.process
 
@@ -33,6 +33,7 @@ def command(module: str, *arguments: object) -> list[str]:
 
 def probe(shop: Shop, folder: Path, *more: object) -> list[str]:
     files = ("--journal", folder / "journal.jsonl", "--stop", folder / "stop")
+    files += ("--client", shop.client_file(folder))
     return command("probe", "--url", shop.url, *files, "--users", 4, *more)
 
 
@@ -42,7 +43,7 @@ def ledger(folder: Path) -> ledgers.Ledger:
 
 def read_back(shop: Shop, folder: Path, name: str = "journal.jsonl", *more: object) -> Any:
     out = folder / "readback.json"
-    files = ("--journal", folder / name, "--out", out)
+    files = ("--journal", folder / name, "--out", out, "--client", shop.client_file(folder))
     subprocess.run(command("readback", "--url", shop.url, *files, *more), check=True, timeout=30)
     return json.loads(out.read_text())
 
@@ -161,3 +162,72 @@ def test_every_planted_failure_is_seen_by_the_meter(shop: Shop, tmp_path: Path) 
     found = read_back(shop, tmp_path, "planted.jsonl", "--last", 10)
     assert len(found["missing"]) == 1
     assert found["acknowledged"] == 10
+
+
+def test_no_secret_and_no_password_is_in_the_journal(shop: Shop, tmp_path: Path) -> None:
+    subprocess.run(probe(shop, tmp_path, "--rate", 40, "--max-seconds", 0.5), check=True)
+    written = (tmp_path / "journal.jsonl").read_text()
+    passwords = {user["password"] for user in shop.users.values()}
+    assert len(passwords) == 1
+    assert not [each for each in (SECRET, *passwords, *shop.tokens) if each in written]
+
+
+def test_an_unknown_registration_is_repeated_with_its_password(shop: Shop, tmp_path: Path) -> None:
+    subprocess.run(probe(shop, tmp_path, "--rate", 40, "--max-seconds", 0.5), check=True)
+    path = tmp_path / "journal.jsonl"
+    lines = journal.read(path)
+    known = next(line for line in lines if line["line"] == "outcome" and line.get("user_id"))
+    known.update(outcome="unknown", user_id=None)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shop.passwords.clear()
+    assert read_back(shop, tmp_path)["unknown_present"] == 1
+    assert shop.passwords == {user["password"] for user in shop.users.values()}
+
+
+def test_the_token_is_renewed_beside_the_orders_and_outlives_an_outage_of_its_server(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.token_seconds = 0.1
+    running = subprocess.Popen(probe(shop, tmp_path, "--rate", 20, "--max-seconds", 60))
+    until(lambda: len(shop.tokens) >= 1)
+    shop.tokens_down = True
+    wait_for(tmp_path, "outcome", outcome="ok", replayed=False)
+    shop.tokens_down = False
+    until(lambda: len(shop.tokens) >= 2)
+    (tmp_path / "stop").touch()
+    assert running.wait(timeout=15) == 0
+    assert ledgers.counts(ledger(tmp_path)).writes.failed == 0
+
+
+def test_a_client_that_is_refused_does_not_begin(shop: Shop, tmp_path: Path) -> None:
+    asked = probe(shop, tmp_path)
+    (tmp_path / "probe.json").write_text('{"client_id": "probe", "client_secret": "guess"}')
+    assert subprocess.run(asked, check=False).returncode == 1
+    end = journal.read(tmp_path / "journal.jsonl")[-1]
+    assert (end["planned"], "got no token" in end["reason"]) == (0, True)
+
+
+def test_a_client_file_that_others_can_read_is_not_used(shop: Shop, tmp_path: Path) -> None:
+    asked = probe(shop, tmp_path)
+    (tmp_path / "probe.json").chmod(0o644)
+    assert subprocess.run(asked, check=False).returncode == 1
+    assert "0600" in journal.read(tmp_path / "journal.jsonl")[-1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("order", "found"),
+    [
+        (("placed", "pending", "pending", None), False),
+        (("placed", "reserved", "captured", None), True),
+        (("confirmed", "reserved", "captured", None), False),
+        (("confirmed", "reserved", "pending", None), True),
+        (("cancelled", "refused", "pending", "out-of-stock"), False),
+        (("cancelled", "pending", "pending", None), True),
+        (("lost", "pending", "pending", None), True),
+    ],
+)
+def test_a_state_that_no_order_can_be_in_is_told_apart(
+    order: tuple[str | None, ...], found: bool
+) -> None:
+    document = dict(zip(("status", "stock", "payment", "reason"), order, strict=True))
+    assert readback.impossible(document) is found
