@@ -27,6 +27,7 @@ from runtime.cache import Cache
 from runtime.clock import SystemClock
 from runtime.context import Background, Context
 from runtime.errors import Invalid, Problem
+from runtime.identity import Identity, bearer_of
 from runtime.routing import Routing
 from runtime.settings import Settings, load
 from runtime.shards import Shards
@@ -45,6 +46,9 @@ SERVICES = {
     "notifications": "runtime.notifications.api",
 }
 BODY_LIMIT = 256 * 1024
+# Here a token of the client's past is in no way its fault.
+NEEDS_NO_TOKEN = frozenset(["/oauth/token", "/oauth/revoke", "/.well-known/jwks.json"])
+CHALLENGE = 'Bearer realm="regionctl"'
 
 
 def create() -> ASGIApp:
@@ -67,7 +71,11 @@ def build(settings: Settings) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         context.routing.refresh()
-        works: Background = {"shard map": context.routing.run, **background}
+        works: Background = {
+            "shard map": context.routing.run,
+            "identity": context.identity.run,
+            **background,
+        }
         tasks = [
             asyncio.create_task(forever(name, work, context.clock)) for name, work in works.items()
         ]
@@ -83,7 +91,8 @@ def build(settings: Settings) -> ASGIApp:
     app.include_router(routes)
     _add_health(app, context)
     _add_problems(app)
-    return Envelope(app)
+    _describe_tokens(app, settings)
+    return Envelope(app, context.identity)
 
 
 async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -99,14 +108,34 @@ async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
 def _context(settings: Settings) -> Context:
     clock = SystemClock()
     routing = Routing(settings.shard_map, clock)
+    shards = Shards(settings, routing, clock)
     return Context(
         settings=settings,
         clock=clock,
         routing=routing,
-        shards=Shards(settings, routing, clock),
+        shards=shards,
         cache=Cache(settings.cache, settings.valkey_password, clock),
         streams=Streams(settings, routing, clock),
+        identity=Identity(settings, shards, clock),
     )
+
+
+def _describe_tokens(app: FastAPI, settings: Settings) -> None:
+    """Adds the scheme that operations name as {"oauth2": []} to the OpenAPI document."""
+    token_url = f"{settings.entry_url}/oauth/token"
+    flows = {
+        "password": {"tokenUrl": token_url, "refreshUrl": token_url, "scopes": {}},
+        "clientCredentials": {"tokenUrl": token_url, "scopes": {}},
+    }
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = plain()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["oauth2"] = {"type": "oauth2", "flows": flows}
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 def _add_health(app: FastAPI, context: Context) -> None:
@@ -130,7 +159,7 @@ def _add_health(app: FastAPI, context: Context) -> None:
 def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> Response:
-        return _render(request, error.document(), error.status)
+        return _answer(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -156,6 +185,17 @@ def _add_problems(app: FastAPI) -> None:
         return _render(request, document, error.status_code, error.headers)
 
 
+def _answer(request: Request, error: Problem) -> Response:
+    """RFC 6750 3: a refusal names the scheme, and what was wrong with a token if there was one."""
+    headers = {}
+    if error.status == 401:
+        code = error.extra.get("error")
+        headers["WWW-Authenticate"] = CHALLENGE + (f', error="{code}"' if code else "")
+    if "retryAfter" in error.extra:
+        headers["Retry-After"] = str(error.extra["retryAfter"])
+    return _render(request, error.document(), error.status, headers)
+
+
 def _render(
     request: Request,
     document: dict[str, Any],
@@ -172,13 +212,15 @@ def _render(
 
 
 class Envelope:
-    """Around every request: an id, its time, a limit on the body, and no error without a document.
+    """Around every request: an id, its time, who sends it, a limit on the body, and no error
+    without a document.
 
     Plain ASGI: a `BaseHTTPMiddleware` costs more than the rest of a request.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, identity: Identity) -> None:
         self._app = app
+        self._identity = identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -206,12 +248,26 @@ class Envelope:
             return message
 
         try:
-            await self._app(scope, limited, answer)
+            if refusal := await self._authenticate(scope):
+                await refusal(scope, limited, answer)
+            else:
+                await self._app(scope, limited, answer)
         except Exception:
             log.exception("unexpected", extra={"data": {"request": scope["request_id"]}})
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUESTS.labels(scope["method"], route, status).observe(time.perf_counter() - began)
+
+    async def _authenticate(self, scope: Scope) -> Response | None:
+        """Sets `scope["caller"]` if there is a token, or returns why it is refused."""
+        token = bearer_of(scope)
+        if token is None or scope["path"] in NEEDS_NO_TOKEN:
+            return None
+        try:
+            scope["caller"] = await self._identity.authenticate(token)
+            return None
+        except Problem as error:
+            return _answer(Request(scope), error)
 
 
 def _request_id(scope: Scope) -> bytes:

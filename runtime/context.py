@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from runtime.cache import Cache
 from runtime.clock import Clock
+from runtime.identity import Identity
 from runtime.routing import Routing
 from runtime.settings import Settings
 from runtime.shards import Shards
@@ -24,3 +25,4 @@ class Context:
     shards: Shards
     cache: Cache
     streams: Streams
+    identity: Identity

@@ -27,6 +27,7 @@ from runtime.shardmap import CATALOG, Endpoint, Shard, ShardMap, SlotRange, even
 from tests.runtime.servers import PASSWORD, Postgres, Valkey, binaries
 
 REGION = "us-east-1"
+TOKEN_KEY = "the secret that seals the signing keys of tests"
 FENCE_OF_CATALOG = (SlotRange(0, 0, CATALOG, 1),)
 
 
@@ -75,6 +76,7 @@ class Platform:
             database_password=PASSWORD,
             valkey_password=PASSWORD,
             cache=("127.0.0.1", self.queue.port),
+            secrets={"tokenKey": TOKEN_KEY},
         )
 
     @asynccontextmanager
@@ -175,11 +177,18 @@ async def platform(databases: tuple[Postgres, Postgres], queue: Valkey, tmp_path
     made = Platform(tmp_path, s1, catalog, queue)
     made.publish(made.first_map())
     connection = await asyncpg.connect(**s1.dsn())
-    await connection.execute("TRUNCATE users, orders, order_items, outbox")
+    await connection.execute(
+        "TRUNCATE users, sessions, orders, order_items, payments, notifications, outbox"
+    )
     await connection.execute("UPDATE regionctl.slot_owner SET epoch = 1, state = 'owned'")
     await connection.close()
     connection = await asyncpg.connect(**catalog.dsn())
-    await connection.execute("TRUNCATE emails, stock_movements")
+    # The audit log refuses changes, but not those of replication.
+    await connection.execute("SET session_replication_role = replica")
+    await connection.execute(
+        "TRUNCATE emails, stock_movements, outbox, oauth_clients, signing_keys, revocations, "
+        "audit_log"
+    )
     await connection.execute("UPDATE products SET stock = initial_stock")
     await connection.close()
     _, writer = await asyncio.open_connection("127.0.0.1", queue.port)
