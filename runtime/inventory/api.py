@@ -45,14 +45,14 @@ def _routes(context: Context) -> APIRouter:
 
 async def product_list(context: Context) -> bytes:
     """The list as JSON: up to a second old, and from any copy of the catalog."""
-    cached = await context.cache.get(KEY)
+    cached = (await context.cache.get_many([KEY]))[0]
     if cached is not None:
         return cached
     done = await context.shards.read(
         catalog, lambda connection, _: store.products(connection), any_copy=True
     )
     body = json.dumps({"products": [_document(product) for product in done.value]}).encode()
-    await context.cache.put({KEY: body}, FRESH_SECONDS)
+    await context.cache.put_many({KEY: body}, FRESH_SECONDS)
     return body
 
 

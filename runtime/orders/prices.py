@@ -71,7 +71,7 @@ class Prices:
             catalog, lambda connection, _: store.prices(connection, skus), any_copy=True
         )
         self._learn(done.value)
-        await self._context.cache.put(
+        await self._context.cache.put_many(
             {
                 PREFIX + sku: json.dumps([price.cents, price.currency]).encode()
                 for sku, price in done.value.items()
