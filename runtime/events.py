@@ -30,6 +30,9 @@ Kind = Literal[
     "PaymentRefunded",
 ]
 STREAM = "events"
+# What users are told of: for each of these the service of notifications leaves a row, though
+# it may say that there was nothing to tell.
+TOLD: tuple[Kind, ...] = ("OrderCreated", "OrderCancelled", "PaymentProcessed", "PaymentRefunded")
 
 
 @dataclass(frozen=True)

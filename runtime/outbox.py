@@ -1,9 +1,10 @@
-"""Sends the events that orders left in the outbox to the region's stream, at least once.
+"""Events that services left in the outbox of a database go to the region's stream, at least once.
 
-Only processes in a shard's home region relay it, each taking rows that no other has locked. The
+Only processes in a database's home region relay it, each taking rows that no other has locked. The
 mark `relayed_at` is written without waiting for the standby: losing it means only that an event
 is sent twice, and consumers know each event by its id. Rows are kept, so a lost stream can be
-written again.
+written again: a relay leaves a mark of its own in the queue, and when that is gone, or is of
+another run of the server, the queue may lack what it once had.
 """
 
 from __future__ import annotations
@@ -11,31 +12,46 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from redis.exceptions import RedisError
 
 from runtime.clock import Clock
 from runtime.errors import Problem
-from runtime.events import STREAM, Event
+from runtime.events import STREAM, TOLD, Event, subject_of
 from runtime.pool import Connection
 from runtime.routing import Routing
 from runtime.settings import Settings
 from runtime.shardmap import CATALOG, Placement, ShardMap
-from runtime.shards import Shards, of_slot, transient
+from runtime.shards import Locate, Shards, catalog, of_slot, transient
 from runtime.streams import Streams
 from runtime.telemetry import RELAYED
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
+PAGE = 2000
 BUSY_SECONDS = 0.01
 IDLE_SECONDS = 0.1
 FAILED_SECONDS = 0.5
+CHECK_SECONDS = 1.0
+# How far back events are sent again: the queue is empty, or was started again and may lack what
+# it had not yet written to its file (once a second).
+LOST_SECONDS = 600.0
+RESTARTED_SECONDS = 10.0
+MARKER = "relayed:{database}:{queue}"
 
+GUARD = "SELECT regionctl.guard($1, $2)"
+EMIT = """
+INSERT INTO outbox (user_id, event_id, kind, payload, traceparent, created_at)
+SELECT user_id, event_id, kind, payload::jsonb, traceparent, clock_timestamp()
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+     AS emitted(user_id, event_id, kind, payload, traceparent)
+ON CONFLICT (user_id, event_id) DO UPDATE SET relayed_at = NULL
+"""
 ANY = "SELECT EXISTS (SELECT FROM outbox WHERE relayed_at IS NULL)"
 PENDING = """
-SELECT user_id, event_id, kind, payload FROM outbox
+SELECT user_id, event_id, kind, payload, traceparent FROM outbox
 WHERE relayed_at IS NULL ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED
 """
 MARK = """
@@ -43,9 +59,57 @@ UPDATE outbox SET relayed_at = clock_timestamp()
 FROM unnest($1::bigint[], $2::bigint[]) AS sent(user_id, event_id)
 WHERE outbox.user_id = sent.user_id AND outbox.event_id = sent.event_id
 """
+AGAIN = """
+UPDATE outbox SET relayed_at = NULL FROM unnest($1::bigint[], $2::bigint[]) AS again(user_id, event_id)
+WHERE outbox.user_id = again.user_id AND outbox.event_id = again.event_id
+  AND outbox.relayed_at IS NOT NULL
+"""  # noqa: E501
+RECENT = """
+SELECT user_id, event_id FROM outbox
+WHERE relayed_at > clock_timestamp() - make_interval(secs => $1::float8)
+"""
+# The last question of every order that is not settled (the condition of the index
+# orders_unsettled), and what nobody was told of.
+UNANSWERED = """
+SELECT e.user_id, e.event_id FROM orders o JOIN outbox e
+  ON e.user_id = o.user_id AND (e.payload->>'order_id')::bigint = o.id
+ AND e.kind = CASE o.status WHEN 'placed' THEN 'OrderCreated' ELSE 'OrderCancelled' END
+WHERE e.relayed_at IS NOT NULL
+  AND (o.status = 'placed'
+       OR o.status = 'cancelled' AND NOT (o.stock IN ('refused', 'returned')
+                                          AND o.payment IN ('declined', 'void', 'refunded')))
+"""
+UNTOLD = """
+SELECT e.user_id, e.event_id FROM outbox e
+WHERE e.relayed_at IS NOT NULL AND e.kind = ANY($1::text[])
+  AND NOT EXISTS (SELECT FROM notifications n
+                  WHERE n.user_id = e.user_id AND n.event_id = e.event_id)
+"""
+
+
+async def emit(connection: Connection, events: Sequence[Event]) -> None:
+    """`events` will be sent, again if they were before; with the transaction that this is in.
+
+    Each payload names `order_id` and `user_id`. An event that exists keeps its first payload.
+    """
+    once = {(subject_of(event)[1], event.id): event for event in events}
+    if not once:
+        return
+    # In one order always, so that two transactions never wait for each other.
+    rows = sorted(once.items())
+    await connection.execute(
+        EMIT,
+        [user for (user, _), _ in rows],
+        [event.id for _, event in rows],
+        [event.kind for _, event in rows],
+        [json.dumps(dict(event.payload)) for _, event in rows],
+        [event.traceparent for _, event in rows],
+    )
 
 
 class Relay:
+    """`databases` None: every shard, but not the catalog."""
+
     def __init__(
         self,
         settings: Settings,
@@ -54,6 +118,8 @@ class Relay:
         streams: Streams,
         clock: Clock,
         stream: str = STREAM,
+        *,
+        databases: Collection[str] | None = None,
     ) -> None:
         self._settings = settings
         self._routing = routing
@@ -61,9 +127,10 @@ class Relay:
         self._streams = streams
         self._clock = clock
         self._stream = stream
+        self._databases = databases
 
     async def run(self) -> None:
-        """Relays every shard whose home is here, until cancelled."""
+        """Relays every database whose home is here, until cancelled."""
         tasks: dict[str, asyncio.Task[None]] = {}
         try:
             while True:
@@ -77,11 +144,32 @@ class Relay:
 
     async def once(self, database: str) -> int:
         """Relays one batch. Returns how many events it sent."""
-        slots = self._routing.map.slots_of(database)
-        if not slots:
+        locate = self._locate(database)
+        return (await self._shards.write(locate, self._batch)).value if locate else 0
+
+    async def check(self, database: str) -> int:
+        """Events that the queue may have lost are to be sent again. Returns how many."""
+        locate = self._locate(database)
+        if locate is None:
             return 0
-        done = await self._shards.write(of_slot(slots[0].first), self._batch)
-        return done.value
+        client, queue = await self._streams.queue()
+        run = str((await client.info("server"))["run_id"]).encode()
+        marker = MARKER.format(database=database, queue=queue)
+        seen = await client.get(marker)
+        if seen == run:
+            return 0
+        sent = await self._again(locate, database, lost=seen is None)
+        await client.set(marker, run)
+        if sent:
+            data = {"database": database, "queue": queue, "events": sent, "lost": seen is None}
+            log.warning("events sent again", extra={"data": data})
+        return sent
+
+    def _locate(self, database: str) -> Locate | None:
+        if database == CATALOG:
+            return catalog
+        slots = self._routing.map.slots_of(database)
+        return of_slot(slots[0].first) if slots else None
 
     def _mine(self) -> list[str]:
         if not self._routing.loaded:
@@ -90,23 +178,31 @@ class Relay:
         return [
             shard.name
             for shard in shard_map.shards.values()
-            if shard.name != CATALOG and shard.home == self._settings.region
+            if shard.home == self._settings.region
+            and (
+                shard.name != CATALOG if self._databases is None else shard.name in self._databases
+            )
         ]
 
     async def _follow(self, database: str) -> None:
+        checked = -CHECK_SECONDS
         while True:
             pause = IDLE_SECONDS
             if database in self._mine():
                 try:
+                    if self._clock.monotonic() - checked >= CHECK_SECONDS:
+                        await self.check(database)
+                        checked = self._clock.monotonic()
                     sent = await self.once(database)
                     RELAYED.labels(database).inc(sent)
                     pause = BUSY_SECONDS if sent else IDLE_SECONDS
                 except (RedisError, Problem) as error:
-                    log.warning("relay", extra={"data": {"shard": database, "reason": repr(error)}})
+                    data = {"database": database, "reason": repr(error)}
+                    log.warning("relay", extra={"data": data})
                     pause = FAILED_SECONDS
                 except Exception as error:
                     if transient(error) is None:
-                        log.exception("relay", extra={"data": {"shard": database}})
+                        log.exception("relay", extra={"data": {"database": database}})
                     pause = FAILED_SECONDS
             await self._clock.sleep(pause)
 
@@ -115,15 +211,46 @@ class Relay:
             return 0
         async with connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = off")
-            await connection.execute("SELECT regionctl.guard($1, $2)", place.slot, place.epoch)
+            await connection.execute(GUARD, place.slot, place.epoch)
             rows = await connection.fetch(PENDING, BATCH)
             if not rows:
                 return 0
             events: Sequence[Event] = [
-                Event(row["event_id"], row["kind"], json.loads(row["payload"])) for row in rows
+                Event(row["event_id"], row["kind"], json.loads(row["payload"]), row["traceparent"])
+                for row in rows
             ]
             await self._streams.publish(self._stream, events)
             await connection.execute(
                 MARK, [row["user_id"] for row in rows], [row["event_id"] for row in rows]
             )
             return len(rows)
+
+    async def _again(self, locate: Locate, database: str, *, lost: bool) -> int:
+        seconds = LOST_SECONDS if lost else RESTARTED_SECONDS
+
+        async def find(connection: Connection, _: Placement) -> set[tuple[int, int]]:
+            found = await connection.fetch(RECENT, seconds)
+            if lost and database != CATALOG:
+                found += await connection.fetch(UNANSWERED)
+                found += await connection.fetch(UNTOLD, list(TOLD))
+            return {(row[0], row[1]) for row in found}
+
+        keys = sorted((await self._shards.read(locate, find)).value)
+        for start in range(0, len(keys), PAGE):
+            page = keys[start : start + PAGE]
+
+            async def mark(
+                connection: Connection,
+                place: Placement,
+                page: Sequence[tuple[int, int]] = page,
+            ) -> None:
+                async with connection.transaction():
+                    await connection.execute(
+                        "SELECT regionctl.guard($1, $2)", place.slot, place.epoch
+                    )
+                    await connection.execute(
+                        AGAIN, [key[0] for key in page], [key[1] for key in page]
+                    )
+
+            await self._shards.write(locate, mark)
+        return len(keys)
