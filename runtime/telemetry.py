@@ -37,6 +37,10 @@ STREAM_PENDING = Gauge(
     "regionctl_stream_pending", "Entries read by the group and not acknowledged", ["group"]
 )
 
+OUTSIDE = Counter(
+    "regionctl_outside_calls_total", "Attempts to call an external server", ["server", "outcome"]
+)
+
 
 class JsonLines(logging.Formatter):
     """One JSON object a line; values given as `extra={"data": {...}}` become its members."""
@@ -76,3 +80,5 @@ def log_json_lines(instance: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = name != "uvicorn.access"
+    # One line a call to an external server, with its whole URL.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
