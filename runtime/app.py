@@ -28,6 +28,7 @@ from runtime.clock import SystemClock
 from runtime.context import Background, Context
 from runtime.errors import Invalid, Problem
 from runtime.identity import Identity, bearer_of
+from runtime.ratelimit import Limiter
 from runtime.routing import Routing
 from runtime.settings import Settings, load
 from runtime.shards import Shards
@@ -92,7 +93,7 @@ def build(settings: Settings) -> ASGIApp:
     _add_health(app, context)
     _add_problems(app)
     _describe_tokens(app, settings)
-    return Envelope(app, context.identity)
+    return Envelope(app, context.identity, Limiter(context.cache, context.clock))
 
 
 async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -212,15 +213,16 @@ def _render(
 
 
 class Envelope:
-    """Around every request: an id, its time, who sends it, a limit on the body, and no error
-    without a document.
+    """Around every request: an id, its time, who sends it, how many of them, a limit on the
+    body, and no error without a document.
 
     Plain ASGI: a `BaseHTTPMiddleware` costs more than the rest of a request.
     """
 
-    def __init__(self, app: ASGIApp, identity: Identity) -> None:
+    def __init__(self, app: ASGIApp, identity: Identity, limiter: Limiter) -> None:
         self._app = app
         self._identity = identity
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -236,7 +238,11 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id),
+                    *scope.get("ratelimit", ()),
+                ]
             await send(message)
 
         async def limited() -> Message:
@@ -248,7 +254,7 @@ class Envelope:
             return message
 
         try:
-            if refusal := await self._authenticate(scope):
+            if refusal := await self._refusal(scope):
                 await refusal(scope, limited, answer)
             else:
                 await self._app(scope, limited, answer)
@@ -258,13 +264,13 @@ class Envelope:
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUESTS.labels(scope["method"], route, status).observe(time.perf_counter() - began)
 
-    async def _authenticate(self, scope: Scope) -> Response | None:
-        """Sets `scope["caller"]` if there is a token, or returns why it is refused."""
+    async def _refusal(self, scope: Scope) -> Response | None:
+        """Sets `scope["caller"]` if there is a token, and counts the request; or says no."""
         token = bearer_of(scope)
-        if token is None or scope["path"] in NEEDS_NO_TOKEN:
-            return None
         try:
-            scope["caller"] = await self._identity.authenticate(token)
+            if token is not None and scope["path"] not in NEEDS_NO_TOKEN:
+                scope["caller"] = await self._identity.authenticate(token)
+            await self._limiter.check(scope, scope.get("caller"))
             return None
         except Problem as error:
             return _answer(Request(scope), error)
