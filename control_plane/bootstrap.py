@@ -1,7 +1,7 @@
 """Begins and ends a platform from outside: `python -m control_plane.bootstrap up|down ...`.
 
-`up` makes the state directory and starts the global supervisor, which keeps the control plane (and
-later the edge) running; everything else is the control plane's work. `down` needs no control
+`up` makes the state directory and starts the global supervisor, which keeps the control plane,
+the edge and the peers running; everything else is the control plane's work. `down` needs no control
 plane: it stops every supervisor, then whatever else carries the state directory in its
 environment, and proves that nothing is left. Prints one line of JSON: the answer, or a problem.
 """
@@ -28,11 +28,11 @@ import psutil
 from pydantic.alias_generators import to_camel
 
 from control_plane import settings as environment
-from infra.local import layout, leftovers, ports, servers
+from infra.local import clients, layout, leftovers, ports, servers
 from infra.local.layout import Layout, State
 from infra.local.ports import HOST, Ports
 from infra.local.supervisor import Program, Supervisor, tail
-from infra.topology import BUILT_IN, EDGE, Topology, load
+from infra.topology import BUILT_IN, Topology, load
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Exit, OperationFailed, Problem, Refused, TimedOut
 
@@ -143,7 +143,7 @@ def _make_token(paths: Layout) -> None:
 async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
     """The global supervisor runs and keeps the control plane alive."""
     supervisor = _supervisor(paths, table)
-    programs = [*_edge(topology, paths), _control_plane(paths, table)]
+    programs = [*_global(topology, paths), _control_plane(paths, table)]
     supervisor.write(programs)
     if await supervisor.alive():
         await supervisor.update()
@@ -169,15 +169,17 @@ async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
         ) from None
 
 
-def _edge(topology: Topology, paths: Layout) -> list[Program]:
+def _global(topology: Topology, paths: Layout) -> list[Program]:
+    """Edge and peers: their files and their programs."""
     if topology.provider != "local":
         return []
     from infra.local.provider import LocalProvider
 
     site = LocalProvider(topology, paths.root).site
     with layout.explain_disk(paths.root):
-        servers.prepare(site, EDGE)
-    return [servers.edge_program(site)]
+        servers.prepare_global(site)
+        clients.write(paths, site.secrets, site.entry_url)
+    return servers.global_programs(site)
 
 
 def _control_plane(paths: Layout, table: Ports) -> Program:

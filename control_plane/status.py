@@ -48,6 +48,10 @@ def document(
             for region in topology.regions
         ],
         "edge": _instance(topology.instance(EDGE), observed.instances.get(EDGE)),
+        "peers": [
+            _instance(spec, observed.instances.get(spec.id))
+            for spec in topology.instances(kind="peer")
+        ],
         "shards": [_shard(shard, observed) for shard in shard_map.shards.values()]
         if shard_map
         else [],

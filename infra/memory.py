@@ -6,11 +6,11 @@ holds for this provider and the local one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from infra.memory_world import SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
-from runtime.errors import OperationFailed, Refused
+from runtime.errors import Invalid, OperationFailed, Refused, Unavailable
 from runtime.shardmap import ShardMap
 
 
@@ -185,6 +185,12 @@ class MemoryProvider(MemoryWorld):
             self.supervised.discard(fault.target)
         elif fault.kind == "cut-link":
             self.cut.add(frozenset(fault.target.split("/")))
+        elif fault.kind in ("drop-cache", "drop-queue"):
+            spec = self.topology.instance(fault.target)
+            if spec.component != fault.kind.removeprefix("drop-"):
+                raise Invalid(f"{fault.target} is no {fault.kind.removeprefix('drop-')}.")
+            if spec.component == "queue":
+                self.dead.pop(spec.region, None)
         return Injected(began, self.clock.monotonic(), at)
 
     async def heal(self, fault: Fault) -> None:
@@ -197,6 +203,26 @@ class MemoryProvider(MemoryWorld):
                     self.servers[spec.id] = True
         elif fault.kind == "cut-link":
             self.cut.discard(frozenset(fault.target.split("/")))
+
+    async def dead_letters(self, region: str) -> Sequence[JSON]:
+        return list(self._dead_of(region).values())
+
+    async def replay_dead(self, region: str, ids: Sequence[str]) -> int:
+        return await self.drop_dead(region, ids)
+
+    async def drop_dead(self, region: str, ids: Sequence[str]) -> int:
+        dead = self._dead_of(region)
+        return len([id for id in ids if dead.pop(id, None) is not None])
+
+    async def event_lag(self, region: str) -> Mapping[str, Mapping[str, int]]:
+        self._dead_of(region)
+        return {}
+
+    def _dead_of(self, region: str) -> dict[str, JSON]:
+        queue = self.queue_primaries.get(self.topology.region(region).name)
+        if queue is None or not self.servers[queue]:
+            raise Unavailable(f"The queue of {region} does not answer.", hint="regionctl status")
+        return self.dead.setdefault(region, {})
 
     async def resend_events(self, database: str) -> int:
         return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from infra.provider import Follower, InstanceView, PostgresView, Salvage, State, ValkeyView
 from infra.topology import EDGE, Topology
@@ -58,6 +59,7 @@ class MemoryWorld:
         self.unreachable: set[str] = set()
         self.zones_down: set[str] = set()
         self.deaths: Counter[str] = Counter()
+        self.dead: dict[str, dict[str, dict[str, Any]]] = {}  # region → id → a dead letter
 
     # What clients do.
 

@@ -17,7 +17,16 @@ from infra.topology import Topology
 from runtime.shardmap import Endpoint, ShardMap
 
 State = Literal["absent", "stopped", "running", "frozen", "failed"]
-FaultKind = Literal["kill", "freeze", "kill-zone", "kill-region", "cut-link", "slow-link"]
+FaultKind = Literal[
+    "kill",
+    "freeze",
+    "kill-zone",
+    "kill-region",
+    "cut-link",
+    "slow-link",
+    "drop-cache",
+    "drop-queue",
+]
 JSON = dict[str, Any]
 
 
@@ -81,8 +90,9 @@ class Fault:
 
     `target` is an instance (kill, freeze), a zone "us-east-1a" (kill-zone), a region
     (kill-region), or two regions "us-east-1/us-west-2" (cut-link, slow-link with
-    `delay_seconds`). It heals by itself after `expires_seconds` where it can (freeze, links),
-    also when the controller is dead.
+    `delay_seconds`). Of a cache (drop-cache) or a queue with its replicas (drop-queue) the
+    whole contents are lost; the servers go on. It heals by itself after `expires_seconds` where it
+    can (freeze, links), also when the controller is dead.
     """
 
     kind: FaultKind
@@ -276,6 +286,31 @@ class Provider(Protocol):
         """The fault itself is gone. What it broke stays broken until an operation mends it."""
         ...
 
+    async def dead_letters(self, region: str) -> Sequence[JSON]:
+        """Events that a consumer of `region` set aside, oldest first, at most 1000.
+
+        Each is {"id", "event", "kind", "payload", "group", "reason", "entry", "at"}: `id` is what
+        `replay_dead` and `drop_dead` take, `event` the event's own id (text), `entry` the place
+        in the stream that it was taken from, `at` when it was set aside (ISO 8601). Raises
+        `Unavailable` when the queue does not answer.
+        """
+        ...
+
+    async def replay_dead(self, region: str, ids: Sequence[str]) -> int:
+        """These are given once more to the group that set them aside. Returns how many were there.
+
+        Each in one go: it is never lost, and never replayed twice.
+        """
+        ...
+
+    async def drop_dead(self, region: str, ids: Sequence[str]) -> int:
+        """These are forgotten. Returns how many were there."""
+        ...
+
+    async def event_lag(self, region: str) -> Mapping[str, Mapping[str, int]]:
+        """consumer group → {"lag": events not yet handed out, "pending": not yet acknowledged}."""
+        ...
+
     async def resend_events(self, database: str) -> int:
         """Events of `database` not yet seen by their consumer are sent again. Returns how many."""
         ...
@@ -297,7 +332,7 @@ class Provider(Protocol):
         ...
 
     async def seed(self) -> None:
-        """The catalog has its sample products."""
+        """The catalog has its sample products and the clients that may log in."""
         ...
 
     async def logs(self, instances: Iterable[str], lines: int) -> dict[str, list[str]]:

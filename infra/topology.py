@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,13 +23,15 @@ from infra import topology_faults
 from runtime.errors import NotFound
 from runtime.shardmap import CATALOG
 
-Kind = Literal["postgres", "valkey", "envoy", "objects", "service", "supervisor", "link"]
+Kind = Literal["postgres", "valkey", "envoy", "objects", "service", "supervisor", "link", "peer"]
 Role = Literal["primary", "dr"]
-Service = Literal["users", "orders", "inventory"]
+Service = Literal["auth", "users", "orders", "payments", "inventory", "notifications"]
 
 BUILT_IN = Path(__file__).parent / "topologies"
 EDGE = "edge"
-SERVICES: tuple[Service, ...] = ("users", "orders", "inventory")
+PAYMENT_GATEWAY, MAILBOX = "payment-gateway", "mailbox"
+SERVICES: tuple[Service, ...] = get_args(Service)
+STORING: frozenset[Service] = frozenset({"payments", "notifications"})
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class InstanceSpec:
     """One server that should exist.
 
     `component` is what it is an instance of: a database ("s1", "catalog"), a service ("orders"),
-    or "cache", "queue", "gateway", "edge", "link", "supervisor". The edge stands in no region:
-    its `region` and `zone` are empty.
+    or "cache", "queue", "objects", "gateway", "edge", "link", "supervisor". The edge and the
+    peers stand in no region: their `region` and `zone` are empty. A peer ("payment-gateway",
+    "mailbox") stands in for a system of somebody else.
     """
 
     id: str
@@ -83,9 +86,26 @@ class FailoverPolicy:
 
 
 @dataclass(frozen=True)
+class ExternalSpec:
+    """Systems of somebody else. Where an address is given, no stand-in runs.
+
+    `payment_gateway` is a base URL, `smtp` "host:port". `secrets` is the path of a JSON object,
+    read at `up`, of what they ask for: gatewayKey, webhookSecret, smtpUser, smtpPassword.
+    """
+
+    payment_gateway: str = ""
+    smtp: str = ""
+    smtp_tls: str = "starttls"
+    secrets: str = ""
+
+
+@dataclass(frozen=True)
 class Topology:
     """`inter_region_latency_milliseconds` is one way; the local platform makes it real on the
-    replication path, so that what an asynchronous replica lacks is not made up."""
+    replication path, so that what an asynchronous replica lacks is not made up.
+    `allowed_origins` are the web origins whose pages may call the API, `otlp_endpoint` the base
+    URL of the OpenTelemetry collector (OTLP over HTTP) that is sent traces; empty: none are made.
+    """
 
     name: str
     provider: str
@@ -96,6 +116,9 @@ class Topology:
     objectives: tuple[ObjectiveSpec, ...]
     service_levels: ServiceLevels
     inter_region_latency_milliseconds: float = 0.0
+    external: ExternalSpec = ExternalSpec()
+    allowed_origins: tuple[str, ...] = ()
+    otlp_endpoint: str = ""
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -173,11 +196,20 @@ class Topology:
         for region in self.regions:
             specs.append(_spec("valkey", "cache", region, region.zones[0]))
             specs += [_spec("valkey", "queue", region, zone) for zone in region.zones[:2]]
+            if STORING.intersection(self.services):
+                specs.append(_spec("objects", "objects", region, region.zones[0]))
             for zone in region.zones:
                 specs += [_spec("service", service, region, zone) for service in self.services]
             specs += [_spec("envoy", "gateway", region, zone) for zone in region.zones]
+        specs += [InstanceSpec(peer, "peer", peer, "", "") for peer in self._peers()]
         specs.append(InstanceSpec(EDGE, "envoy", EDGE, "", ""))
         return specs
+
+    def _peers(self) -> list[str]:
+        """The stand-ins that some service needs."""
+        gateway = "payments" in self.services and not self.external.payment_gateway
+        mailbox = "notifications" in self.services and not self.external.smtp
+        return [*([PAYMENT_GATEWAY] if gateway else []), *([MAILBOX] if mailbox else [])]
 
 
 def _spec(kind: Kind, component: str, region: RegionSpec, zone: str) -> InstanceSpec:
@@ -218,6 +250,13 @@ class _Levels(_Wire):
     concurrent_users: Annotated[int, Field(gt=0)] = 100_000
 
 
+class _External(_Wire):
+    payment_gateway: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
+    smtp: Annotated[str, Field(pattern=topology_faults.HOST_PORT)] | None = None
+    smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
+    secrets: Annotated[str, Field(pattern=topology_faults.ABSOLUTE)] | None = None
+
+
 class _Document(_Wire):
     api_version: Literal["regionctl/v1"]
     kind: Literal["Topology"]
@@ -230,6 +269,9 @@ class _Document(_Wire):
     objectives: Annotated[list[_Objective], Field(min_length=1)]
     service_levels: _Levels = _Levels()
     inter_region_latency_milliseconds: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    external: _External = _External()
+    allowed_origins: list[Annotated[str, Field(pattern=topology_faults.ORIGIN)]] = []
+    otlp_endpoint: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -300,4 +342,16 @@ def parse(text: str, source: str) -> Topology:
         objectives=tuple(ObjectiveSpec(**o.model_dump()) for o in wire.objectives),
         service_levels=ServiceLevels(**wire.service_levels.model_dump()),
         inter_region_latency_milliseconds=wire.inter_region_latency_milliseconds,
+        external=_external(wire.external),
+        allowed_origins=tuple(wire.allowed_origins),
+        otlp_endpoint=(wire.otlp_endpoint or "").rstrip("/"),
+    )
+
+
+def _external(wire: _External) -> ExternalSpec:
+    return ExternalSpec(
+        payment_gateway=(wire.payment_gateway or "").rstrip("/"),
+        smtp=wire.smtp or "",
+        smtp_tls=wire.smtp_tls,
+        secrets=wire.secrets or "",
     )

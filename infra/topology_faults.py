@@ -13,7 +13,15 @@ from runtime.errors import Invalid
 
 Location = Sequence[int | str]
 
+URL = r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$"
+ORIGIN = r"^https?://[A-Za-z0-9.:\[\]-]+$"
+HOST_PORT = r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"
+ABSOLUTE = r"^/[A-Za-z0-9._/@+,=~-]+$"
 PATTERNS = {
+    URL: "an address such as https://host:8443/path, without user, query and fragment",
+    ORIGIN: "a web origin such as https://shop.example.com, without a path",
+    HOST_PORT: "host:port, such as mail.example.com:587",
+    ABSOLUTE: "the whole path of a file, beginning with /",
     "^[a-z]$": "one lower-case letter, such as a",
     "^[a-z][a-z0-9-]{0,30}$": (
         "a lower-case letter, then lower-case letters, digits and hyphens, 31 characters at most"

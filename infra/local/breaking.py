@@ -1,4 +1,4 @@
-"""Faults of the local platform: killed and frozen processes, zones, regions, cut and slow links."""
+"""Faults of the local platform: processes killed and frozen, zones, regions, links, contents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import time
 from datetime import UTC, datetime
 
-from infra.local import faults, fencing, relay, servers
+from infra.local import faults, fencing, relay, servers, valkey
 from infra.local.site import Site
 from infra.provider import Fault, Injected
 from infra.topology import InstanceSpec
@@ -32,6 +32,8 @@ async def inject(site: Site, fault: Fault) -> Injected:
         pids = await fencing.kill(site, instances, keep_down=True)
     elif fault.kind == "kill-region":
         pids = await _kill_region(site, fault.target)
+    elif fault.kind in ("drop-cache", "drop-queue"):
+        await _drop(site, fault.target, fault.kind.removeprefix("drop-"))
     else:
         trouble_links(site, fault, on=True)
         await asyncio.sleep(2 * relay.POLL_SECONDS)
@@ -55,6 +57,24 @@ async def heal(site: Site, fault: Fault) -> None:
     elif fault.kind in ("cut-link", "slow-link"):
         trouble_links(site, fault, on=False)
         await asyncio.sleep(2 * relay.POLL_SECONDS)
+
+
+async def _drop(site: Site, instance: str, component: str) -> None:
+    """The contents of a cache are lost; of a queue, those of its primary and so of its replicas.
+
+    Raises `Invalid` for another target, `Unavailable` when the server does not answer.
+    """
+    if site.spec(instance).component != component:
+        raise Invalid(f"{instance} is no {component}.", hint=f"Targets: {component}.REGION+ZONE")
+    try:
+        shown = await valkey.view(site, instance)
+        await valkey.command(site, shown.upstream or instance, "FLUSHALL", "SYNC")
+    except (OSError, TimeoutError) as error:
+        raise Unavailable(
+            f"{instance} does not answer: {error}.",
+            hint="regionctl status",
+            extra=site.evidence(instance),
+        ) from error
 
 
 async def _kill_region(site: Site, region: str) -> list[int]:

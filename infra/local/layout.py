@@ -13,6 +13,7 @@ directory of 0700.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -46,13 +47,26 @@ class State:
 
 @dataclass(frozen=True)
 class Secrets:
-    """Passwords: three PostgreSQL roles, Valkey, and the supervisors' XML-RPC."""
+    """Passwords and keys.
+
+    Three PostgreSQL roles, Valkey, the supervisors' XML-RPC; `tokenKey` (Fernet) seals the signing
+    keys of tokens; `gatewayKey` and `webhookSecret` are shared with the payment gateway;
+    `objectsKey` and `objectsSecret` open the object stores; `probe` and `operator` are the secrets
+    of the clients of those names.
+    """
 
     superuser: str
     replication: str
     app: str
     valkey: str
     supervisor: str
+    tokenKey: str
+    gatewayKey: str
+    webhookSecret: str
+    objectsKey: str
+    objectsSecret: str
+    probe: str
+    operator: str
 
 
 @dataclass(frozen=True)
@@ -134,8 +148,13 @@ class Layout:
     def shard_map(self, region: str) -> Path:
         return self.etc(region) / "shardmap.json"
 
-    def service_secrets(self, region: str) -> Path:
-        return self.etc(region) / "secrets.json"
+    def secrets_of(self, region: str, component: str) -> Path:
+        """What a service, or a peer (in no region), is told of the secrets."""
+        return self.etc(region) / f"secrets-{component}.json"
+
+    def client(self, name: str) -> Path:
+        """The credentials of a client program: "probe" or "operator"."""
+        return self.control / "clients" / f"{name}.json"
 
     def link_table(self, region: str) -> Path:
         return self.etc(region) / "link.json"
@@ -214,12 +233,23 @@ def read_state(root: Path) -> State:
 
 
 def read_secrets(layout: Layout) -> Secrets:
-    """The passwords, made at the first call."""
-    if not layout.secrets.exists():
-        made = Secrets(*(secrets.token_urlsafe(24) for _ in Secrets.__dataclass_fields__))
-        replace_file(layout.secrets, json.dumps(asdict(made), indent=1))
-    raw: dict[str, Any] = json.loads(layout.secrets.read_text(encoding="utf-8"))
+    """The passwords and keys; those that are missing are made."""
+    raw: dict[str, Any] = {}
+    if layout.secrets.exists():
+        raw = json.loads(layout.secrets.read_text(encoding="utf-8"))
+    missing = [key for key in Secrets.__dataclass_fields__ if key not in raw]
+    if missing:
+        raw |= {key: _make_secret(key) for key in missing}
+        replace_file(layout.secrets, json.dumps(raw, indent=1))
     return Secrets(**{key: str(raw[key]) for key in Secrets.__dataclass_fields__})
+
+
+def _make_secret(key: str) -> str:
+    if key == "tokenKey":
+        return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    if key == "webhookSecret":
+        return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    return secrets.token_urlsafe(24)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
     base + 0 control plane    + 1 edge (HTTPS)    + 2 edge admin    + 3 global supervisor
     base + 4 onwards          two ports for each instance, in the topology's order: what clients
-                              dial, then the admin port (Envoy) or nothing
+                              dial, then the admin port (Envoy), the HTTP port (mailbox) or nothing;
+                              eight for an object store, whose parts speak to each other by ports
     after the instances       one relay port for each region and each database node outside it
 
 `base` is 18000 + --port-offset. The same topology always gets the same ports.
@@ -15,11 +16,18 @@ from dataclasses import dataclass
 
 import psutil
 
-from infra.topology import EDGE, Topology
+from infra.topology import EDGE, MAILBOX, Topology
 from runtime.errors import Refused
 
 BASE = 18000
 HOST = "127.0.0.1"
+
+
+# What an object store listens on beside its S3 port, in the order of its ports.
+STORE_PARTS = (
+    *("s3 grpc", "master", "master grpc", "volume", "volume grpc"),
+    *("filer", "filer grpc"),
+)
 
 
 class PortTaken(Refused):
@@ -28,7 +36,11 @@ class PortTaken(Refused):
 
 @dataclass(frozen=True)
 class Ports:
-    """`relays[region, instance]` is where that region dials a database node of another region."""
+    """`relays[region, instance]` is where that region dials a database node of another region.
+
+    `parts[instance][part]` are the further ports of an object store (`STORE_PARTS`) or the mailbox
+    ("http").
+    """
 
     control: int
     edge: int
@@ -37,6 +49,7 @@ class Ports:
     instances: dict[str, int]
     admin: dict[str, int]
     relays: dict[tuple[str, str], int]
+    parts: dict[str, dict[str, int]]
 
     def all(self) -> dict[int, str]:
         """Every port that something listens on, and what that is."""
@@ -47,6 +60,11 @@ class Ports:
             self.supervisor: "global supervisor",
             **{port: id for id, port in self.instances.items()},
             **{port: f"{id} admin" for id, port in self.admin.items()},
+            **{
+                port: f"{id} {part}"
+                for id, ports in self.parts.items()
+                for part, port in ports.items()
+            },
             **{port: f"link {region} to {id}" for (region, id), port in self.relays.items()},
         }
 
@@ -64,6 +82,7 @@ def table(topology: Topology, offset: int = 0) -> Ports:
     base = BASE + offset
     instances: dict[str, int] = {EDGE: base + 1}
     admin: dict[str, int] = {EDGE: base + 2}
+    parts: dict[str, dict[str, int]] = {}
     following = base + 4
     for spec in topology.instances():
         if spec.id == EDGE:
@@ -72,14 +91,17 @@ def table(topology: Topology, offset: int = 0) -> Ports:
             instances[spec.id] = following
         if spec.kind == "envoy":
             admin[spec.id] = following + 1
-        following += 2
+        names = STORE_PARTS if spec.kind == "objects" else ("http",) * (spec.id == MAILBOX)
+        if names:
+            parts[spec.id] = {name: following + 1 + n for n, name in enumerate(names)}
+        following += max(2, 1 + len(names))
     relays: dict[tuple[str, str], int] = {}
     for region in topology.regions:
         for node in topology.instances(kind="postgres"):
             if node.region != region.name:
                 relays[region.name, node.id] = following
                 following += 1
-    return Ports(base, base + 1, base + 2, base + 3, instances, admin, relays)
+    return Ports(base, base + 1, base + 2, base + 3, instances, admin, relays, parts)
 
 
 def holder(port: int) -> tuple[int | None, str] | None:

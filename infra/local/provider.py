@@ -10,11 +10,13 @@ from pathlib import Path
 from infra.local import (
     binaries,
     breaking,
+    clients,
     fencing,
     layout,
     observe,
     ports,
     postgres,
+    queues,
     rows,
     servers,
     valkey,
@@ -33,7 +35,7 @@ from infra.provider import (
     Signal,
     Signals,
 )
-from infra.topology import EDGE, Topology
+from infra.topology import Topology
 from runtime import migrations
 from runtime.errors import Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
@@ -85,7 +87,7 @@ class LocalProvider:
         return self.site.endpoint(instance)
 
     def entry_url(self) -> str:
-        return f"https://{ports.HOST}:{self.site.ports.edge}"
+        return self.site.entry_url
 
     async def logs(self, instances: Iterable[str], lines: int) -> dict[str, list[str]]:
         return {id: self.site.tail(id, lines) for id in instances}
@@ -132,17 +134,17 @@ class LocalProvider:
 
     async def ensure_running(self, instances: Sequence[str]) -> None:
         fencing.require_reachable(self.site, instances)
-        if EDGE in instances:
+        if any(not self.site.spec(instance).region for instance in instances):
             await self._ensure_global()
         await servers.start(self.site, instances)
 
     async def _ensure_global(self) -> None:
-        """The supervisor of the edge runs; `bootstrap` has written its file, or we do."""
+        """The supervisor of edge and peers runs; `bootstrap` has written its file, or we do."""
         supervisor = self.site.supervisors[""]
         if not await supervisor.alive():
             if not supervisor.file.exists():
-                supervisor.write([servers.edge_program(self.site)])
-            servers.prepare(self.site, EDGE)
+                supervisor.write(servers.global_programs(self.site))
+            servers.prepare_global(self.site)
             await supervisor.start()
 
     async def ensure_stopped(self, instances: Sequence[str]) -> None:
@@ -235,6 +237,26 @@ class LocalProvider:
     async def heal(self, fault: Fault) -> None:
         await breaking.heal(self.site, fault)
 
+    async def dead_letters(self, region: str) -> Sequence[JSON]:
+        return await queues.dead_letters(self._queue(region), self.site.secrets.valkey)
+
+    async def replay_dead(self, region: str, ids: Sequence[str]) -> int:
+        return await queues.replay_dead(self._queue(region), self.site.secrets.valkey, ids)
+
+    async def drop_dead(self, region: str, ids: Sequence[str]) -> int:
+        return await queues.drop_dead(self._queue(region), self.site.secrets.valkey, ids)
+
+    async def event_lag(self, region: str) -> Mapping[str, Mapping[str, int]]:
+        return await queues.lag(self._queue(region), self.site.secrets.valkey)
+
+    def _queue(self, region: str) -> Endpoint:
+        """The queue that services of `region` write to. Raises `NotFound`, `Unavailable`."""
+        self.topology.region(region)
+        known = self._map().queues.get(region)
+        return known or self.endpoint(
+            self.topology.instances(component="queue", region=region)[0].id
+        )
+
     async def resend_events(self, database: str) -> int:
         return await rows.resend_events(self.monitor, self._primaries(), database)
 
@@ -248,7 +270,8 @@ class LocalProvider:
         return await rows.invariants(self.monitor, self._map())
 
     async def seed(self) -> None:
-        await rows.seed(self.monitor, self._primaries()[CATALOG])
+        known = clients.hashes(self.site.secrets)
+        await rows.seed(self.monitor, self._primaries()[CATALOG], known)
 
     def _primaries(self) -> Mapping[str, str]:
         """database → primary, by the newest map that any region has."""

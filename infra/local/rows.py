@@ -76,9 +76,9 @@ async def invariants(monitor: Monitor, shard_map: ShardMap) -> Sequence[JSON]:
         return await checks.invariants(sessions, catalog, ranges=shard_map.ranges)
 
 
-async def seed(monitor: Monitor, catalog: str) -> None:
+async def seed(monitor: Monitor, catalog: str, clients: Mapping[str, tuple[str, bytes]]) -> None:
     async with monitor.session(catalog) as connection:
-        await checks.seed(connection)
+        await checks.seed(connection, clients)
 
 
 async def salvage(

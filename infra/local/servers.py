@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from infra.local import certificates, envoy, postgres, relay, valkey
+from infra.local import certificates, envoy, objects, peers, postgres, relay, services, valkey
 from infra.local import layout as files
 from infra.local.ports import HOST
 from infra.local.site import Site
@@ -38,15 +38,19 @@ def programs(site: Site, region: str) -> list[Program]:
         "valkey": valkey.program,
         "envoy": _envoy,
         "link": _link,
-        "service": _service,
+        "objects": objects.program,
+        "service": services.program,
     }
     specs = site.topology.instances(region=region)
     return [makers[spec.kind](site, spec.id) for spec in specs if spec.kind in makers]
 
 
-def edge_program(site: Site) -> Program:
-    """The edge, for the global supervisor, which starts it again after a reboot."""
-    return replace(_envoy(site, EDGE), autostart=True)
+def global_programs(site: Site) -> list[Program]:
+    """The edge and the peers, for the global supervisor, which starts them again after a reboot."""
+    return [
+        *(peers.program(site, spec.id) for spec in site.topology.instances(kind="peer")),
+        replace(_envoy(site, EDGE), autostart=True),
+    ]
 
 
 def _environment(spec: InstanceSpec) -> dict[str, str]:
@@ -66,37 +70,22 @@ def _link(site: Site, instance: str) -> Program:
     return Program(instance, command, environment=_environment(spec), priority=100)
 
 
-def _service(site: Site, instance: str) -> Program:
-    spec = site.spec(instance)
-    caches = site.topology.instances(component="cache", region=spec.region)
-    environment = _environment(spec) | {
-        "REGIONCTL_SERVICE": spec.component,
-        "REGIONCTL_ZONE": spec.zone,
-        "REGIONCTL_SHARD_MAP": str(site.layout.shard_map(spec.region)),
-        "REGIONCTL_SECRETS": str(site.layout.service_secrets(spec.region)),
-        "REGIONCTL_CACHE": f"{HOST}:{site.port(caches[0].id)}" if caches else "",
-        "REGIONCTL_STATE": str(site.layout.root),
-    }
-    command = (
-        *(sys.executable, "-m", "uvicorn", "runtime.app:create", "--factory"),
-        *("--host", HOST, "--port", str(site.port(instance))),
-        *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10"),
-        *("--no-access-log", "--loop", "uvloop", "--http", "httptools"),
-    )
-    return Program(instance, command, environment=environment, directory=site.layout.root)
-
-
 def prepare_region(site: Site, region: str) -> None:
     """The region's folders, the secrets of its services, its link table, its supervisor's file."""
     layout = site.layout
     with files.explain_disk(layout.folder(region)):
         for folder in (layout.etc(region), layout.logs(region), layout.folder(region) / "run"):
             files.make_folder(folder, mode=0o700)
-        document = json.dumps({"app": site.secrets.app, "valkey": site.secrets.valkey})
-        files.replace_file(layout.service_secrets(region), document)
+        services.write_secrets(site, region)
         if not layout.link_table(region).exists():
             relay.write_table(layout.link_table(region), link_routes(site, region))
         site.supervisors[region].write(programs(site, region))
+
+
+def prepare_global(site: Site) -> None:
+    """The files of everything that the global supervisor runs."""
+    for spec in site.topology.instances(region=""):
+        prepare(site, spec.id)
 
 
 def link_routes(
@@ -128,6 +117,10 @@ def prepare(site: Site, instance: str) -> None:
             queues = site.topology.instances(component="queue", region=spec.region)
             first = queues[0].id if spec.component == "queue" else instance
             valkey.prepare(site, instance, None if first == instance else first)
+        elif spec.kind == "objects":
+            objects.prepare(site, instance)
+        elif spec.kind == "peer":
+            peers.prepare(site, instance)
         elif spec.id == EDGE:
             _prepare_edge(site)
         elif spec.kind == "envoy":
@@ -280,6 +273,8 @@ async def is_healthy(site: Site, instance: str, seconds: float = 1.0) -> bool:
         "valkey": lambda: _valkey(site, instance, seconds),
         "service": lambda: http_ok(site.port(instance), "/health/live", seconds),
         "envoy": lambda: http_ok(site.ports.admin[instance], "/ready", seconds),
+        "objects": lambda: http_ok(site.port(instance), objects.HEALTH, seconds),
+        "peer": lambda: http_ok(peers.http_port(site, instance), peers.HEALTH, seconds),
         "link": lambda: _relay(site, spec.region, seconds),
     }
     return await checks[spec.kind]()

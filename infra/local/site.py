@@ -58,6 +58,11 @@ class Site:
     def supervisor(self, instance: str) -> Supervisor:
         return self.supervisors[self.spec(instance).region]
 
+    @property
+    def entry_url(self) -> str:
+        """The address of the edge, for clients."""
+        return f"https://{HOST}:{self.ports.edge}"
+
     def port(self, instance: str) -> int:
         return self.ports.instances[instance]
 

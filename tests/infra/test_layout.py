@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -35,9 +36,15 @@ def test_no_two_servers_share_a_port(offset: int, shards: int) -> None:
     table = ports.table(topology, offset)
     single = [table.control, table.edge_admin, table.supervisor]
     every = [*single, *table.instances.values(), *table.admin.values(), *table.relays.values()]
+    every += [port for parts in table.parts.values() for port in parts.values()]
     assert len(set(every)) == len(every) - 1  # the edge's admin port is named twice
     assert len(table.all()) == len(set(every))
     assert min(every) == ports.BASE + offset
+
+
+def test_the_ports_of_the_built_in_platform_are_neighbours() -> None:
+    wanted = ports.table(TOPOLOGY).all()
+    assert max(wanted) - min(wanted) < 150  # what `make` and the benchmarks look for
 
 
 def test_the_ports_that_people_type_are_the_first_four() -> None:
@@ -73,7 +80,18 @@ def test_a_state_directory_is_made_once_and_opened_afterwards(tmp_path: Path) ->
     assert _create(root) == made == layout.read_state(root)
     assert layout.read_secrets(Layout(root)) == secrets
     assert Layout(root).secrets.stat().st_mode & 0o777 == 0o600
-    assert len(set(vars(secrets).values())) == 5
+    assert len(set(vars(secrets).values())) == len(vars(secrets))
+
+
+def test_secrets_that_a_platform_lacks_are_made_and_those_it_has_are_kept(tmp_path: Path) -> None:
+    old = {"superuser": "a", "replication": "b", "app": "c", "valkey": "d", "supervisor": "e"}
+    Layout(tmp_path).secrets.write_text(json.dumps(old))
+    made = layout.read_secrets(Layout(tmp_path))
+    assert vars(made).items() >= old.items()
+    assert layout.read_secrets(Layout(tmp_path)) == made
+    assert len(base64.urlsafe_b64decode(made.tokenKey)) == 32
+    assert made.webhookSecret.startswith("whsec_")
+    assert len(base64.b64decode(made.webhookSecret.removeprefix("whsec_"))) >= 24
 
 
 @pytest.mark.parametrize("changes", [{"topology": "another"}, {"port_offset": 7}])

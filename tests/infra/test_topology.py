@@ -38,7 +38,11 @@ def line_of(text: str) -> int:
         ("automatic: true", "automatic: 7", "failover.automatic: must be true or false; here"),
         ("name: two-regions", "name: My Own", "name: must be a lower-case letter, then"),
         ("provider: local", "provider: aws", "must be 'local' or 'memory'; here it is 'aws'"),
-        ("[users, orders, inventory]", "users", "services: must be a list, such as [a, b]; here"),
+        (
+            "[auth, users, orders, payments, inventory, notifications]",
+            "users",
+            "services: must be a list, such as [a, b]; here",
+        ),
         ("role: dr", "role: primary", "exactly one region has role primary, here 2 have"),
         ("zones: [a, b]", "zones: [a]", "regions: us-east-1 needs two zones"),
     ],
@@ -51,6 +55,34 @@ def test_each_fault_is_told_with_its_line_and_what_is_allowed(
     whole = "exactly" in said or "needs two" in said
     line = line_of("regions:\n") + 1 if whole else line_of(old)
     assert f"mine.yaml:{line}: " in told
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("external: {paymentGateway: pay}", "external.paymentGateway: must be an address such as"),
+        ("external: {smtp: mail.example.com}", "external.smtp: must be host:port, such as mail"),
+        ("external: {secrets: keys.json}", "external.secrets: must be the whole path of a file"),
+        ("external: {mail: x}", "external.mail: there is no such field; Known here: paymentG"),
+        ("external: {smtpTls: on}", "external.smtpTls: must be 'none', 'starttls' or 'tls'"),
+        ("allowedOrigins: [shop]", "allowedOrigins.0: must be a web origin such as https://"),
+        ("otlpEndpoint: 4318", "otlpEndpoint: must be text; here it is 4318"),
+    ],
+)
+def test_a_fault_in_an_optional_field_is_told_as_well(field: str, said: str) -> None:
+    told = refused(TEXT + field + "\n")
+    assert said in told
+    assert f"mine.yaml:{TEXT.count(chr(10)) + 1}: " in told
+
+
+def test_a_stand_in_runs_only_for_a_system_without_an_address() -> None:
+    peers = [spec.id for spec in parse(TEXT, "mine.yaml").instances(kind="peer")]
+    assert peers == ["payment-gateway", "mailbox"]
+    given = "external: {paymentGateway: 'https://pay.example.com/', smtp: 'mail.example.com:587'}"
+    topology = parse(TEXT + given + "\n", "mine.yaml")
+    assert [spec.id for spec in topology.instances(region="")] == ["edge"]
+    assert topology.external.payment_gateway == "https://pay.example.com"
+    assert topology.external.smtp_tls == "starttls"
 
 
 @pytest.mark.parametrize(
