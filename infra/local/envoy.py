@@ -27,17 +27,17 @@ from typing import Any
 import httpx
 
 from infra.local import envoy_config as config
+from infra.local import envoy_edge as edge
+from infra.local import envoy_gateway as gateway
+from infra.local import envoy_listener as listeners
+from infra.local import envoy_replies as replies
+from infra.local.envoy_listener import Tracing
 from runtime.clock import Clock, SystemClock, wait_until
 from runtime.errors import Refused
 
 Address = tuple[str, int]
 
-ROUTES = (
-    ("/api/v1/users", "users"),
-    ("/api/v1/orders", "orders"),
-    ("/api/v1/products", "inventory"),
-)
-REGION = "region"
+REGION = edge.REGION
 MACHINES = {"x86_64": 0x3E, "amd64": 0x3E, "aarch64": 0xB7, "arm64": 0xB7}
 
 
@@ -48,28 +48,35 @@ def write_gateway(
     listen_port: int,
     admin_port: int,
     endpoints: Mapping[str, Sequence[Address]],
+    issuer: str = "",
+    tracing: Tracing | None = None,
 ) -> None:
-    """Write the folder of a gateway: plain HTTP on 127.0.0.1, routed to the zone's services.
+    """Write the folder of a gateway: plain HTTP on 127.0.0.1, routed to the zone's servers.
 
-    `endpoints` has the addresses of each service. The gateway answers /health/ready itself.
+    `endpoints` has the addresses of each service, and of the region's "objects". Only tokens of
+    `issuer` are let in; without one nothing is checked here. The gateway answers /health/ready
+    itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    services = {service for _, service in ROUTES} | set(endpoints)
-    for service in sorted(services):
+    services = sorted(gateway.SERVICES | {gateway.OBJECTS} | set(endpoints))
+    for service in services:
         write_endpoints(folder, service, endpoints.get(service, ()))
-    routes = [config.health_route()]
-    for prefix, service in ROUTES:
-        match = {"path_separated_prefix": prefix}
-        routes += config.routes(service, match, config.SERVICE_RETRIES)
-    routes.append(config.unknown_route())
     clusters = [
-        config.cluster(service, _eds(folder, service), config.SERVICE_HEALTH)
-        for service in sorted(services)
+        config.cluster(service, _eds(folder, service), _health(service)) for service in services
     ]
-    _write(folder / "rds.json", config.discovery([config.route_table("gateway", routes)]))
-    _write(folder / "cds.json", config.discovery(clusters))
-    listener = config.listener("gateway", listen_port, folder / "rds.json", edge=False)
-    _write(folder / "lds.json", config.discovery([listener]))
+    filters = [gateway.token_check(issuer)] if issuer else []
+    mappers = [*(replies.token_replies() if issuer else []), *replies.local_replies()]
+    listener = listeners.listener(
+        "gateway",
+        listen_port,
+        folder / "rds.json",
+        edge=False,
+        filters=filters,
+        mappers=mappers,
+        tracing=tracing,
+    )
+    table = listeners.route_table("gateway", gateway.routes())
+    _write_all(folder, table, clusters, listener, tracing)
     _write(folder / "bootstrap.json", config.bootstrap(folder, node, "gateway", admin_port))
 
 
@@ -82,19 +89,45 @@ def write_edge(
     certificate: Path,
     key: Path,
     gateways: Sequence[Address],
+    guard: edge.Guard | None = None,
+    tracing: Tracing | None = None,
 ) -> None:
     """Write the folder of the edge: TLS on 127.0.0.1, everything to `gateways`."""
     folder.mkdir(parents=True, exist_ok=True)
+    guard = guard or edge.Guard()
     write_edge_route(folder, gateways)
-    routes = config.routes(REGION, {"prefix": "/"}, config.GATEWAY_RETRIES)
     clusters = [config.cluster(REGION, _eds(folder, REGION), config.GATEWAY_HEALTH)]
-    _write(folder / "rds.json", config.discovery([config.route_table("edge", routes)]))
-    _write(folder / "cds.json", config.discovery(clusters))
-    listener = config.listener(
-        "edge", listen_port, folder / "rds.json", edge=True, tls=config.tls(certificate, key)
+    listener = listeners.listener(
+        "edge",
+        listen_port,
+        folder / "rds.json",
+        edge=True,
+        filters=edge.filters(guard),
+        mappers=replies.local_replies(edge.SAFETY),
+        tls=config.tls(certificate, key),
+        tracing=tracing,
+        taken_off=edge.TAKEN_OFF,
     )
-    _write(folder / "lds.json", config.discovery([listener]))
+    table = listeners.route_table("edge", edge.routes(guard), edge.virtual_host(guard))
+    _write_all(folder, table, clusters, listener, tracing)
     _write(folder / "bootstrap.json", config.bootstrap(folder, node, "edge", admin_port))
+
+
+def _write_all(
+    folder: Path,
+    table: config.JSON,
+    clusters: Sequence[config.JSON],
+    listener: config.JSON,
+    tracing: Tracing | None,
+) -> None:
+    found = [*clusters, *([listeners.collector(tracing)] if tracing else [])]
+    _write(folder / "rds.json", config.discovery([table]))
+    _write(folder / "cds.json", config.discovery(found))
+    _write(folder / "lds.json", config.discovery([listener]))
+
+
+def _health(service: str) -> config.Health:
+    return config.TCP_HEALTH if service == gateway.OBJECTS else config.SERVICE_HEALTH
 
 
 def write_endpoints(folder: Path, service: str, endpoints: Sequence[Address]) -> None:

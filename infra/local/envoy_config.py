@@ -20,8 +20,6 @@ from typing import Any
 JSON = dict[str, Any]
 
 TYPES = "type.googleapis.com/envoy"
-MAX_BODY = 1 << 20
-MAX_HEADERS_KB = 32
 RETRYABLE: tuple[JSON, ...] = (
     {"headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}]},
     {"headers": [{"name": "idempotency-key", "present_match": True}]},
@@ -43,7 +41,7 @@ class Retries:
 
 @dataclass(frozen=True)
 class Health:
-    """How a server is asked whether it is well; seconds."""
+    """How a server is asked whether it is well; seconds. Without a path it must only listen."""
 
     path: str = "/health/ready"
     interval: float = 0.25
@@ -57,6 +55,9 @@ RETRIES_AT_ONCE = 128
 GATEWAY_RETRIES = Retries("connect-failure,refused-stream,reset", 14.0, 3.0, hedge=True)
 SERVICE_HEALTH = Health()
 GATEWAY_HEALTH = Health()
+TCP_HEALTH = Health(path="")
+# Room for the edge's pattern of a URL that is too long; Envoy's default is 100.
+REGEX_SIZE = 20_000
 SAFE = "connect-failure,refused-stream,reset-before-request"
 
 
@@ -75,8 +76,16 @@ def bootstrap(folder: Path, node: str, role: str, admin_port: int) -> JSON:
             "max_active_downstream_connections": 4096,
         },
     }
+    # A client that opens streams only to reset them loses its connection (HTTP/2 rapid reset).
+    limits = {
+        "http.max_requests_per_io_cycle": 8,
+        "overload.premature_reset_total_stream_count": 500,
+        "overload.premature_reset_min_stream_lifetime_seconds": 1,
+        "re2.max_program_size.error_level": REGEX_SIZE,
+    }
     return {
         "node": {"id": node, "cluster": role},
+        "layered_runtime": {"layers": [{"name": "limits", "static_layer": limits}]},
         "admin": {"address": address("127.0.0.1", admin_port)},
         "dynamic_resources": {
             "cds_config": file_source(where / "cds.json"),
@@ -142,7 +151,7 @@ def cluster(name: str, endpoints: Path, health: Health) -> JSON:
                 "no_traffic_interval": f"{health.interval}s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
-                "http_health_check": {"path": health.path},
+                **_question(health.path),
             }
         ],
         "outlier_detection": {
@@ -157,6 +166,10 @@ def cluster(name: str, endpoints: Path, health: Health) -> JSON:
             "enforcing_consecutive_gateway_failure": 100,
         },
     }
+
+
+def _question(path: str) -> JSON:
+    return {"http_health_check": {"path": path}} if path else {"tcp_health_check": {}}
 
 
 def routes(name: str, match: Mapping[str, Any], retries: Retries) -> list[JSON]:
@@ -203,32 +216,6 @@ def _retry_policy(retry_on: str, per_try_timeout: float | None) -> JSON:
     return policy
 
 
-def health_route() -> JSON:
-    return {
-        "match": {"path": "/health/ready"},
-        "direct_response": {"status": 200, "body": {"inline_string": '{"status":"ready"}\n'}},
-        "response_headers_to_add": [
-            {
-                "header": {"key": "content-type", "value": "application/json"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ],
-    }
-
-
-def unknown_route() -> JSON:
-    return {"match": {"prefix": "/"}, "direct_response": {"status": 404}}
-
-
-def route_table(name: str, found: Sequence[Mapping[str, Any]]) -> JSON:
-    return {
-        "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
-        "name": name,
-        "virtual_hosts": [{"name": name, "domains": ["*"], "routes": list(found)}],
-        "response_headers_to_remove": ["server"],
-    }
-
-
 def tls(certificate: Path, key: Path) -> JSON:
     """A server's side of TLS 1.2 or 1.3, with HTTP/2 where the client can."""
     files = {
@@ -243,139 +230,6 @@ def tls(certificate: Path, key: Path) -> JSON:
                 "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
                 "alpn_protocols": ["h2", "http/1.1"],
                 "tls_certificates": [files],
-            },
-        },
-    }
-
-
-def listener(
-    name: str, port: int, route_file: Path, *, edge: bool, tls: JSON | None = None
-) -> JSON:
-    """A port on 127.0.0.1. The edge meets clients: it bounds bodies and takes off headers that
-    would steer Envoy; a gateway believes what the edge says about the client."""
-    filters = [
-        {
-            "name": "envoy.filters.http.router",
-            "typed_config": {
-                "@type": f"{TYPES}.extensions.filters.http.router.v3.Router",
-                "suppress_envoy_headers": True,
-            },
-        }
-    ]
-    if edge:
-        filters.insert(0, _bounded_body())
-    manager = {
-        "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3"
-        ".HttpConnectionManager",
-        "stat_prefix": name,
-        "use_remote_address": edge,
-        "preserve_external_request_id": True,
-        "always_set_request_id_in_response": True,
-        "server_header_transformation": "PASS_THROUGH",
-        "normalize_path": True,
-        "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "max_request_headers_kb": MAX_HEADERS_KB,
-        "request_timeout": "15s",
-        "request_headers_timeout": "10s",
-        "common_http_protocol_options": {
-            "idle_timeout": "60s",
-            "headers_with_underscores_action": "REJECT_REQUEST",
-        },
-        "local_reply_config": {"mappers": local_replies()},
-        "access_log": [_trouble_log()],
-        "rds": {"route_config_name": name, "config_source": file_source(route_file)},
-        "http_filters": filters,
-    }
-    chain: JSON = {
-        "filters": [
-            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
-        ]
-    }
-    if tls:
-        chain["transport_socket"] = tls
-        chain["transport_socket_connect_timeout"] = "5s"
-    return {
-        "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": name,
-        "address": address("127.0.0.1", port),
-        "per_connection_buffer_limit_bytes": MAX_BODY,
-        "filter_chains": [chain],
-    }
-
-
-def _bounded_body() -> JSON:
-    return {
-        "name": "envoy.filters.http.buffer",
-        "typed_config": {
-            "@type": f"{TYPES}.extensions.filters.http.buffer.v3.Buffer",
-            "max_request_bytes": MAX_BODY,
-        },
-    }
-
-
-def local_replies() -> list[JSON]:
-    """Answers that Envoy itself gives to a failed request, as RFC 9457 documents."""
-    found = [
-        (404, "NotFound", "Not found", "Nothing has that path."),
-        (413, "Invalid", "Content too large", f"A body has {MAX_BODY} bytes at most."),
-        (503, "Unavailable", "Unavailable", "No server can take this request now. Try again."),
-        (504, "TimedOut", "Timed out", "The server did not answer in time. Ask what became of it."),
-    ]
-    mappers = [
-        _mapper("EQ", status, f"urn:regionctl:problem:{kind}", title, detail)
-        for status, kind, title, detail in found
-    ]
-    mappers.append(_mapper("GE", 400, "about:blank", "Refused by the proxy", "%LOCAL_REPLY_BODY%"))
-    return mappers
-
-
-def _mapper(operator: str, status: int, kind: str, title: str, detail: str) -> JSON:
-    mapper: JSON = {
-        "filter": _status_filter(operator, status, "local_reply"),
-        "body_format_override": {
-            "json_format": {
-                "type": kind,
-                "title": title,
-                "status": "%RESPONSE_CODE%",
-                "detail": detail,
-            },
-            "content_type": "application/problem+json",
-        },
-    }
-    if (operator, status) == ("EQ", 503):
-        mapper["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
-    return mapper
-
-
-def _status_filter(operator: str, status: int, key: str) -> JSON:
-    value = {"default_value": status, "runtime_key": f"{key}_{status}"}
-    return {"status_code_filter": {"comparison": {"op": operator, "value": value}}}
-
-
-def _trouble_log() -> JSON:
-    """Requests that failed, on stderr. Response flags also show answers that broke off."""
-    return {
-        "name": "envoy.access_loggers.stderr",
-        "filter": {
-            "or_filter": {
-                "filters": [_status_filter("GE", 500, "trouble"), {"response_flag_filter": {}}]
-            }
-        },
-        "typed_config": {
-            "@type": f"{TYPES}.extensions.access_loggers.stream.v3.StderrAccessLog",
-            "log_format": {
-                "json_format": {
-                    "time": "%START_TIME%",
-                    "request": "%REQ(X-REQUEST-ID)%",
-                    "method": "%REQ(:METHOD)%",
-                    "path": "%PATH(NQ)%",
-                    "status": "%RESPONSE_CODE%",
-                    "flags": "%RESPONSE_FLAGS%",
-                    "details": "%RESPONSE_CODE_DETAILS%",
-                    "upstream": "%UPSTREAM_HOST%",
-                    "milliseconds": "%DURATION%",
-                }
             },
         },
     }

@@ -358,7 +358,8 @@ async def test_a_body_that_is_too_large_is_refused_with_a_problem(world: World) 
 def test_every_file_is_whole_json_and_nothing_temporary_stays(tmp_path: Path) -> None:
     envoy.write_gateway(tmp_path, node="g", listen_port=1, admin_port=2, endpoints={})
     names = {path.name for path in tmp_path.iterdir()}
-    services = {f"eds-{name}.json" for name in ("users", "orders", "inventory")}
+    servers = (*("auth", "users", "orders", "payments", "inventory", "notifications"), "objects")
+    services = {f"eds-{name}.json" for name in servers}
     assert names == {"bootstrap.json", "lds.json", "rds.json", "cds.json", *services}
     for path in tmp_path.iterdir():
         json.loads(path.read_text())
