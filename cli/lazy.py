@@ -17,6 +17,20 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 
+class Defaulting(TyperGroup):
+    """A group that is also a command: without a subcommand its `list` is meant.
+
+    `regionctl events -f` is `regionctl events list -f`; a word that is no command is still a
+    mistake.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else "-"
+        if first.startswith("-") and first not in ("-h", "--help") and not ctx.resilient_parsing:
+            args.insert(0, "list")
+        return super().parse_args(ctx, args)
+
+
 @dataclass(frozen=True)
 class Lazy:
     """Where a command lives: `module` has `app`; a group is the whole app, a leaf is one of it."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
 from cli import render
 from cli.render import Output
@@ -161,11 +162,15 @@ def leaf(
     return register
 
 
-def group() -> typer.Typer:
+def group(cls: type[TyperGroup] | None = None) -> typer.Typer:
     """The Typer app of one module of commands."""
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     app = typer.Typer(
-        add_completion=False, no_args_is_help=True, rich_markup_mode=None, context_settings=settings
+        cls=cls,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings=settings,
     )
     app.callback()(_nothing)
     return app

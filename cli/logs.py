@@ -1,15 +1,14 @@
-"""regionctl logs and events: what the servers wrote, and what the platform did."""
+"""regionctl logs: what the servers wrote."""
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cli import progress, render, work
+from cli import render, work
 from cli.leaf import Run, group, leaf
-from cli.render import Output, Table
+from cli.render import Output
 
 app = group()
 
@@ -36,47 +35,3 @@ async def logs(
                 render.out(f"{name}: {line}" if len(found) > 1 else line)
         return
     render.show(run.output, render.listing("LogList", items), names=list(found))
-
-
-@leaf(
-    app,
-    "events",
-    examples=("regionctl events", "regionctl events -f -o jsonl"),
-)
-async def events(
-    run: Run,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as they happen.")] = False,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many past ones.")] = 50,
-    operation: Annotated[
-        str | None, typer.Option("--operation", metavar="ID", help="Only of this operation.")
-    ] = None,
-) -> None:
-    """What the platform did: operations, steps, automatic failovers."""
-    async with work.connect(run) as client:
-        past: list[dict[str, Any]] = await client.past_events(operation, limit=limit)
-        if follow:
-            for event in past:
-                _one(run.output, event)
-            after = past[-1]["sequence"] if past else 0
-            async for event in client.events(operation, after=after):
-                _one(run.output, event)
-            return
-    rows = [(e["sequence"], e["at"], e.get("operation"), progress.remark(e)) for e in past]
-    render.show(
-        run.output,
-        render.listing("EventList", past),
-        tables=[Table(("#", "at", "operation", "what"), rows)],
-        names=[str(event["sequence"]) for event in past],
-    )
-
-
-def _one(output: Output, event: dict[str, Any]) -> None:
-    if output is Output.table:
-        render.out(f"{event['at']}  {event.get('operation') or '-'}  {progress.remark(event)}")
-    elif output is Output.name:
-        render.out(str(event["sequence"]))
-    elif output is Output.yaml:
-        render.out("---")
-        render.show(output, event)
-    else:
-        render.out(json.dumps(event, ensure_ascii=False))

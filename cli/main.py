@@ -34,7 +34,7 @@ COMMANDS = {
     "region": Lazy("cli.region", "Regions.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),
-    "events": Lazy("cli.logs", "What the platform did, as it happens."),
+    "events": Lazy("cli.events", "What the platform did; lag and dead letters.", group=True),
     "doctor": Lazy("cli.doctor", "Check this machine, and say how to mend it."),
     "version": Lazy("cli.about", "Versions of regionctl and of its parts."),
     "completion": Lazy("cli.about", "Print the completion script of a shell."),

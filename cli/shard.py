@@ -9,7 +9,7 @@ import typer
 from cli import render, work
 from cli.leaf import Run, group, leaf
 from cli.render import Table
-from runtime.errors import Invalid
+from runtime.errors import Exit, Invalid
 from runtime.shardmap import SLOTS, slot_of
 
 app = group()
@@ -69,6 +69,21 @@ async def locate(
         tables=[Table(tuple(found), [tuple(found.values())])],
         names=[owned["shard"]],
     )
+
+
+@leaf(app, "verify", examples=("regionctl shard verify", "regionctl shard verify -o json"))
+async def verify(run: Run) -> Exit:
+    """What must hold over all databases together. Exit 4 when something does not."""
+    async with work.connect(run) as client:
+        found = await client.invariants()
+    rows = [(each["name"], "ok" if each["held"] else "failed", each["detail"]) for each in found]
+    render.show(
+        run.output,
+        render.listing("InvariantList", found),
+        tables=[Table(("invariant", "state", "detail"), rows)],
+        names=[each["name"] for each in found if not each["held"]],
+    )
+    return Exit.OK if all(each["held"] for each in found) else Exit.FAILED
 
 
 def _slot(key: str) -> int:

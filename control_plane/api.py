@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from control_plane import drills, report, status
+from control_plane import api_events, drills, report, status
 from control_plane.events import FINAL, Event, follow
 from control_plane.operations import Operation
 from control_plane.plan import Plan
@@ -291,6 +291,9 @@ async def get_logs(
     if CONTROL_PLANE in names:
         found[CONTROL_PLANE] = await asyncio.to_thread(tail, plane.settings.log_file, lines)
     return found
+
+
+v1.include_router(api_events.router)
 
 
 def add_routes(app: FastAPI) -> None:

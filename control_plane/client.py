@@ -123,6 +123,27 @@ class Client:
         path = f"/v1/failovers/{database}/acknowledge"
         return await self._document("POST", path, {"reason": reason})
 
+    async def event_lag(self, region: str | None = None) -> JSON:
+        """{"region", "items": [{"group", "lag", "pending"}], "deadLetters"}"""
+        return await self._document("GET", "/v1/event-lag", parameters=_in(region))
+
+    async def dead_letters(self, region: str | None = None) -> JSON:
+        """{"region", "items"}; without a region those of the one that serves."""
+        return await self._document("GET", "/v1/dead-letters", parameters=_in(region))
+
+    async def replay_letters(self, region: str, ids: Sequence[str], reason: str = "") -> JSON:
+        body = {"region": region, "ids": list(ids), "reason": reason}
+        return await self._document("POST", "/v1/dead-letters/replay", body)
+
+    async def drop_letters(self, region: str, ids: Sequence[str], reason: str = "") -> JSON:
+        body = {"region": region, "ids": list(ids), "reason": reason}
+        return await self._document("POST", "/v1/dead-letters/drop", body)
+
+    async def invariants(self) -> list[JSON]:
+        """[{"name", "held", "detail"}] of all databases together, now."""
+        items: list[JSON] = (await self._document("GET", "/v1/invariants"))["items"]
+        return items
+
     async def logs(self, instances: Sequence[str], lines: int) -> dict[str, list[str]]:
         parameters: JSON = {"instance": list(instances), "lines": lines}
         return await self._document("GET", "/v1/logs", parameters=parameters)
@@ -208,6 +229,10 @@ class Client:
 
 class ConnectionLost(Unavailable):
     """Nobody answered; whether the request was carried out is not known."""
+
+
+def _in(region: str | None) -> JSON:
+    return {} if region is None else {"region": region}
 
 
 def _problem(answer: httpx.Response) -> Problem:

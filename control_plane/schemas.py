@@ -33,3 +33,10 @@ class ReasonRequest(Wire):
     """Why an operator aborts an operation or acknowledges a failover."""
 
     reason: str = ""
+
+
+class LettersRequest(ReasonRequest):
+    """Dead letters of a region (None: of the one that serves) that are replayed or dropped."""
+
+    region: str | None = None
+    ids: list[str] = Field(min_length=1, max_length=1000)

@@ -19,7 +19,10 @@ def made(home: Path, **changes: object) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    ["status", "dr", "events", "logs", "op list", "region list", "shard map", "drill list"],
+    [
+        *("status", "dr", "events", "events -n 3", "events lag", "events dlq list", "logs"),
+        *("op list", "region list", "shard map", "shard verify", "drill list"),
+    ],
 )
 def test_without_a_platform_a_read_exits_6_and_points_to_up(command: str, tmp_path: Path) -> None:
     ended = regionctl(*command.split(), home=tmp_path)

@@ -23,16 +23,22 @@ def leaves() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name, entry in main.COMMANDS.items():
         command = lazy.load(name, entry)
-        if entry.group:
-            found += [(name, child) for child in command.commands]
-        else:
-            found.append((name,))
+        found += below((name,), command)
     return found
+
+
+def below(path: tuple[str, ...], command: Any) -> list[tuple[str, ...]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        return [path]
+    return [leaf for name, child in children.items() for leaf in below((*path, name), child)]
 
 
 def command_of(path: tuple[str, ...]) -> Any:
     command = lazy.load(path[0], main.COMMANDS[path[0]])
-    return command.commands[path[1]] if len(path) > 1 else command
+    for name in path[1:]:
+        command = command.commands[name]
+    return command
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]], ids=["--help", "-h"])
@@ -81,7 +87,9 @@ def test_every_mutation_can_be_rehearsed_explained_and_left_alone(path: tuple[st
     assert {"--dry-run", "--reason", "--detach", "--timeout"} <= options
 
 
-@pytest.mark.parametrize("path", [("down",), ("failover", "run")], ids=" ".join)
+@pytest.mark.parametrize(
+    "path", [("down",), ("failover", "run"), ("events", "dlq", "drop")], ids=" ".join
+)
 def test_what_may_lose_data_takes_a_confirmation_by_name(path: tuple[str, ...]) -> None:
     options = {name for parameter in command_of(path).params for name in parameter.opts}
     assert "--confirm" in options
@@ -96,6 +104,12 @@ def test_a_mistyped_command_is_answered_with_the_nearest_one(tmp_path: Path) -> 
     ended = regionctl("drill", "hostory", home=tmp_path)
     assert (ended.code, ended.stdout) == (2, "")
     assert "Did you mean 'history'?" in ended.stderr
+
+
+def test_a_mistyped_command_of_a_group_with_a_default_is_a_mistake_too(tmp_path: Path) -> None:
+    ended = regionctl("events", "lga", home=tmp_path)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "Did you mean 'lag'?" in ended.stderr
 
 
 def test_completion_of_a_shell_prints_a_script_and_nothing_else(tmp_path: Path) -> None:

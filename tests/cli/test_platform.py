@@ -28,6 +28,12 @@ READS = [
     "drill show database-failure",
     "drill history",
     "events",
+    "events list -n 2",
+    "events lag",
+    "events dlq list",
+    "events dlq replay --all",
+    "events dlq drop --all --region us-west-2",
+    "shard verify",
     "logs edge",
     "switchover plan s1",
     "failback plan",
@@ -128,6 +134,10 @@ def test_an_acknowledged_failover_ends_the_quiet_period(platform: Plane) -> None
         ("failover plan s9", "s1"),
         ("failover acknowledge s9 --reason x", "s1"),
         ("op show op-99", "regionctl op list"),
+        ("events dlq show 9-9", "regionctl events dlq list"),
+        ("events dlq drop 9-9 --confirm us-east-1", "regionctl events dlq list"),
+        ("events dlq replay", "regionctl events dlq list"),
+        ("events lag --region us-est-1", "us-east-1"),
     ],
 )
 def test_an_unknown_name_exits_2_and_names_the_nearest(
