@@ -22,7 +22,7 @@ from infra.topology import EDGE, MAILBOX, PAYMENT_GATEWAY, Topology
 from runtime.errors import Refused
 from runtime.shardmap import CATALOG, ShardMap
 
-FOUNDATION = ("link", "cache", "queue", "objects", PAYMENT_GATEWAY, MAILBOX)
+FOUNDATION = ("link", "cache", "queue", PAYMENT_GATEWAY, MAILBOX)
 
 
 def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **asked: Any) -> Plan:

@@ -15,14 +15,22 @@ from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import Program
 
-VOLUME_MEGABYTES = 256
+VOLUME_MEGABYTES = 64
 HEALTH = "/healthz"
-ENVIRONMENT = {
-    "GOMEMLIMIT": "96MiB",
-    "GOGC": "50",
-    # Volumes made at once for a bucket.
-    "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",
-}
+# Below that limit it collects garbage all the time.
+ENVIRONMENT = {"GOMEMLIMIT": "200MiB", "GOGC": "15", "GOMAXPROCS": "2"}
+MASTER = """\
+[master.volume_growth]
+copy_1 = 1
+[master.maintenance]
+scripts = ""
+"""
+# The store that it would take otherwise keeps 285 MB of memory for itself.
+FILER = """\
+[sqlite]
+enabled = true
+dbFile = "{folder}/data/filer.db"
+"""
 
 
 def _folder(site: Site, instance: str) -> Path:
@@ -30,9 +38,12 @@ def _folder(site: Site, instance: str) -> Path:
 
 
 def prepare(site: Site, instance: str) -> None:
-    """Its folder and the file of its credentials exist."""
+    """Its folders, its configuration and the file of its credentials exist."""
     folder = _folder(site, instance)
-    files.make_folder(folder, mode=0o700)
+    for each in (folder, folder / "data", folder / "etc"):
+        files.make_folder(each, mode=0o700)
+    files.replace_file(folder / "etc" / "master.toml", MASTER)
+    files.replace_file(folder / "etc" / "filer.toml", FILER.format(folder=folder))
     identity = {
         "name": "services",
         "credentials": [
@@ -49,7 +60,7 @@ def program(site: Site, instance: str) -> Program:
     switches = {
         "ip": HOST,
         "ip.bind": HOST,
-        "dir": folder,
+        "dir": folder / "data",
         "master.port": parts["master"],
         "master.port.grpc": parts["master grpc"],
         "master.telemetry": "false",
@@ -57,12 +68,14 @@ def program(site: Site, instance: str) -> Program:
         "master.electionTimeout": "1s",
         "volume.port": parts["volume"],
         "volume.port.grpc": parts["volume grpc"],
-        "volume.max": 100,
+        "volume.max": 64,
+        "volume.minFreeSpace": "1GiB",
         "volume.preStopSeconds": 0,
         "filer": "true",
         "filer.port": parts["filer"],
         "filer.port.grpc": parts["filer grpc"],
         "filer.localSocket": folder / "filer.sock",
+        "filer.disableDirListing": "true",
         "filer.exposeDirectoryData": "false",
         "s3": "true",
         "s3.port": site.port(instance),
@@ -72,8 +85,10 @@ def program(site: Site, instance: str) -> Program:
         "s3.localSocket": folder / "s3.sock",
         "s3.config": folder / "s3.json",
         "s3.iam": "false",
+        "s3.autoCreateBucket": "false",
     }
-    command = [str(binaries.seaweedfs()), "-logtostderr=true", "server"]
+    command = [str(binaries.seaweedfs()), "-logtostderr=true"]
+    command += [f"-config_dir={folder / 'etc'}", "server"]
     command += [f"-{name}={value}" for name, value in switches.items()]
     environment = {"REGIONCTL_INSTANCE": instance, "REGIONCTL_REGION": spec.region}
     return Program(
@@ -82,5 +97,5 @@ def program(site: Site, instance: str) -> Program:
         environment=environment | ENVIRONMENT,
         priority=200,
         # What it has answered it has written; asked to end, it waits for its own connections.
-        stop_wait_seconds=2,
+        stop_wait_seconds=4,
     )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infra.local import layout, leftovers, ports
+from infra.local import layout, leftovers, ports, valkey
 from infra.local.provider import LocalProvider
 from infra.memory import MemoryProvider
 from infra.provider import Provider
@@ -21,7 +21,11 @@ from tests.infra.processes import free_ports
 
 PRIMARY, SYNC, REMOTE = "s1.us-east-1a", "s1.us-east-1b", "s1.us-west-2a"
 QUEUE, QUEUE_REPLICA = "queue.us-east-1a", "queue.us-east-1b"
-SERVERS = ("link.us-east-1", "link.us-west-2", QUEUE, QUEUE_REPLICA, "gateway.us-west-2a", "edge")
+CACHE, OBJECTS, PEER = "cache.us-east-1a", "objects.us-east-1a", "payment-gateway"
+SERVERS = (
+    *("link.us-east-1", "link.us-west-2", QUEUE, QUEUE_REPLICA, CACHE, OBJECTS, PEER),
+    *("gateway.us-west-2a", "edge"),
+)
 
 
 def small_topology() -> Topology:
@@ -48,6 +52,19 @@ async def provision(provider: Provider) -> None:
     await provider.set_epoch(PRIMARY, first_map(provider), "s1")
     await asyncio.gather(provider.clone(SYNC, PRIMARY), provider.clone(REMOTE, PRIMARY))
     await provider.set_sync(PRIMARY, [SYNC])
+
+
+async def set_aside(provider: Provider, region: str, group: str) -> None:
+    """A consumer of `group` in the region gives up on event 7, as `runtime.streams` does it."""
+    if isinstance(provider, MemoryProvider):
+        dead = provider.dead.setdefault(region, {})
+        id = f"{1000 + len(dead)}-0"
+        dead[id] = {"id": id, "event": "7", "kind": "OrderCreated", "group": group}
+        return
+    assert isinstance(provider, LocalProvider)
+    fields = ("id", "7", "kind", "OrderCreated", "payload", '{"order_id": 7}', "group", group)
+    why = ("reason", "delivered too often", "entry", "1-1")
+    await valkey.command(provider.site, QUEUE, "XADD", "events.dead", "*", *fields, *why)
 
 
 class World:

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from infra.provider import Fault, Provider
-from runtime.errors import Unavailable
+from runtime.clock import SystemClock, wait_until
+from runtime.errors import Invalid, NotFound, Unavailable
 from tests.infra import platform
 from tests.infra.platform import (
+    CACHE,
+    OBJECTS,
+    PEER,
     PRIMARY,
     QUEUE,
     QUEUE_REPLICA,
@@ -237,12 +241,73 @@ def _valkey_role(view: Any) -> str:
     return str(view.valkey.role)
 
 
+def test_events_set_aside_are_listed_and_replayed_or_dropped_once(world: World) -> None:
+    async def check(provider: Provider) -> None:
+        region = "us-east-1"
+        assert list(await provider.dead_letters(region)) == []
+        for group in ("payments", "orders"):
+            await platform.set_aside(provider, region, group)
+        first, second = await provider.dead_letters(region)
+        assert (first["event"], first["kind"], first["group"]) == ("7", "OrderCreated", "payments")
+        assert [await provider.replay_dead(region, [first["id"]]) for _ in range(2)] == [1, 0]
+        assert list(await provider.dead_letters(region)) == [second]
+        assert [await provider.drop_dead(region, [second["id"]]) for _ in range(2)] == [1, 0]
+        assert await provider.drop_dead(region, []) == 0
+        assert list(await provider.dead_letters(region)) == []
+        assert await provider.event_lag(region) == {}
+        with pytest.raises(NotFound):
+            await provider.dead_letters("nowhere")
+
+    world.run(check)
+
+
+def test_a_dropped_queue_has_lost_its_contents_and_goes_on(world: World) -> None:
+    async def check(provider: Provider) -> None:
+        for target in (QUEUE, QUEUE_REPLICA):
+            await platform.set_aside(provider, "us-east-1", "orders")
+            await provider.inject(Fault("drop-queue", target))
+            assert list(await provider.dead_letters("us-east-1")) == []
+            observed = await provider.observe([QUEUE, QUEUE_REPLICA])
+            assert observed.running(QUEUE)
+            assert observed.running(QUEUE_REPLICA)
+
+    world.run(check)
+
+
+def test_only_a_cache_can_lose_a_caches_contents(world: World) -> None:
+    async def check(provider: Provider) -> None:
+        await provider.inject(Fault("drop-cache", CACHE))
+        await provider.heal(Fault("drop-cache", CACHE))
+        assert (await provider.observe([CACHE])).running(CACHE)
+        for kind, target in (("drop-cache", QUEUE), ("drop-queue", CACHE)):
+            with pytest.raises(Invalid):
+                await provider.inject(Fault(kind, target))  # type: ignore[arg-type]
+
+    world.run(check)
+
+
+@pytest.mark.parametrize("instance", [OBJECTS, PEER])
+def test_a_killed_store_or_stand_in_is_started_again(world: World, instance: str) -> None:
+    async def check(provider: Provider) -> None:
+        before = (await provider.observe([instance])).instances[instance].pid
+        await provider.inject(Fault("kill", instance))
+
+        async def again() -> bool:
+            view = (await provider.observe([instance])).instances[instance]
+            return view.state == "running" and view.pid != before
+
+        await wait_until(SystemClock(), again, what=f"{instance} to run again", seconds=20)
+
+    world.run(check)
+
+
 def test_a_killed_region_comes_back_empty_and_its_databases_only_as_standbys(world: World) -> None:
     async def check(provider: Provider) -> None:
         await provider.inject(Fault("kill-region", "us-east-1"))
         observed = await provider.observe()
         assert "us-east-1" in observed.unreachable
-        assert not any(observed.running(id) for id in (PRIMARY, SYNC, QUEUE))
+        assert not any(observed.running(id) for id in (PRIMARY, SYNC, QUEUE, OBJECTS))
+        assert observed.running(PEER)
         assert (await provider.fence_region("us-east-1")).fenced
         with pytest.raises(Unavailable):
             await provider.start_database(PRIMARY)
