@@ -175,6 +175,9 @@ class Http:
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
 
+    async def live(self, request: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
     async def messages(self, request: Request) -> Response:
         query = request.query_params
         after, limit = (_whole(query.get(name)) for name in ("after", "limit"))
@@ -235,6 +238,7 @@ def build(state: Path, smtp_port: int, host: str = "127.0.0.1") -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/health/live", http.live, methods=["GET"]),
             Route("/messages", http.messages, methods=["GET"]),
             Route("/messages", http.clear, methods=["DELETE"]),
             Route("/faults", http.faults, methods=["POST"]),
