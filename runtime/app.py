@@ -23,6 +23,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime import tracing
 from runtime.cache import Cache
 from runtime.clock import SystemClock
 from runtime.context import Background, Context
@@ -66,6 +67,7 @@ def build(settings: Settings) -> ASGIApp:
             f"There is no service {settings.service!r}.", hint=f"Services: {', '.join(SERVICES)}"
         )
     module = importlib.import_module(SERVICES[settings.service])
+    tracing.start(settings)
     context = _context(settings)
     routes, background = module.service(context)
 
@@ -85,6 +87,7 @@ def build(settings: Settings) -> ASGIApp:
         context.shards.close()
         await context.cache.close()
         await context.streams.close()
+        tracing.stop()
 
     app = FastAPI(
         title=f"regionctl {settings.service}", docs_url=None, redoc_url=None, lifespan=lifespan
@@ -228,9 +231,16 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        parent = _header(scope, b"traceparent", 55)
+        tracing.incoming.set(tracing.valid(parent.decode("latin-1")) if parent else None)
+        with tracing.span(scope["method"], "server", parent=tracing.incoming.get()):
+            await self._handle(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        request_id = _request_id(scope)
-        scope["request_id"] = request_id.decode()
+        request_id = _header(scope, b"x-request-id", 100) or uuid.uuid4().hex.encode()
+        scope["request_id"] = request_id.decode("latin-1")
+        tracing.request_id.set(scope["request_id"])
         status = 0
         received = 0
 
@@ -259,9 +269,10 @@ class Envelope:
             else:
                 await self._app(scope, limited, answer)
         except Exception:
-            log.exception("unexpected", extra={"data": {"request": scope["request_id"]}})
+            log.exception("unexpected")
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
+            tracing.annotate({"http.route": route, "http.response.status_code": status})
             REQUESTS.labels(scope["method"], route, status).observe(time.perf_counter() - began)
 
     async def _refusal(self, scope: Scope) -> Response | None:
@@ -276,8 +287,9 @@ class Envelope:
             return _answer(Request(scope), error)
 
 
-def _request_id(scope: Scope) -> bytes:
+def _header(scope: Scope, wanted: bytes, longest: int) -> bytes | None:
+    """The value of the header if it has one to `longest` bytes."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and 0 < len(value) <= 100:
+        if name == wanted and 0 < len(value) <= longest:
             return bytes(value)
-    return uuid.uuid4().hex.encode()
+    return None

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 import asyncpg
 
+from runtime import tracing
 from runtime.clock import Clock
 from runtime.errors import Unavailable
 from runtime.pool import Connection, Pool
@@ -221,7 +222,8 @@ class Shards:
             connection = await pool.acquire()
             self._running[task] = connection
             connection.unreplicated = False
-            value = await work(connection, place)
+            with tracing.span(f"database {place.shard.name}", "client", _traced(endpoint, place)):
+                value = await work(connection, place)
             if connection.unreplicated:
                 raise Unreplicated
             return value
@@ -332,6 +334,15 @@ class Shards:
         )
         connection.add_log_listener(Connection.watch)
         return connection
+
+
+def _traced(endpoint: Endpoint, place: Placement) -> tracing.Attributes:
+    return {
+        "db.system.name": "postgresql",
+        "db.namespace": place.shard.name,
+        "server.address": endpoint.instance,
+        "regionctl.epoch": place.epoch,
+    }
 
 
 def _owned(work: Work[T]) -> Work[T]:
