@@ -14,9 +14,22 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
-from infra.local import certificates, envoy, objects, peers, postgres, relay, services, valkey
+from infra.local import (
+    certificates,
+    envoy,
+    envoy_gateway,
+    objects,
+    peers,
+    postgres,
+    relay,
+    services,
+    valkey,
+)
 from infra.local import layout as files
+from infra.local.envoy_edge import Guard
+from infra.local.envoy_listener import Tracing
 from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import Program
@@ -131,16 +144,30 @@ def prepare(site: Site, instance: str) -> None:
                 node=instance,
                 listen_port=site.port(instance),
                 admin_port=site.ports.admin[instance],
-                endpoints={
-                    service: [
-                        (HOST, site.port(server.id))
-                        for server in site.topology.instances(
-                            kind="service", component=service, region=spec.region
-                        )
-                    ]
-                    for service in site.topology.services
-                },
+                endpoints=_endpoints(site, spec.region),
+                issuer=site.entry_url,
+                tracing=_tracing(site),
             )
+
+
+def _endpoints(site: Site, region: str) -> dict[str, list[Address]]:
+    """What a gateway of `region` sends requests to: each service, and the object store."""
+    behind = (*site.topology.services, envoy_gateway.OBJECTS)
+    return {
+        component: [
+            (HOST, site.port(spec.id))
+            for spec in site.topology.instances(component=component, region=region)
+        ]
+        for component in behind
+    }
+
+
+def _tracing(site: Site) -> Tracing | None:
+    """Where Envoy sends its spans. It speaks plain HTTP to the collector, or not at all."""
+    url = urlsplit(site.topology.otlp_endpoint)
+    if url.scheme != "http" or not url.hostname:
+        return None
+    return Tracing(url.hostname, url.port or 80, f"{url.path}/v1/traces")
 
 
 def _prepare_edge(site: Site) -> None:
@@ -155,6 +182,8 @@ def _prepare_edge(site: Site) -> None:
         certificate=site.layout.ca / "edge.pem",
         key=site.layout.ca / "edge.key",
         gateways=gateways(site, read_route(site)),
+        guard=Guard(site.entry_url, site.topology.allowed_origins),
+        tracing=_tracing(site),
     )
 
 
