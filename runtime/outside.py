@@ -19,7 +19,7 @@ from tenacity import (
     AsyncRetrying,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from runtime.errors import Unavailable
@@ -80,7 +80,7 @@ class Outside:
         safe = method in SAFE or KEY in request.headers
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts if safe else 1),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.2),
+            wait=wait_random_exponential(multiplier=0.2, max=2.0),
             retry=retry_if_exception_type(_Failed),
             reraise=True,
         )
@@ -90,8 +90,10 @@ class Outside:
             raise self._unavailable(str(error)) from error
 
     async def close(self) -> None:
-        if self._client:
-            await self._client.aclose()
+        """Ends its connections; a later call makes new ones."""
+        client, self._client = self._client, None
+        if client:
+            await client.aclose()
 
     async def _attempt(self, request: httpx.Request) -> httpx.Response:
         breaker = await self._breakers.get_breaker(self._name)

@@ -32,6 +32,11 @@ def slot_of(user_id: int) -> int:
     return zlib.crc32(struct.pack(">q", user_id)) % SLOTS
 
 
+def slot_of_order(order_id: int) -> int:
+    """The slot that an order's id carries: its user's, in bits 12 to 21."""
+    return (order_id >> 12) & (SLOTS - 1)
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One server: instance id, where it stands, and the address to dial."""

@@ -40,6 +40,9 @@ STREAM_PENDING = Gauge(
 OUTSIDE = Counter(
     "regionctl_outside_calls_total", "Attempts to call an external server", ["server", "outcome"]
 )
+RECONCILED = Counter(
+    "regionctl_payments_reconciled_total", "Payments brought to their end late", ["how"]
+)
 
 
 class JsonLines(logging.Formatter):

@@ -80,6 +80,10 @@ TABLES = (
         PRIMARY KEY (user_id, order_id)
     )
     """,
+    """
+    CREATE INDEX payments_unfinished ON payments (updated_at)
+        WHERE status = 'pending' OR status = 'captured' AND cancel_requested
+    """,
     # status: sent, failed (refused for good), skipped (nothing to say to anybody).
     """
     CREATE TABLE notifications (
