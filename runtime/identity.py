@@ -103,16 +103,6 @@ def bearer_of(scope: Scope) -> str | None:
     return None
 
 
-def address_of(scope: Scope) -> str:
-    """The client's address as the region's gateway saw it: the last of X-Forwarded-For."""
-    for name, value in reversed(cast("Sequence[tuple[bytes, bytes]]", scope["headers"])):
-        if name == b"x-forwarded-for":
-            last = value.rpartition(b",")[2].strip()
-            return last.decode("latin-1")[:64]
-    client = scope.get("client")
-    return str(client[0]) if client else ""
-
-
 class _UnknownKey(Exception):
     """The token names a key that is not known here, or not yet."""
 
@@ -164,6 +154,14 @@ class Identity:
             raise _refused("its session was ended")
         return found.caller
 
+    async def public_keys(self) -> list[Mapping[str, Any]]:
+        """As JWKs. Raises `Unavailable` as long as none were ever read."""
+        if not self._keys:
+            await self._refresh()
+        if self._keys is None:
+            raise _unread()
+        return [self._keys[kid].as_dict(private=False) for kid in sorted(self._keys)]
+
     async def _verified(self, token: str) -> _Verified:
         if self._keys is None:
             await self._refresh()
@@ -179,7 +177,7 @@ class Identity:
     def _verify(self, token: str) -> _Verified:
         """Raises `Unauthorized` or `_UnknownKey`."""
         if self._keys is None:
-            raise Unavailable("The keys of tokens could not be read yet.", hint="Try again.")
+            raise _unread()
         keys = self._keys
         kid = ""
 
@@ -274,6 +272,10 @@ def _reason(error: Exception) -> str:
         "missing_claim": "a claim is missing",
         "bad_signature": "its signature is wrong",
     }.get(code, "it is no access token of this platform")
+
+
+def _unread() -> Unavailable:
+    return Unavailable("The keys of tokens could not be read yet.", hint="Try again.")
 
 
 def _refused(why: str) -> Unauthorized:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from functools import partial
+from typing import Annotated, Any
 
-import asyncpg
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
+from runtime import audit
 from runtime.context import Background, Context
-from runtime.errors import NotFound, Unavailable
-from runtime.shards import Done, catalog, of_user
-from runtime.users import rules, store
-from runtime.users.schemas import NewUser, User
+from runtime.identity import caller
+from runtime.passwords import Passwords
+from runtime.shards import of_user
+from runtime.users import profiles, rules, store
+from runtime.users.change import Changes
+from runtime.users.register import register
+from runtime.users.schemas import NewUser, User, UserChange, UserPage, document
 from runtime.wire import (
     IdempotencyKey,
     PositionHeader,
@@ -22,79 +25,84 @@ from runtime.wire import (
     placed_at,
 )
 
+SECURED: dict[str, Any] = {"security": [{"oauth2": []}]}
+PRIVATE = {"Cache-Control": "private, no-cache"}
+
+IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
+CacheControl = Annotated[str | None, Header(max_length=200)]
+
 
 def service(context: Context) -> tuple[APIRouter, Background]:
     """The routes; nothing runs beside them."""
-    return _routes(context), {}
-
-
-def _routes(context: Context) -> APIRouter:
+    hasher = Passwords()
     routes = APIRouter(prefix="/api/v1/users")
+    _add_writes(routes, context, hasher)
+    _add_reads(routes, context)
+    return routes, {}
+
+
+def _add_writes(routes: APIRouter, context: Context, hasher: Passwords) -> None:
+    changes = Changes(context, hasher)
 
     @routes.post("", status_code=201, response_model=User)
-    async def register(body: NewUser, key: IdempotencyKey = None) -> Response:
-        done = await create(context, body, key or secrets.token_hex(16))
-        headers = placed_at(done, done.value.xid)
+    async def create(request: Request, body: NewUser, key: IdempotencyKey = None) -> Response:
+        origin = audit.origin_of(request)
+        done = await register(context, hasher, body, key or secrets.token_hex(16), origin)
+        headers = PRIVATE | placed_at(done, done.value.xid)
         if not done.value.fresh:
             headers["Idempotent-Replay"] = "true"
-        return answer(_document(done.value.user), 201, headers)
+        return answer(document(done.value.user), 201, headers)
 
-    @routes.get("/{user_id}", response_model=User)
-    async def get(user_id: str, position: PositionHeader = None) -> Response:
-        id = parse_id(user_id)
-        done = await context.shards.read(
-            of_user(id),
-            lambda connection, _: store.get(connection, id),
-            position=parse_position(position),
-        )
-        if done.value is None:
-            raise NotFound(f"There is no user {user_id}.")
-        return answer(_document(done.value), headers=placed_at(done))
-
-    return routes
+    @routes.patch("/{user_id}", response_model=User, openapi_extra=SECURED)
+    async def change(request: Request, user_id: str, body: UserChange) -> Response:
+        """A new password or role ends the user's other sessions."""
+        who, id = caller(request), parse_id(user_id)
+        done = await changes.apply(who, id, body, audit.origin_of(request))
+        return answer(document(done.value.user), 200, PRIVATE | placed_at(done, done.value.xid))
 
 
-async def create(context: Context, body: NewUser, key: str) -> Done[store.Created]:
-    """Reserve, create, confirm: each may be repeated, by this request or the next."""
-    wish, entry = await _reserve(context, body, key)
-    mine = entry.key == wish.key
-    if mine:
-        rules.same_request(entry, wish)
-    elif entry.state == "confirmed":
-        raise rules.taken(wish)
-    user_id = entry.user_id
-    done = await context.shards.write(
-        of_user(user_id),
-        lambda connection, place: store.create(connection, place, user_id, wish),
-    )
-    if entry.state == "reserved" or not mine or done.value.fresh:
-        await context.shards.write(
-            catalog, lambda connection, place: store.confirm(connection, place, done.value)
-        )
-    if done.value.key != wish.key:
-        raise rules.taken(wish)
-    return done
+def _add_reads(routes: APIRouter, context: Context) -> None:
+    @routes.get("/{user_id}", response_model=User, openapi_extra=SECURED)
+    async def get(
+        request: Request,
+        user_id: str,
+        position: PositionHeader = None,
+        if_none_match: IfNoneMatch = None,
+        cache_control: CacheControl = None,
+    ) -> Response:
+        who, id = caller(request), parse_id(user_id)
+        rules.may_see(who, id)
+        if position or (cache_control and "no-cache" in cache_control):
+            done = await context.shards.read(
+                of_user(id),
+                lambda connection, _: store.get(connection, id),
+                position=parse_position(position),
+            )
+            entry = profiles.found(done.value) if done.value else None
+            place, headers = done.place, placed_at(done)
+        else:
+            entry, place = await profiles.fetch(context, id)
+            headers = {
+                "X-Regionctl-Shard": place.shard.name,
+                "X-Regionctl-Epoch": str(place.epoch),
+            }
+        if entry is None:
+            raise rules.unknown(id)
+        tag = f'"{place.epoch}.{entry.version}"'
+        headers |= PRIVATE | {"ETag": tag}
+        if if_none_match and tag in [each.strip() for each in if_none_match.split(",")]:
+            return Response(status_code=304, headers=headers)
+        return Response(entry.body, 200, headers, media_type="application/json")
 
-
-async def _reserve(
-    context: Context, body: NewUser, key: str
-) -> tuple[rules.Registration, rules.Entry]:
-    for _ in range(5):
-        wish = rules.registration(
-            body.email, body.name, key, secrets.randbits(63), context.clock.now()
-        )
-        try:
-            done = await context.shards.write(catalog, partial(store.reserve, wish=wish))
-        except asyncpg.UniqueViolationError:
-            continue
-        return wish, done.value
-    raise Unavailable("No free user id was found.", hint="Try again.")
-
-
-def _document(user: rules.User) -> dict[str, str]:
-    return {
-        "id": str(user.id),
-        "email": user.email,
-        "name": user.name,
-        "created_at": user.created_at.isoformat(),
-    }
+    @routes.get("", response_model=UserPage, openapi_extra=SECURED)
+    async def page(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: str | None = None,
+    ) -> Response:
+        rules.may_list(caller(request))
+        after = parse_id(cursor) if cursor else 0
+        users = await profiles.page(context, after, limit + 1)
+        following = str(users[limit - 1].id) if len(users) > limit else None
+        listed = [document(user) for user in users[:limit]]
+        return answer({"users": listed, "next": following}, headers=PRIVATE)

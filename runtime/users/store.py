@@ -7,14 +7,14 @@ the confirmation carries the key of the row that exists.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
 from runtime.pool import Connection
 from runtime.shardmap import Placement
-from runtime.users.rules import Entry, Registration, User
+from runtime.users.rules import Change, Entry, Registration, User
 
 # Marks the transaction as one that wrote, so that its commit waits for the standby even when the
 # answer was already there.
@@ -39,15 +39,16 @@ ORDER BY idempotency_key = $3::text DESC LIMIT 1
 """  # noqa: S608
 CREATE = """
 WITH fence AS MATERIALIZED (SELECT regionctl.guard($1::int, $2::bigint))
-INSERT INTO users (user_id, email, name, idempotency_key, request_hash, created_at)
-SELECT $3::bigint, $4::text, $5::text, $6::text, $7::bytea, $8::timestamptz FROM fence
+INSERT INTO users
+    (user_id, email, name, idempotency_key, request_hash, created_at, password_hash)
+SELECT $3::bigint, $4::text, $5::text, $6::text, $7::bytea, $8::timestamptz, $9::text FROM fence
 ON CONFLICT (user_id) DO NOTHING
 RETURNING created_at, pg_current_xact_id()::text AS xid
 """
 EXISTING = f"""
 WITH {MARK}
-SELECT user_id, email, name, idempotency_key, request_hash, created_at,
-       pg_current_xact_id()::text AS xid
+SELECT user_id, email, name, idempotency_key, request_hash, created_at, role, version,
+       password_hash, pg_current_xact_id()::text AS xid
 FROM mark, users WHERE user_id = $3::bigint
 """  # noqa: S608
 CONFIRM = """
@@ -57,7 +58,28 @@ FROM fence
 WHERE email = $3::text AND user_id = $4::bigint
   AND (state <> 'confirmed' OR idempotency_key <> $5::text)
 """
-GET = "SELECT user_id, email, name, created_at FROM users WHERE user_id = $1"
+COLUMNS = "user_id, email, name, created_at, role, version"
+GET = f"SELECT {COLUMNS} FROM users WHERE user_id = $1"  # noqa: S608
+PAGE = f"""
+SELECT {COLUMNS} FROM users WHERE user_id > $1 ORDER BY user_id LIMIT $2
+"""  # noqa: S608
+PASSWORD = "SELECT password_hash FROM users WHERE user_id = $1"  # noqa: S105
+GUARD = "SELECT regionctl.guard($1::int, $2::bigint)"
+# $4: the new hash, or NULL; $5: the hash that the current password was compared with.
+CHANGE = f"""
+UPDATE users SET name = coalesce($2::text, name), role = coalesce($3::text, role),
+    password_hash = coalesce($4::text, password_hash), version = version + 1
+WHERE user_id = $1 AND ($4::text IS NULL OR password_hash IN ($4::text, $5::text))
+RETURNING {COLUMNS}, pg_current_xact_id()::text AS xid
+"""  # noqa: S608
+# Also those that ended lately, whose access tokens may still be good: the attempt that ended them
+# may be one that was cut off.
+END_SESSIONS = """
+UPDATE sessions SET revoked_at = coalesce(revoked_at, clock_timestamp())
+WHERE user_id = $1 AND id <> $2 AND expires_at > clock_timestamp()
+  AND (revoked_at IS NULL OR revoked_at > clock_timestamp() - interval '11 minutes')
+RETURNING id
+"""
 
 
 @dataclass(frozen=True)
@@ -67,8 +89,18 @@ class Created:
     user: User
     key: str
     digest: bytes
+    password_hash: str = field(repr=False)
     xid: int
     fresh: bool
+
+
+@dataclass(frozen=True)
+class Changed:
+    """`ended`: the sessions that are over."""
+
+    user: User
+    xid: int
+    ended: tuple[int, ...]
 
 
 async def reserve(connection: Connection, place: Placement, wish: Registration) -> Entry:
@@ -86,21 +118,30 @@ async def reserve(connection: Connection, place: Placement, wish: Registration) 
 
 
 async def create(
-    connection: Connection, place: Placement, user_id: int, wish: Registration
+    connection: Connection, place: Placement, user_id: int, wish: Registration, password_hash: str
 ) -> Created:
     """The user with this id exists; `fresh` says that this call made it."""
     fence = (place.slot, place.epoch)
     row = await connection.fetchrow(
-        CREATE, *fence, user_id, wish.email, wish.name, wish.key, wish.digest, wish.at
+        CREATE,
+        *fence,
+        user_id,
+        wish.email,
+        wish.name,
+        wish.key,
+        wish.digest,
+        wish.at,
+        password_hash,
     )
     if row:
         user = User(user_id, wish.email, wish.name, row["created_at"])
-        return Created(user, wish.key, wish.digest, int(row["xid"]), True)
+        return Created(user, wish.key, wish.digest, password_hash, int(row["xid"]), True)
     found: Any = await connection.fetchrow(EXISTING, *fence, user_id)
     return Created(
         _user(found),
         found["idempotency_key"],
         found["request_hash"],
+        found["password_hash"],
         int(found["xid"]),
         False,
     )
@@ -124,5 +165,49 @@ async def get(connection: Connection, user_id: int) -> User | None:
     return _user(row) if row else None
 
 
+async def page(connection: Connection, after: int, limit: int) -> list[User]:
+    """Of one shard."""
+    return [_user(row) for row in await connection.fetch(PAGE, after, limit)]
+
+
+async def password_hash(connection: Connection, user_id: int) -> str | None:
+    found: str | None = await connection.fetchval(PASSWORD, user_id)
+    return found
+
+
+async def change(
+    connection: Connection,
+    place: Placement,
+    *,
+    user_id: int,
+    wish: Change,
+    hashes: tuple[str, str] | None,
+    but: int | None,
+) -> Changed | None:
+    """`hashes`: of the new password and of the current one. None when either is not there.
+
+    A new password or role ends all sessions, but not the session `but`. May run again.
+    """
+    async with connection.transaction():
+        await connection.execute(GUARD, place.slot, place.epoch)
+        new, current = hashes or (None, None)
+        row: Any = await connection.fetchrow(CHANGE, user_id, wish.name, wish.role, new, current)
+        if row is None:
+            return None
+        ended: tuple[int, ...] = ()
+        if hashes or wish.role:
+            # A statement of its own: it sees what a login did that the update waited for.
+            rows = await connection.fetch(END_SESSIONS, user_id, but or 0)
+            ended = tuple(row["id"] for row in rows)
+        return Changed(_user(row), int(row["xid"]), ended)
+
+
 def _user(row: Any) -> User:
-    return User(row["user_id"], row["email"], row["name"], row["created_at"])
+    return User(
+        row["user_id"],
+        row["email"],
+        row["name"],
+        row["created_at"],
+        row["role"],
+        row["version"],
+    )

@@ -80,9 +80,11 @@ class Platform:
         )
 
     @asynccontextmanager
-    async def service(self, name: str, zone: str = "a") -> AsyncIterator[httpx.AsyncClient]:
+    async def service(
+        self, name: str, zone: str = "a", *, settings: Settings | None = None
+    ) -> AsyncIterator[httpx.AsyncClient]:
         """A client of one service, which runs inside this process."""
-        app = build(self.settings(name, zone))
+        app = build(settings or self.settings(name, zone))
         async with running(app):
             transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
             async with httpx.AsyncClient(

@@ -1,6 +1,8 @@
-"""What a customer does, for tests: register, and place orders."""
+"""What a customer does, for tests: register, log in, and place orders."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import httpx
 
@@ -8,24 +10,48 @@ from runtime import checks
 from runtime.clock import SystemClock, wait_until
 from tests.runtime.conftest import Platform
 
+PASSWORD = "correct horse battery"
+
 
 def with_key(key: str) -> dict[str, str]:
     return {"Idempotency-Key": key}
 
 
+def new_user(email: str = "ada@example.org") -> dict[str, str]:
+    return {"email": email, "name": "Ada", "password": PASSWORD}
+
+
 async def register(platform: Platform, email: str = "ada@example.org") -> str:
+    """The id of a new user, whose password is `PASSWORD`."""
     async with platform.service("users") as users:
-        body = {"email": email, "name": "Ada"}
-        answer = await users.post("/api/v1/users", json=body, headers=with_key(f"user-{email}"))
+        answer = await users.post(
+            "/api/v1/users", json=new_user(email), headers=with_key(f"user-{email}")
+        )
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
 
 
-async def place(
-    client: httpx.AsyncClient, user: str, key: str, sku: str = "MUG-ONCALL", quantity: int = 1
+async def log_in(
+    auth: httpx.AsyncClient, email: str = "ada@example.org", password: str = PASSWORD
 ) -> httpx.Response:
+    form = {"grant_type": "password", "username": email, "password": password}
+    return await auth.post("/oauth/token", data=form)
+
+
+async def place(
+    client: httpx.AsyncClient,
+    user: str,
+    key: str,
+    sku: str = "MUG-ONCALL",
+    quantity: int = 1,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Response:
+    """`headers`: the token, unless the client sends one by itself (`client.headers.update`)."""
     body = {"user_id": user, "items": [{"sku": sku, "quantity": quantity}]}
-    return await client.post("/api/v1/orders", json=body, headers=with_key(key))
+    return await client.post(
+        "/api/v1/orders", json=body, headers={**with_key(key), **(headers or {})}
+    )
 
 
 async def until_recorded(catalog_db: checks.Database, events: int) -> None:

@@ -1,0 +1,145 @@
+"""SQL of auth: clients in the catalog; who somebody is and their sessions, on the user's shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from runtime.auth import rules
+from runtime.identity import Role
+from runtime.pool import Connection
+from runtime.shardmap import Placement
+
+GUARD = "SELECT regionctl.guard($1::int, $2::bigint)"
+CLIENT = "SELECT secret_hash, role FROM oauth_clients WHERE id = $1"
+USER_OF_EMAIL = "SELECT user_id FROM emails WHERE email = $1"
+LOGIN = "SELECT role, password_hash FROM users WHERE user_id = $1"
+# Locked against a change of the password, which ends all sessions that it sees.
+STILL = "SELECT role FROM users WHERE user_id = $1 AND password_hash = ANY($2::text[]) FOR SHARE"
+REHASH = "UPDATE users SET password_hash = $2 WHERE user_id = $1 AND password_hash = $3"
+OPEN = """
+INSERT INTO sessions (user_id, id, client_id, token_hash, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING
+"""
+FIND = """
+SELECT s.*, u.role FROM sessions s JOIN users u USING (user_id)
+WHERE s.user_id = $1 AND s.id = $2 FOR UPDATE OF s
+"""
+ROTATE = """
+UPDATE sessions SET token_hash = $3, previous_hash = $4, rotation_key = $5, rotated_at = $6,
+                    expires_at = $7
+WHERE user_id = $1 AND id = $2
+"""
+END = "UPDATE sessions SET revoked_at = $3 WHERE user_id = $1 AND id = $2 AND revoked_at IS NULL"
+
+
+@dataclass(frozen=True)
+class Login:
+    """What a password is compared with."""
+
+    user_id: int
+    role: Literal["user", "admin"]
+    password_hash: str
+
+
+@dataclass(frozen=True)
+class Rotation:
+    verdict: rules.Verdict
+    role: Role
+
+
+async def client(connection: Connection, id: str) -> tuple[bytes, Role] | None:
+    """The hash of the client's secret, and its role."""
+    row: Any = await connection.fetchrow(CLIENT, id)
+    return (row["secret_hash"], row["role"]) if row else None
+
+
+async def user_of(connection: Connection, email: str) -> int | None:
+    found: int | None = await connection.fetchval(USER_OF_EMAIL, email)
+    return found
+
+
+async def login(connection: Connection, user_id: int) -> Login | None:
+    row: Any = await connection.fetchrow(LOGIN, user_id)
+    return Login(user_id, row["role"], row["password_hash"]) if row else None
+
+
+async def open_session(
+    connection: Connection,
+    place: Placement,
+    *,
+    session: rules.Session,
+    verified: str,
+    rehashed: str | None,
+) -> Role | None:
+    """The role of the user whose session now is; None when the password changed meanwhile."""
+    async with connection.transaction():
+        await connection.execute(GUARD, place.slot, place.epoch)
+        hashes = [verified, rehashed or verified]
+        role: Role | None = await connection.fetchval(STILL, session.user_id, hashes)
+        if role is None:
+            return None
+        if rehashed:
+            await connection.execute(REHASH, session.user_id, rehashed, verified)
+        await connection.execute(
+            OPEN,
+            session.user_id,
+            session.id,
+            session.client,
+            session.token_hash,
+            session.created_at,
+            session.expires_at,
+        )
+        return role
+
+
+async def rotate(
+    connection: Connection,
+    place: Placement,
+    *,
+    user_id: int,
+    session_id: int,
+    client: str,
+    shown: bytes,
+    fresh: bytes,
+    key: str | None,
+    now: datetime,
+) -> Rotation | None:
+    """Does with the session what `rules.judge` says; None when there is no such session."""
+    async with connection.transaction():
+        await connection.execute(GUARD, place.slot, place.epoch)
+        row: Any = await connection.fetchrow(FIND, user_id, session_id)
+        if row is None or row["client_id"] != client:
+            return None
+        session = _session(row)
+        verdict = rules.judge(session, shown, fresh, key, now)
+        if verdict in ("rotate", "repeat"):
+            expires = rules.session_expiry(session.created_at, now)
+            await connection.execute(ROTATE, user_id, session_id, fresh, shown, key, now, expires)
+        elif verdict == "reuse":
+            await connection.execute(END, user_id, session_id, now)
+        return Rotation(verdict, row["role"])
+
+
+async def end_session(
+    connection: Connection, place: Placement, *, user_id: int, session_id: int, now: datetime
+) -> None:
+    async with connection.transaction():
+        await connection.execute(GUARD, place.slot, place.epoch)
+        await connection.execute(END, user_id, session_id, now)
+
+
+def _session(row: Any) -> rules.Session:
+    return rules.Session(
+        id=row["id"],
+        user_id=row["user_id"],
+        client=row["client_id"],
+        token_hash=row["token_hash"],
+        previous_hash=row["previous_hash"],
+        rotation_key=row["rotation_key"],
+        rotated_at=row["rotated_at"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+    )

@@ -1,0 +1,48 @@
+"""One spelling an e-mail address. Pure.
+
+The directory's key and what a user is shown are the same normal form: Unicode composed (NFC), the
+local part in lower case, and the domain in its ASCII form (IDNA 2008 after the mapping of UTS 46),
+so `JÖRG@Bücher.example` is `jörg@xn--bcher-kva.example`. Mail servers may tell local parts apart by
+case; none that matters does, and two users whose addresses look the same are a way to deceive.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import idna
+
+from runtime.errors import Invalid
+
+LIMIT = 254
+SHAPE = re.compile(r"[^\s@\x00-\x20\x7f]{1,64}@[^\s@\x00-\x20\x7f.]+(\.[^\s@\x00-\x20\x7f.]+)*")
+
+
+def normal(email: str) -> str:
+    """Raises `Invalid` for what is no address. The normal form of a normal form is itself."""
+    local, at, domain = unicodedata.normalize("NFC", email.strip()).rpartition("@")
+    # Lower case may decompose a letter, and composing may give one that has a lower case.
+    for _ in range(3):
+        local = unicodedata.normalize("NFC", local.lower())
+    try:
+        ascii_domain = domain.lower() if domain.isascii() else _idna(domain)
+        address = f"{local}{at}{ascii_domain}"
+        address.encode()
+    except UnicodeError as error:
+        raise _invalid() from error
+    if len(address) > LIMIT or not SHAPE.fullmatch(address):
+        raise _invalid()
+    return address
+
+
+def _idna(domain: str) -> str:
+    """Raises `UnicodeError`."""
+    return idna.encode(domain, uts46=True).decode()
+
+
+def _invalid() -> Invalid:
+    return Invalid(
+        "That is no e-mail address.",
+        hint=f"NAME@DOMAIN, at most {LIMIT} characters, a domain that can exist.",
+    )

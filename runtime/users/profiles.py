@@ -1,0 +1,88 @@
+"""Users as they are read: from the region's cache, from their shard, or from all shards."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+from functools import partial
+from itertools import islice
+
+from runtime.context import Context
+from runtime.entries import Found, entry_key
+from runtime.pool import Connection
+from runtime.shardmap import CATALOG, Placement
+from runtime.shards import of_slot, of_user
+from runtime.users import store
+from runtime.users.rules import User
+from runtime.users.schemas import document
+
+KEEP_SECONDS = 3600.0
+
+
+def found(user: User) -> Found:
+    return Found(user.version, json.dumps(document(user), separators=(",", ":")).encode())
+
+
+def key_of(place: Placement, user_id: int) -> str:
+    return entry_key("user", place, user_id)
+
+
+def usable(context: Context) -> bool:
+    """Whether every writer of users is in this region, and so tells this region's cache."""
+    shards = context.routing.map.shards.values()
+    return all(shard.home == context.settings.region for shard in shards)
+
+
+async def fetch(context: Context, user_id: int) -> tuple[Found | None, Placement]:
+    """The profile from the cache, else from the primary; None when there is none."""
+    place = context.routing.map.locate(user_id)
+
+    async def load() -> Found | None:
+        done = await context.shards.read(
+            of_user(user_id), lambda connection, _: store.get(connection, user_id)
+        )
+        return found(done.value) if done.value else None
+
+    if not usable(context):
+        return await load(), place
+    return await context.cache.fetch(key_of(place, user_id), load, KEEP_SECONDS), place
+
+
+class Changing:
+    """Around a change of one user: forgotten before the commit, put as it is after it."""
+
+    def __init__(self, context: Context, user_id: int) -> None:
+        self._cache = context.cache
+        self._id = user_id
+        self._key = key_of(context.routing.map.locate(user_id), user_id)
+        self._mark = ""
+
+    async def begin(self) -> None:
+        self._mark = await self._cache.forget([self._key])
+
+    async def end(self, place: Placement, user: User | None) -> None:
+        """None: nothing changed."""
+        if user is None or key_of(place, self._id) != self._key:
+            await self._cache.lift([self._key], self._mark)
+        else:
+            now = found(user)
+            await self._cache.put(self._key, now.version, now.body, KEEP_SECONDS, self._mark)
+
+
+async def page(context: Context, after: int, limit: int) -> list[User]:
+    """The first `limit` users with greater ids, over all shards."""
+    shard_map = context.routing.map
+    slots = [
+        owned[0].first for name in shard_map.shards if name != CATALOG
+        if (owned := shard_map.slots_of(name))
+    ]  # fmt: skip
+    work = partial(_page, after=after, limit=limit)
+    pages = await asyncio.gather(*(context.shards.read(of_slot(slot), work) for slot in slots))
+    merged = heapq.merge(*(done.value for done in pages), key=lambda user: user.id)
+    # A user may be on two shards for a moment, while its slot moves.
+    return list(islice({user.id: user for user in merged}.values(), limit))
+
+
+async def _page(connection: Connection, place: Placement, after: int, limit: int) -> list[User]:
+    return await store.page(connection, after, limit)
