@@ -70,10 +70,10 @@ def show(output: Output, document: dict[str, Any]) -> None:
         for region in document["regions"]
         for i in region["instances"]
     ]
-    front = document["edge"]
-    instances.append(
-        ("", front["id"], front["kind"], "", front["state"], front["pid"], front["address"])
-    )
+    instances += [
+        ("", i["id"], i["kind"], "", i["state"], i["pid"], i["address"])
+        for i in (*document.get("peers", []), document["edge"])
+    ]
     shards = [
         (s["name"], s["epoch"], s["home"], s["primary"], _standbys(s["standbys"]))
         for s in document["shards"]
