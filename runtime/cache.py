@@ -113,7 +113,7 @@ class Cache:
         if stored is None:
             return await self._shared(key, began, value, load, seconds)
         if key not in self._flights and self._due(stored):
-            self._fly(key, load, seconds, b"V%d:" % stored.found.version)
+            self._fly(key, load, seconds, stored)
         return stored.found
 
     async def forget(self, keys: Iterable[str]) -> str:
@@ -141,6 +141,21 @@ class Cache:
             *(self._finish(key, mark, entries.NO_VERSION, b"", 1.0) for key in keys)
         )
 
+    def add(self, key: str, version: int, body: bytes, seconds: float) -> None:
+        """Right after the commit that made the thing: its first entry, unless there is one.
+
+        Nobody knew its key before, so there is nothing to forget; waits for nothing.
+        """
+        value = encoded(self._clock, Found(version, body), seconds, 0.0)
+        self._spawn(self._ask("SET", key, value, "PX", int(seconds * 1000), "NX"))
+
+    async def renew(self, key: str, version: int, body: bytes, seconds: float) -> None:
+        """The entry, unless a higher version is there. For what may be old for a moment: nobody
+        `forget`s such an entry."""
+        value = encoded(self._clock, Found(version, body), seconds, 0.0)
+        arguments: list[Argument] = [version, value, int(seconds * 1000)]
+        await self.script(entries.RENEW, [key], arguments)
+
     async def close(self) -> None:
         for task in [*self._tasks]:
             task.cancel()
@@ -167,16 +182,17 @@ class Cache:
             flight = self._fly(key, load, seconds, None)
         return await asyncio.shield(flight.task)
 
-    def _fly(self, key: str, load: Load, seconds: float, over: bytes | None) -> _Flight:
+    def _fly(self, key: str, load: Load, seconds: float, old: Stored | None) -> _Flight:
         flight = _Flight(math.inf)
-        flight.task = self._spawn(self._load(key, flight, load, seconds, over))
+        flight.task = self._spawn(self._load(key, flight, load, seconds, old))
         self._flights[key] = flight
         return flight
 
     async def _load(
-        self, key: str, flight: _Flight, load: Load, seconds: float, over: bytes | None
+        self, key: str, flight: _Flight, load: Load, seconds: float, old: Stored | None
     ) -> Found | None:
-        """Loads, and puts in place of `over`, or of a lease when that is None."""
+        """Loads, and puts in place of `old`, or of a lease when that is None."""
+        over = b"V%d:" % old.found.version if old else None
         try:
             if over is None:
                 mark = secrets.token_hex(6)
@@ -187,7 +203,8 @@ class Cache:
                 over = flight.lease = there if there and there[:1] == b"L" else None
             began = flight.began = self._clock.monotonic()
             found = await load()
-            if found is not None and over is not None:
+            older = found and old and found.version < old.found.version
+            if found is not None and over is not None and not older:
                 took = self._clock.monotonic() - began
                 value = encoded(self._clock, found, seconds, took)
                 await self.script(entries.FILL, [key], [over, value, int(seconds * 1000)])

@@ -84,6 +84,14 @@ if version > tonumber(highest) then highest = ARGV[2] end
 redis.call('SET', KEYS[1], 'T' .. highest .. ':' .. table.concat(others, ','), 'KEEPTTL')
 return 0
 """
+# KEYS: one. ARGV: version, value, ms.
+RENEW = """
+local there = redis.call('GET', KEYS[1])
+if there and string.sub(there, 1, 1) == 'V'
+   and tonumber(string.match(there, '^V(%d+):')) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
 
 
 @dataclass(frozen=True)

@@ -1,62 +1,125 @@
-"""HTTP of inventory: the public product list."""
+"""HTTP of inventory: the public product list, an admin's changes of it, and static files."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import secrets
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from runtime.context import Background, Context
-from runtime.inventory import store
+from runtime.errors import NotFound
+from runtime.identity import require_admin
+from runtime.inventory import rules, static, store
 from runtime.inventory.consumer import consume
-from runtime.inventory.rules import Product
-from runtime.inventory.schemas import ProductList
+from runtime.inventory.schemas import Product, ProductChange, ProductPage, Sku
+from runtime.inventory.shelf import Shelf
+from runtime.orders.prices import announce
+from runtime.outbox import Relay
+from runtime.shardmap import CATALOG
 from runtime.shards import catalog
-from runtime.wire import money
+from runtime.wire import IdempotencyKey, answer, money, placed_at
 
-KEY = "products"
-FRESH_SECONDS = 1.0
-CACHE_CONTROL = "public, max-age=1, stale-if-error=60"
+# Short, because stock changes; long enough for the edge to answer most of a flood.
+CACHE_CONTROL = "public, max-age=2, stale-if-error=60"
+
+Cursor = Annotated[str, Query(max_length=100)]
+Search = Annotated[str, Query(max_length=100)]
+SkuPath = Annotated[str, Path(min_length=1, max_length=100)]
+IfNoneMatch = Annotated[str | None, Header(max_length=2000)]
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
-    """The routes, and the consumer that takes stock."""
-    return _routes(context), {"consumer": lambda: consume(context)}
+    """The routes; the consumer that takes stock, the relay of its answers, and the cache's
+    catalogue."""
+    shelf = Shelf(context)
+    relay = Relay(
+        context.settings,
+        context.routing,
+        context.shards,
+        context.streams,
+        context.clock,
+        databases=[CATALOG],
+    )
+    routes = APIRouter()
+    routes.include_router(_public(shelf))
+    routes.include_router(_private(context, shelf))
+    routes.include_router(static.routes())
+    background: Background = {
+        "consumer": lambda: consume(context, shelf),
+        "relay": relay.run,
+        "shelf": shelf.run,
+    }
+    return routes, background
 
 
-def _routes(context: Context) -> APIRouter:
+def _public(shelf: Shelf) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/products")
 
-    @routes.get("", response_model=ProductList)
+    @routes.get("", response_model=ProductPage)
     async def products(
-        if_none_match: Annotated[str | None, Header()] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 50,
+        cursor: Cursor = "",
+        q: Search = "",
+        if_none_match: IfNoneMatch = None,
     ) -> Response:
-        body = await product_list(context)
-        tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-        headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL}
-        if if_none_match and tag in if_none_match:
-            return Response(status_code=304, headers=headers)
-        return Response(body, headers=headers, media_type="application/json")
+        here, following = rules.page(await shelf.products(), q, cursor, limit)
+        document = {"products": [_document(product) for product in here], "next": following}
+        return _cacheable(answer(document), if_none_match)
+
+    @routes.get("/{sku}", response_model=Product)
+    async def product(sku: SkuPath, if_none_match: IfNoneMatch = None) -> Response:
+        found = [product for product in await shelf.products() if product.sku == sku]
+        if not found:
+            raise NotFound(f"There is no product {sku!r}.", hint="GET /api/v1/products lists them.")
+        return _cacheable(answer(_document(found[0])), if_none_match)
 
     return routes
 
 
-async def product_list(context: Context) -> bytes:
-    """The list as JSON: up to a second old, and from any copy of the catalog."""
-    cached = (await context.cache.get_many([KEY]))[0]
-    if cached is not None:
-        return cached
-    done = await context.shards.read(
-        catalog, lambda connection, _: store.products(connection), any_copy=True
-    )
-    body = json.dumps({"products": [_document(product) for product in done.value]}).encode()
-    await context.cache.put_many({KEY: body}, FRESH_SECONDS)
-    return body
+def _private(context: Context, shelf: Shelf) -> APIRouter:
+    routes = APIRouter(prefix="/api/v1/products")
+
+    @routes.patch("/{sku}", response_model=Product, openapi_extra={"security": [{"oauth2": []}]})
+    async def change(
+        request: Request, sku: Sku, body: ProductChange, key: IdempotencyKey = None
+    ) -> Response:
+        require_admin(request)
+        wish = store.Edit(
+            sku=sku,
+            key=_movement_id(sku, key or secrets.token_hex(16)),
+            name=body.name,
+            price_cents=rules.cents_of(body.price.amount) if body.price else None,
+            currency=body.price.currency if body.price else None,
+            add=body.add_stock,
+        )
+        done = await context.shards.write(catalog, partial(store.edit, wish=wish))
+        product, xid = done.value
+        headers = placed_at(done, xid)
+        await shelf.rewrite()
+        await announce(context, headers["X-Regionctl-Position"])
+        return answer(_document(product), headers=headers)
+
+    return routes
 
 
-def _document(product: Product) -> dict[str, object]:
+def _cacheable(made: Response, if_none_match: str | None) -> Response:
+    tag = f'"{hashlib.sha256(made.body).hexdigest()[:24]}"'
+    headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL}
+    if static.matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    made.headers.update(headers)
+    return made
+
+
+def _movement_id(sku: str, key: str) -> int:
+    digest = hashlib.blake2b(f"{sku} {key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1 or 1
+
+
+def _document(product: rules.Product) -> dict[str, object]:
     return {
         "sku": product.sku,
         "name": product.name,

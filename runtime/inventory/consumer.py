@@ -1,4 +1,4 @@
-"""Takes stock for the orders that were placed: once each, however often an event comes."""
+"""Answers what orders ask of the stock: once each, however often an event comes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Sequence
 from runtime.context import Context
 from runtime.events import STREAM, Event
 from runtime.inventory import store
-from runtime.inventory.rules import demand_of
+from runtime.inventory.rules import question_of
+from runtime.inventory.shelf import Shelf
 from runtime.shards import catalog
 
 GROUP = "inventory"
 
 
-async def consume(context: Context) -> None:
+async def consume(context: Context, shelf: Shelf) -> None:
     """Reads order events until cancelled."""
 
     async def handle(events: Sequence[Event]) -> None:
-        demands = [demand for event in events if (demand := demand_of(event))]
-        if demands:
-            await context.shards.write(
-                catalog, lambda connection, place: store.record(connection, place, demands)
-            )
+        questions = [question for event in events if (question := question_of(event))]
+        if not questions:
+            return
+        done = await context.shards.write(
+            catalog, lambda connection, place: store.record(connection, place, questions)
+        )
+        if done.value:
+            shelf.changed()
 
     await context.streams.consume(STREAM, GROUP, handle)

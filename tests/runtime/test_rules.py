@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import Invalid
 from runtime.events import Event, Poison
-from runtime.inventory.rules import Demand, demand_of, settle
+from runtime.inventory.rules import question_of
 from runtime.orders import rules as orders
 from runtime.position import Position
 from runtime.shardmap import SLOTS, slot_of
@@ -19,14 +19,6 @@ from runtime.users import rules as users
 from runtime.wire import money, parse_id
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-SKUS = st.sampled_from(["a", "b", "c"])
-DEMANDS = st.lists(
-    st.builds(
-        lambda event, items: Demand(event, event, 1, tuple(items.items())),
-        st.integers(1, 8),
-        st.dictionaries(SKUS, st.integers(1, 5), min_size=1),
-    )
-)
 
 
 @given(st.integers(0, 2**41 - 1), st.integers(0, SLOTS - 1), st.integers(0, 2**12 - 1))
@@ -34,29 +26,6 @@ def test_an_order_id_is_63_bits_and_tells_its_slot(ms: int, slot: int, bits: int
     id = orders.order_id(ms, slot, bits)
     assert 0 <= id < 2**63
     assert orders.slot_of_order(id) == slot
-
-
-@given(st.dictionaries(SKUS, st.integers(0, 10)), DEMANDS)
-def test_settling_conserves_stock_and_never_overdraws(
-    stock: dict[str, int], demands: list[Demand]
-) -> None:
-    movements, taken = settle(demands, stock, frozenset())
-    for sku, amount in stock.items():
-        reserved = sum(m.quantity for m in movements if m.sku == sku and m.outcome == "reserved")
-        assert taken.get(sku, 0) == reserved <= amount
-    by_event = {m.event_id: {n.outcome for n in movements if n.event_id == m.event_id}
-                for m in movements}  # fmt: skip
-    assert all(len(outcomes) == 1 for outcomes in by_event.values())
-
-
-@given(st.dictionaries(SKUS, st.integers(0, 10)), DEMANDS)
-def test_settling_the_same_events_again_does_nothing(
-    stock: dict[str, int], demands: list[Demand]
-) -> None:
-    movements, taken = settle(demands, stock, frozenset())
-    left = {sku: amount - taken.get(sku, 0) for sku, amount in stock.items()}
-    known = frozenset(movement.event_id for movement in movements)
-    assert settle([*demands, *demands], left, known) == ([], {})
 
 
 def test_an_order_totals_its_lines_at_the_prices_given() -> None:
@@ -88,11 +57,11 @@ def test_an_unknown_product_and_mixed_currencies_are_invalid() -> None:
 )
 def test_an_order_event_that_makes_no_sense_is_poison(payload: dict[str, object]) -> None:
     with pytest.raises(Poison):
-        demand_of(Event(1, "OrderCreated", payload))
+        question_of(Event(1, "OrderCreated", payload))
 
 
 def test_an_event_of_another_kind_asks_nothing_of_the_stock() -> None:
-    assert demand_of(Event(1, "OrderShipped", {})) is None
+    assert question_of(Event(1, "OrderShipped", {})) is None
 
 
 def test_an_event_survives_the_wire_and_garbage_is_poison() -> None:

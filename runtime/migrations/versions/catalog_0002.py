@@ -26,6 +26,12 @@ TABLES = (
     """,
     "CREATE INDEX outbox_pending ON outbox (created_at) WHERE relayed_at IS NULL",
     "ALTER TABLE products ADD COLUMN version int NOT NULL DEFAULT 1",
+    # added: put into stock from outside, also into initial_stock; its order_id is the event_id.
+    """
+    ALTER TABLE stock_movements DROP CONSTRAINT stock_movements_outcome_check,
+        ADD CONSTRAINT stock_movements_outcome
+            CHECK (outcome IN ('reserved', 'refused', 'returned', 'added'))
+    """,
     # secret_hash: SHA-256 of a random secret of 192 bits or more, which needs no slow hash.
     """
     CREATE TABLE oauth_clients (
