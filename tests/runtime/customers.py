@@ -9,6 +9,7 @@ import httpx
 from runtime import checks
 from runtime.clock import SystemClock, wait_until
 from tests.runtime.conftest import Platform
+from tests.runtime.tokens import bearer
 
 PASSWORD = "correct horse battery"
 
@@ -38,6 +39,14 @@ async def log_in(
     return await auth.post("/oauth/token", data=form)
 
 
+async def sign_in(
+    platform: Platform, client: httpx.AsyncClient, user: str | None = None, role: str = "service"
+) -> None:
+    """All that `client` sends from now on is sent by `user`, or by a client of this role."""
+    as_role = "user" if user else role
+    client.headers.update(await bearer(platform, user_id=user, role=as_role))
+
+
 async def place(
     client: httpx.AsyncClient,
     user: str,
@@ -45,10 +54,12 @@ async def place(
     sku: str = "MUG-ONCALL",
     quantity: int = 1,
     *,
+    method: str = "card",
     headers: Mapping[str, str] | None = None,
 ) -> httpx.Response:
     """`headers`: the token, unless the client sends one by itself (`client.headers.update`)."""
-    body = {"user_id": user, "items": [{"sku": sku, "quantity": quantity}]}
+    items = [{"sku": sku, "quantity": quantity}]
+    body = {"user_id": user, "items": items, "payment_method": method}
     return await client.post(
         "/api/v1/orders", json=body, headers={**with_key(key), **(headers or {})}
     )

@@ -8,7 +8,7 @@ import pytest
 from runtime import checks, directory
 from runtime.shardmap import even_ranges
 from tests.runtime.conftest import Platform
-from tests.runtime.customers import place, register
+from tests.runtime.customers import place, register, sign_in
 
 pytestmark = pytest.mark.process
 
@@ -49,6 +49,7 @@ async def test_what_only_the_old_primary_has_is_exported_with_its_lines(
 ) -> None:
     user = await register(platform)
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         order = (await place(orders, user, "k")).json()
     assert await checks.orphan_rows(shard_db, shard_db) == []
     assert await checks.orphan_rows(catalog_db, catalog_db) == []

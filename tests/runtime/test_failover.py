@@ -13,7 +13,7 @@ import pytest
 from runtime import checks
 from runtime.shardmap import ShardMap
 from tests.runtime.conftest import Platform, endpoint
-from tests.runtime.customers import place, register
+from tests.runtime.customers import place, register, sign_in
 from tests.runtime.servers import Postgres
 
 pytestmark = pytest.mark.process
@@ -43,6 +43,7 @@ async def test_own_writes_are_read_from_a_replica_only_when_it_has_them(
     user = await register(platform)
     replica: checks.Database = await asyncpg.connect(**standby.dsn())
     async with platform.service("orders", "b") as orders:
+        await sign_in(platform, orders)
         await replica.execute("SELECT pg_wal_replay_pause()")
         placed = await place(orders, user, "k")
         position = {"X-Regionctl-Position": placed.headers["x-regionctl-position"]}
@@ -57,7 +58,7 @@ async def test_own_writes_are_read_from_a_replica_only_when_it_has_them(
                 assert got.json() == placed.json()
                 if got.headers["x-regionctl-instance"] == "s1b.us-east-1b":
                     break
-        primary = await orders.get(path)
+        primary = await orders.get(path, headers={"Cache-Control": "no-cache"})
         assert primary.headers["x-regionctl-instance"] == "s1.us-east-1a"
     await replica.close()
 
@@ -72,6 +73,7 @@ async def test_a_frozen_primary_costs_waiting_and_no_order(
     new: checks.Database | None = None
     try:
         async with platform.service("orders") as orders:
+            await sign_in(platform, orders)
             before = await place(orders, user, "before")
             assert before.status_code == 201
             platform.s1.signal_all(signal.SIGSTOP)

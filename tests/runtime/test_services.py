@@ -16,7 +16,7 @@ from runtime.routing import Routing
 from runtime.shardmap import Endpoint, even_ranges
 from runtime.shards import Shards, of_slot
 from tests.runtime.conftest import Platform
-from tests.runtime.customers import place, register, until_recorded, with_key
+from tests.runtime.customers import place, register, sign_in, until_recorded, with_key
 
 pytestmark = pytest.mark.process
 
@@ -26,6 +26,7 @@ async def test_an_order_is_placed_read_listed_and_takes_stock(
 ) -> None:
     user = await register(platform)
     async with platform.service("orders") as orders, platform.service("inventory") as inventory:
+        await sign_in(platform, orders)
         placed = await place(orders, user, "k", quantity=2)
         order = placed.json()
         assert order["total"] == {"amount": "29.00", "currency": "USD"}
@@ -45,6 +46,7 @@ async def test_an_order_is_placed_read_listed_and_takes_stock(
 async def test_the_list_of_orders_is_read_page_by_page(platform: Platform) -> None:
     user = await register(platform)
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         made = [(await place(orders, user, f"k{n}")).json()["id"] for n in range(5)]
         seen: list[str] = []
         cursor: str | None = None
@@ -63,6 +65,8 @@ async def test_one_key_makes_one_order_however_many_ask_at_once(
 ) -> None:
     user = await register(platform)
     async with platform.service("orders") as one, platform.service("orders", "b") as two:
+        await sign_in(platform, one)
+        await sign_in(platform, two)
         answers = await asyncio.gather(
             *[place(client, user, "same") for client in (one, two) for _ in range(12)]
         )
@@ -80,6 +84,7 @@ async def test_a_request_with_a_stale_epoch_waits_for_the_new_map_and_succeeds(
 ) -> None:
     user = await register(platform)
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         assert (await place(orders, user, "k1")).headers["x-regionctl-epoch"] == "1"
         await checks.set_epochs(shard_db, even_ranges(["s1"], 2))
         asked = asyncio.create_task(place(orders, user, "k2"))
@@ -95,6 +100,7 @@ async def test_a_read_is_never_answered_under_an_older_epoch_than_its_position_o
 ) -> None:
     user = await register(platform)
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         order = (await place(orders, user, "k")).json()
         path = f"/api/v1/orders/{order['id']}"
         later = {"X-Regionctl-Position": "s1.2.1"}
@@ -102,7 +108,8 @@ async def test_a_read_is_never_answered_under_an_older_epoch_than_its_position_o
         done, _ = await asyncio.wait({asked}, timeout=1.2)
         assert not done
         await checks.set_epochs(shard_db, even_ranges(["s1"], 2))
-        without = asyncio.create_task(orders.get(path))
+        fresh = {"Cache-Control": "no-cache"}
+        without = asyncio.create_task(orders.get(path, headers=fresh))
         done, _ = await asyncio.wait({asked, without}, timeout=0.3)
         assert not done
         platform.publish(platform.first_map(epoch=2, version=2))
@@ -172,6 +179,7 @@ async def test_a_commit_whose_answer_is_lost_is_found_again_not_repeated(
     )
     platform.publish(replace(whole, shards={**whole.shards, "s1": through}))
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         answer = await place(orders, user, "lost-answer")
         assert (answer.status_code, cutting.cuts) == (201, 1)
         assert "idempotent-replay" not in answer.headers
@@ -186,6 +194,7 @@ async def test_orders_go_on_with_known_prices_while_the_catalog_is_away(
 ) -> None:
     user = await register(platform)
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         assert (await place(orders, user, "k1")).status_code == 201
         whole = platform.first_map(version=2)
         gone = replace(
@@ -242,6 +251,7 @@ async def test_malformed_input_is_the_callers_problem_never_ours(
     platform: Platform, body: bytes
 ) -> None:
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         answer = await orders.post(
             "/api/v1/orders", content=body, headers={"content-type": "application/json"}
         )
@@ -268,6 +278,7 @@ async def test_every_path_answers_as_it_should(
     platform: Platform, method: str, path: str, status: int
 ) -> None:
     async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
         answer = await orders.request(method, path)
     assert answer.status_code == status
     if status >= 400:
