@@ -61,7 +61,7 @@ def subject_of(event: Event) -> tuple[int, int]:
     """(order id, user id). Raises `Poison`."""
     try:
         return int(event.payload["order_id"]), int(event.payload["user_id"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Poison(repr(error)) from error
 
 
@@ -69,7 +69,7 @@ def items_of(event: Event) -> tuple[tuple[str, int], ...]:
     """Distinct SKUs with positive quantities. Raises `Poison`."""
     try:
         items = tuple((str(sku), int(quantity)) for sku, quantity in event.payload["items"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Poison(repr(error)) from error
     whole = all(0 < quantity < 2**31 for _, quantity in items)
     if not items or not whole or len(dict(items)) != len(items):
