@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from hiredis import Reader, ReplyError, pack_command
 
@@ -101,8 +101,7 @@ class _Wire(asyncio.Protocol):
         self.alive = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         self.alive = True
 
     def send(self, commands: list[tuple[bytes, asyncio.Future[Any]]]) -> None:

@@ -97,5 +97,5 @@ def program(site: Site, instance: str) -> Program:
         environment=environment | ENVIRONMENT,
         priority=200,
         # What it has answered it has written; asked to end, it waits for its own connections.
-        stop_wait_seconds=4,
+        stop_wait_seconds=2,
     )
