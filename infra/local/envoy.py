@@ -76,7 +76,7 @@ def write_gateway(
         tracing=tracing,
     )
     table = listeners.route_table("gateway", gateway.routes())
-    _write_all(folder, table, clusters, listener, tracing)
+    _write_all(folder, table, clusters, [listener], tracing)
     _write(folder / "bootstrap.json", config.bootstrap(folder, node, "gateway", admin_port))
 
 
@@ -97,19 +97,28 @@ def write_edge(
     guard = guard or edge.Guard()
     write_edge_route(folder, gateways)
     clusters = [config.cluster(REGION, _eds(folder, REGION), config.GATEWAY_HEALTH)]
-    listener = listeners.listener(
+    mappers = replies.local_replies(edge.SAFETY)
+    outer = listeners.listener(
         "edge",
         listen_port,
         folder / "rds.json",
         edge=True,
         filters=edge.filters(guard),
-        mappers=replies.local_replies(edge.SAFETY),
+        mappers=mappers,
         tls=config.tls(certificate, key),
         tracing=tracing,
         taken_off=edge.TAKEN_OFF,
     )
+    inner = listeners.listener(
+        edge.ORIGIN,
+        None,
+        listeners.route_table(edge.ORIGIN, edge.origin_routes()),
+        edge=False,
+        mappers=mappers,
+    )
     table = listeners.route_table("edge", edge.routes(guard), edge.virtual_host(guard))
-    _write_all(folder, table, clusters, listener, tracing)
+    clusters.append(listeners.inner_cluster(edge.ORIGIN))
+    _write_all(folder, table, clusters, [outer, inner], tracing)
     _write(folder / "bootstrap.json", config.bootstrap(folder, node, "edge", admin_port))
 
 
@@ -117,13 +126,13 @@ def _write_all(
     folder: Path,
     table: config.JSON,
     clusters: Sequence[config.JSON],
-    listener: config.JSON,
+    found: Sequence[config.JSON],
     tracing: Tracing | None,
 ) -> None:
-    found = [*clusters, *([listeners.collector(tracing)] if tracing else [])]
+    collectors = [listeners.collector(tracing)] if tracing else []
     _write(folder / "rds.json", config.discovery([table]))
-    _write(folder / "cds.json", config.discovery(found))
-    _write(folder / "lds.json", config.discovery([listener]))
+    _write(folder / "cds.json", config.discovery([*clusters, *collectors]))
+    _write(folder / "lds.json", config.discovery(found))
 
 
 def _health(service: str) -> config.Health:

@@ -87,6 +87,14 @@ def bootstrap(folder: Path, node: str, role: str, admin_port: int) -> JSON:
         "node": {"id": node, "cluster": role},
         "layered_runtime": {"layers": [{"name": "limits", "static_layer": limits}]},
         "admin": {"address": address("127.0.0.1", admin_port)},
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": f"{TYPES}.extensions.bootstrap.internal_listener.v3.InternalListener"
+                },
+            }
+        ],
         "dynamic_resources": {
             "cds_config": file_source(where / "cds.json"),
             "lds_config": file_source(where / "lds.json"),

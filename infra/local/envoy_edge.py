@@ -3,7 +3,9 @@ holds back floods, answers CORS and keeps short copies of public documents.
 
 Only documents with a fixed address are kept, and only under the platform's own host: Envoy's memory
 cache has no limit of its own, so no client may choose what goes into it. Requests with a query, a
-token or a validator (If-None-Match) go to the service, which alone can answer 304.
+token or a validator (If-None-Match) go to the service, which alone can answer 304. The cache sends
+a request on by itself, without the retries of its route, so it sends to a listener inside this
+Envoy, `origin`, whose routes have them: a killed gateway is hidden there too.
 
 Plain JSON values. Pure.
 """
@@ -20,6 +22,7 @@ from infra.local.envoy_listener import http_filter
 from infra.local.envoy_replies import MAX_BODY, MAX_URL, METHODS, set_headers
 
 REGION = "region"
+ORIGIN = "origin"
 CACHE = "cache"
 BUFFER = "envoy.filters.http.buffer"
 SAFETY: Mapping[str, str] = {
@@ -104,7 +107,12 @@ def routes(guard: Guard) -> list[JSON]:
     found = _refusals()
     if guard.entry_url:
         found += _kept(urlsplit(guard.entry_url).netloc)
-    return found + config.routes(REGION, {"prefix": "/"}, config.GATEWAY_RETRIES)
+    return found + origin_routes()
+
+
+def origin_routes() -> list[JSON]:
+    """To the region that serves, whatever the path."""
+    return config.routes(REGION, {"prefix": "/"}, config.GATEWAY_RETRIES)
 
 
 def _refusals() -> list[JSON]:
@@ -154,12 +162,11 @@ def _kept(host: str) -> list[JSON]:
         conditions.append({"name": header, "present_match": False})
     paths = [{"name": ":path", "string_match": {"exact": path}} for path in KEPT]
     paths.append(_regex(":path", KEPT_FILES))
-    route = config.routes(REGION, {"prefix": "/"}, config.GATEWAY_RETRIES)[0]
     use = {"@type": f"{TYPES}.config.route.v3.FilterConfig", "config": {}}
     return [
         {
-            **route,
             "match": {"prefix": "/", "headers": [path, *conditions]},
+            "route": {"cluster": ORIGIN, "timeout": "15s"},
             "typed_per_filter_config": {f"envoy.filters.http.{CACHE}": use},
         }
         for path in paths

@@ -28,22 +28,25 @@ class Tracing:
 
 def listener(
     name: str,
-    port: int,
-    route_file: Path,
+    port: int | None,
+    table: Path | JSON,
     *,
     edge: bool,
-    filters: Sequence[JSON],
+    filters: Sequence[JSON] = (),
     mappers: Sequence[JSON],
     tls: JSON | None = None,
     tracing: Tracing | None = None,
     taken_off: Sequence[str] = (),
 ) -> JSON:
-    """A port on 127.0.0.1. The edge meets clients: it takes off headers that would steer Envoy and
+    """A port on 127.0.0.1; without one only this Envoy itself gets there. `table` holds the routes,
+    or is the file that does.
+
+    The edge meets clients: it takes off headers that would steer Envoy and
     writes down the client's address; a gateway believes what the edge says about the client.
 
     `taken_off` are request headers that nothing here or behind gets to see, nor any x-envoy-.
     """
-    manager = {
+    manager: JSON = {
         "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3"
         ".HttpConnectionManager",
         "stat_prefix": name,
@@ -71,9 +74,12 @@ def listener(
         },
         "local_reply_config": {"mappers": list(mappers)},
         "access_log": [replies.trouble_log()],
-        "rds": {"route_config_name": name, "config_source": file_source(route_file)},
         "http_filters": [*filters, _router()],
     }
+    if isinstance(table, Path):
+        manager["rds"] = {"route_config_name": name, "config_source": file_source(table)}
+    else:
+        manager["route_config"] = table
     if taken_off:
         manager["early_header_mutation_extensions"] = [_without(taken_off)]
     if tracing:
@@ -89,7 +95,7 @@ def listener(
     return {
         "@type": f"{TYPES}.config.listener.v3.Listener",
         "name": name,
-        "address": address("127.0.0.1", port),
+        **({"address": address("127.0.0.1", port)} if port else {"internal_listener": {}}),
         "per_connection_buffer_limit_bytes": replies.MAX_BODY,
         "filter_chains": [chain],
     }
@@ -123,6 +129,27 @@ def collector(tracing: Tracing) -> JSON:
         "type": "STRICT_DNS",
         "connect_timeout": "0.25s",
         "load_assignment": {"cluster_name": OTLP, "endpoints": [{"lb_endpoints": [server]}]},
+    }
+
+
+def inner_cluster(name: str) -> JSON:
+    """The cluster of the listener `name` of this Envoy itself, which has no port."""
+    kinds = f"{TYPES}.extensions.transport_sockets"
+    raw = {
+        "name": "envoy.transport_sockets.raw_buffer",
+        "typed_config": {"@type": f"{kinds}.raw_buffer.v3.RawBuffer"},
+    }
+    inner = f"{kinds}.internal_upstream.v3.InternalUpstreamTransport"
+    server = {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": name}}}}
+    return {
+        "@type": f"{TYPES}.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [server]}]},
+        "transport_socket": {
+            "name": "envoy.transport_sockets.internal_upstream",
+            "typed_config": {"@type": inner, "transport_socket": raw},
+        },
     }
 
 
