@@ -16,7 +16,7 @@ from runtime.routing import Routing
 from runtime.shardmap import Endpoint, even_ranges
 from runtime.shards import Shards, of_slot
 from tests.runtime.conftest import Platform
-from tests.runtime.customers import place, register, sign_in, until_recorded, with_key
+from tests.runtime.customers import new_user, place, register, sign_in, until_recorded, with_key
 
 pytestmark = pytest.mark.process
 
@@ -209,7 +209,7 @@ async def test_orders_go_on_with_known_prices_while_the_catalog_is_away(
 async def test_a_registration_that_broke_off_is_finished_by_the_next(
     platform: Platform, catalog_db: checks.Database, shard_db: checks.Database
 ) -> None:
-    body = {"email": "ada@example.org", "name": "Ada"}
+    body = new_user()
     async with platform.service("users") as users:
         first = await users.post("/api/v1/users", json=body, headers=with_key("one"))
         await catalog_db.execute("UPDATE emails SET state = 'reserved'")
