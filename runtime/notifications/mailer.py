@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP as SMTP_POLICY
+from email.policy import SMTP as FOLDED
+from email.policy import SMTPUTF8
 from email.utils import format_datetime
 from typing import Literal
 
@@ -47,6 +48,7 @@ ATTEMPTS = 3
 THRESHOLD = 5
 REST_SECONDS = 2.0
 REASON_LIMIT = 300
+UNFOLDED = SMTPUTF8.clone(max_line_length=998)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Mailer:
             return []
         retrying = AsyncRetrying(
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.2),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.2),
             retry=retry_if_exception_type(_Away),
             reraise=True,
         )
@@ -169,7 +171,8 @@ class Mailer:
         """The message, and its recipient as SMTP wants it. Raises `ValueError`."""
         local, _, domain = mail.to.rpartition("@")
         address = Address(mail.name, username=local, domain=domain)
-        message = EmailMessage(policy=SMTP_POLICY)
+        # Folding an address that is not ASCII may break it into something that is no header.
+        message = EmailMessage(policy=FOLDED if mail.to.isascii() else UNFOLDED)
         message["From"] = self._sender
         message["To"] = address
         message["Subject"] = mail.subject
