@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from runtime import audit
-from runtime.auth import forms
+from runtime.auth import forms, store
 from runtime.auth.grants import Grants
 from runtime.auth.keys import Keys
 from runtime.auth.schemas import AuditPage, SigningKey, Token, form_body
@@ -22,19 +22,27 @@ from runtime.wire import MAX_ID, answer, parse_id
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 # Shorter than the minute between a key's making and its first use.
 KEYS_SECONDS = 15
+TIDY_SECONDS = 300.0
 SECURED: dict[str, Any] = {"security": [{"oauth2": []}]}
 CLIENT_CHALLENGE = 'Basic realm="regionctl"'
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
-    """The routes; beside them, the signing keys are made, rotated and retired."""
+    """The routes; beside them, signing keys are made, rotated and retired, and revocations that
+    are of no use any more deleted."""
     keys = Keys(context.settings, context.shards, context.clock)
     grants = Grants(context, keys, Throttle(context.cache, context.clock))
     routes = APIRouter()
     _add_tokens(routes, grants)
     _add_metadata(routes, context)
     _add_administration(routes, context, keys)
-    return routes, {"signing keys": keys.run}
+
+    async def tidy() -> None:
+        while True:
+            await context.clock.sleep(TIDY_SECONDS)
+            await context.shards.write(catalog, store.forget_revocations)
+
+    return routes, {"signing keys": keys.run, "revocations": tidy}
 
 
 def _add_tokens(routes: APIRouter, grants: Grants) -> None:

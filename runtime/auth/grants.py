@@ -138,15 +138,16 @@ class Grants:
         return await self._answer(login.user_id, role, client, session.id, token)
 
     async def _login(self, email: str) -> store.Login | None:
-        user_id = (
-            await self._shards.read(catalog, lambda connection, _: store.user_of(connection, email))
-        ).value
-        if user_id is None:
-            return None
+        """An address that nobody has costs the same questions as one that somebody has."""
+        listed = await self._shards.read(
+            catalog, lambda connection, _: store.user_of(connection, email)
+        )
+        nobody = int.from_bytes(hashlib.sha256(email.encode()).digest()[:8]) >> 1
+        user_id = listed.value or nobody
         done = await self._shards.read(
             of_user(user_id), lambda connection, _: store.login(connection, user_id)
         )
-        return done.value
+        return done.value if listed.value else None
 
     async def _refresh(self, form: Form, key: str | None, origin: audit.Origin) -> dict[str, Any]:
         client, _ = await self._authenticated(form, origin)

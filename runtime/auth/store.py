@@ -32,6 +32,10 @@ UPDATE sessions SET token_hash = $3, previous_hash = $4, rotation_key = $5, rota
 WHERE user_id = $1 AND id = $2
 """
 END = "UPDATE sessions SET revoked_at = $3 WHERE user_id = $1 AND id = $2 AND revoked_at IS NULL"
+FORGET_REVOCATIONS = """
+WITH fence AS MATERIALIZED (SELECT regionctl.guard($1::int, $2::bigint))
+DELETE FROM revocations USING fence WHERE expires_at < clock_timestamp()
+"""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,11 @@ async def end_session(
     async with connection.transaction():
         await connection.execute(GUARD, place.slot, place.epoch)
         await connection.execute(END, user_id, session_id, now)
+
+
+async def forget_revocations(connection: Connection, place: Placement) -> None:
+    """Those of sessions whose last access token has expired."""
+    await connection.execute(FORGET_REVOCATIONS, place.slot, place.epoch)
 
 
 def _session(row: Any) -> rules.Session:

@@ -11,11 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
+from joserfc.jws import extract_compact
 
 from runtime import checks
+from runtime.auth.store import forget_revocations
 from runtime.clock import SystemClock, wait_until
+from runtime.routing import Routing
 from runtime.shardmap import Endpoint
-from tests.runtime.conftest import Platform
+from runtime.shards import Shards, catalog
+from tests.runtime.conftest import TOKEN_KEY, Platform
 from tests.runtime.customers import PASSWORD, log_in, register
 from tests.runtime.tokens import bearer
 
@@ -277,8 +282,6 @@ async def test_a_new_key_is_published_before_it_signs_and_the_old_one_stays(
 
 
 def header_of(token: str) -> dict[str, Any]:
-    from joserfc.jws import extract_compact
-
     return dict(extract_compact(token.encode()).headers())
 
 
@@ -324,3 +327,54 @@ async def test_logins_and_renewals_go_on_after_the_catalog_was_away(
     assert not done
     platform.publish(platform.first_map(version=3))
     assert (await asyncio.wait_for(waiting, 10)).status_code == 200
+
+
+async def test_a_hash_of_yesterdays_cost_is_made_anew_at_the_next_login(
+    platform: Platform, auth: httpx.AsyncClient, shard_db: checks.Database
+) -> None:
+    await register(platform, EMAIL)
+    cheap = PasswordHasher(memory_cost=8, time_cost=1, parallelism=1).hash(PASSWORD)
+    await shard_db.execute("UPDATE users SET password_hash = $1", cheap)
+    for _ in range(2):
+        assert (await log_in(auth, EMAIL)).status_code == 200
+    stored = await shard_db.fetchval("SELECT password_hash FROM users")
+    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+async def test_no_log_line_and_no_audit_row_has_a_password_or_a_token(
+    platform: Platform,
+    auth: httpx.AsyncClient,
+    catalog_db: checks.Database,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    await register(platform, EMAIL)
+    await add_client(catalog_db, "probe", "service", "s3cret-of-probe")
+    login = (await log_in(auth, EMAIL)).json()
+    renewed = (await renew(auth, login["refresh_token"])).json()
+    await renew(auth, login["refresh_token"])
+    await log_in(auth, PASSWORD, EMAIL)
+    await ask(auth, grant_type="client_credentials", client_id="x", client_secret="s3cret-of-x")
+    await ask(
+        auth, grant_type="client_credentials", client_id="probe", client_secret="s3cret-of-probe"
+    )
+    tokens = [each[kind] for each in (login, renewed) for kind in ("access_token", "refresh_token")]
+    rows = str(await catalog_db.fetch("SELECT * FROM audit_log"))
+    for secret in (PASSWORD, "s3cret-of", TOKEN_KEY, *tokens):
+        assert secret not in caplog.text
+        assert secret not in rows
+
+
+async def test_revocations_are_forgotten_once_their_tokens_have_expired(
+    platform: Platform, catalog_db: checks.Database
+) -> None:
+    await catalog_db.execute(
+        "INSERT INTO revocations VALUES (1, now(), now() - interval '1 second'), "
+        "(2, now(), now() + interval '1 minute')"
+    )
+    routing = Routing(platform.map_file, SystemClock())
+    routing.refresh()
+    shards = Shards(platform.settings("auth"), routing, SystemClock())
+    await shards.write(catalog, forget_revocations)
+    shards.close()
+    assert await catalog_db.fetchval("SELECT array_agg(session_id) FROM revocations") == [2]
