@@ -15,7 +15,7 @@ from runtime.errors import Invalid, NotFound, Refused, Unauthorized, Unavailable
 from runtime.identity import caller
 from runtime.objects import INVOICES, Objects
 from runtime.payments import invoice, rules, store
-from runtime.payments.consumer import consume
+from runtime.payments.consumer import Consumer
 from runtime.payments.gateway import Gateway
 from runtime.payments.reconciler import Reconciler
 from runtime.payments.rules import Charge, Turn
@@ -46,13 +46,14 @@ def service(context: Context) -> tuple[APIRouter, Background]:
     gateway = Gateway(context.settings)
     settler = Settler(context, gateway)
     reconciler = Reconciler(context, gateway, settler)
+    consumer = Consumer(context, settler)
     routes = APIRouter(prefix="/api/v1")
     _add_reading(routes, context)
     _add_webhook(routes, context, settler)
 
     async def take() -> None:
         try:
-            await consume(context, settler)
+            await consumer.run()
         finally:
             await gateway.close()
 

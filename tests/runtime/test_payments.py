@@ -1,0 +1,384 @@
+"""Payments over a real queue, database and payment gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+from standardwebhooks import Webhook
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from runtime import checks
+from runtime.app import _context, build
+from runtime.clock import SystemClock, wait_until
+from runtime.events import STREAM, Event, Kind, event_id
+from runtime.payments import consumer
+from runtime.payments import gateway as client
+from runtime.payments.gateway import Gateway
+from runtime.payments.reconciler import Reconciler
+from runtime.payments.settle import Settler
+from runtime.settings import Settings
+from runtime.shardmap import slot_of
+from runtime.streams import encode
+from tests.runtime.conftest import Platform
+from tests.runtime.payment_peer import SECRETS, WEBHOOK_SECRET, PaymentPeer, payment_peer
+from tests.runtime.servers import PASSWORD, free_port
+from tests.runtime.tokens import bearer
+
+pytestmark = pytest.mark.process
+
+USER = 41
+ORDER = """
+INSERT INTO orders (id, user_id, status, idempotency_key, request_hash, currency, total_cents,
+                    created_at) VALUES ($1, $2, 'placed', $3, '', 'EUR', 2410, now())
+"""
+LINE = """
+INSERT INTO order_items (user_id, order_id, sku, quantity, unit_price_cents, name)
+VALUES ($1, $2, 'MUG-ONCALL', 2, 1205, 'Mug <b>')
+"""
+HOOK = "/api/v1/payments/webhook"
+
+
+def order_id(number: int, user: int = USER) -> int:
+    return (number << 22) | (slot_of(user) << 12)
+
+
+def settings(platform: Platform, url: str, **options: Any) -> Settings:
+    made = platform.settings("payments")
+    secrets = {**made.secrets, **SECRETS, "objectsKey": "k", "objectsSecret": "s"}
+    return replace(made, payment_gateway=url, secrets=secrets, **options)
+
+
+async def place(shard_db: checks.Database, numbers: Sequence[int]) -> list[int]:
+    """Orders in the database, of which nobody has been told."""
+    orders = [order_id(number) for number in numbers]
+    for order in orders:
+        await shard_db.execute(ORDER, order, USER, str(order))
+        await shard_db.execute(LINE, USER, order)
+    return orders
+
+
+def event(order: int, kind: Kind = "OrderCreated", method: str = "card") -> Event:
+    payload = {"order_id": order, "user_id": USER, "items": [["MUG-ONCALL", 2]],
+               "total_cents": 2410, "currency": "EUR", "payment_method": method}  # fmt: skip
+    return Event(event_id(order, kind), kind, payload)
+
+
+async def tell(platform: Platform, *events: Event) -> None:
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    for each in events:
+        await queue.xadd(STREAM, encode(each))  # type: ignore[arg-type]
+    await queue.aclose()
+
+
+async def statuses(shard_db: checks.Database) -> list[str]:
+    rows = await shard_db.fetch("SELECT status FROM payments ORDER BY order_id")
+    return [row[0] for row in rows]
+
+
+async def until(shard_db: checks.Database, *expected: str, seconds: float = 15) -> None:
+    found: list[str] = []
+
+    async def reached() -> bool:
+        found[:] = await statuses(shard_db)
+        return found == list(expected)
+
+    try:
+        await wait_until(SystemClock(), reached, what=f"payments {expected}", seconds=seconds)
+    except Exception as error:
+        raise AssertionError(f"payments are {found}, not {expected}") from error
+
+
+async def said(shard_db: checks.Database, order: int) -> list[tuple[str, str | None]]:
+    rows = await shard_db.fetch(
+        "SELECT kind, payload FROM outbox WHERE event_id = ANY($1) ORDER BY kind",
+        [event_id(order, "PaymentProcessed"), event_id(order, "PaymentRefunded")],
+    )
+    return [(row["kind"], json.loads(row["payload"]).get("status")) for row in rows]
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[PaymentPeer]:
+    async with payment_peer(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, port: int) -> AsyncIterator[None]:
+    """The application on a real port."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve())
+
+    async def started() -> bool:
+        return server.started
+
+    await wait_until(SystemClock(), started, what="uvicorn", seconds=10)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def test_orders_are_charged_once_and_asking_again_is_answered_again(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    good, bad = await place(shard_db, [1, 2])
+    async with platform.service("payments", settings=settings(platform, peer.url)) as payments:
+        await tell(platform, event(good), event(bad, method="card-declined"), event(good))
+        await until(shard_db, "captured", "declined")
+        assert await said(shard_db, good) == [("PaymentProcessed", "captured")]
+        assert await said(shard_db, bad) == [("PaymentProcessed", "declined")]
+        await shard_db.execute("UPDATE outbox SET relayed_at = now()")
+        await tell(platform, event(good))
+
+        async def again() -> bool:
+            count = await shard_db.fetchval("SELECT count(*) FROM outbox WHERE relayed_at IS NULL")
+            return bool(count == 1)
+
+        await wait_until(SystemClock(), again, what="another answer", seconds=10)
+        assert len(await peer.charges(good)) == 1
+        path = f"/api/v1/orders/{good}/payment"
+        owner = await payments.get(path, headers=await bearer(platform, user_id=USER))
+        assert owner.status_code == 200, owner.text
+        assert owner.json()["status"] == "captured"
+        assert owner.json()["amount"] == {"amount": "24.10", "currency": "EUR"}
+        known = {"If-None-Match": owner.headers["etag"]}
+        service = await bearer(platform, role="service") | known
+        assert (await payments.get(path, headers=service)).status_code == 304
+        other = await bearer(platform, user_id=USER + 1)
+        assert (await payments.get(path, headers=other)).status_code == 404
+        assert (await payments.get(path)).status_code == 401
+        nobody = await payments.get(f"/api/v1/orders/{order_id(9)}/payment", headers=service)
+        assert nobody.status_code == 404
+        waiting = await payments.get(f"/api/v1/orders/{bad}/payment", headers=service)
+        assert (waiting.json()["status"], waiting.json()["reason"]) == ("declined", "card-declined")
+
+
+async def test_an_order_that_is_cancelled_before_while_or_after_it_is_charged_costs_nothing(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    before, together, during, after = await place(shard_db, [1, 2, 3, 4])
+    await tell(platform, event(before, "OrderCancelled"))
+    await tell(platform, event(together), event(together, "OrderCancelled"))
+    async with platform.service("payments", settings=settings(platform, peer.url)):
+        await until(shard_db, "void", "void")
+        await tell(platform, event(before), event(after))
+        await until(shard_db, "void", "void", "captured")
+        await tell(platform, event(after, "OrderCancelled"))
+        await until(shard_db, "void", "void", "refunded")
+        await tell(platform, event(during, method="card-slow"))
+
+        async def charged() -> bool:
+            return bool(await peer.charges(during))
+
+        await wait_until(SystemClock(), charged, what="the slow charge", seconds=10)
+        async with platform.service(
+            "payments", "b", settings=replace(settings(platform, peer.url), instance="payments.b")
+        ):
+            await tell(platform, event(during, "OrderCancelled"))
+            await until(shard_db, "void", "void", "refunded", "refunded")
+    assert await peer.charges(before) == []
+    assert [charge["status"] for charge in await peer.charges(during)] == ["refunded"]
+    assert await said(shard_db, before) == [("PaymentProcessed", "void")]
+    assert ("PaymentRefunded", None) in await said(shard_db, during)
+    amount = "SELECT amount_cents FROM payments WHERE order_id = $1"
+    assert await shard_db.fetchval(amount, before) == 2410
+
+
+async def test_events_wait_while_the_gateway_is_away_and_none_is_set_aside(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    orders = await place(shard_db, range(1, 21))
+    await peer.break_for(60)
+    async with platform.service("payments", settings=settings(platform, peer.url)):
+        await tell(platform, *(event(order) for order in orders))
+        await until(shard_db, *["pending"] * 20)
+        peer.kill()
+        queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+        delivered = 0
+
+        async def tried_again() -> bool:
+            nonlocal delivered
+            with suppress(ResponseError):
+                waiting: Any = await queue.xpending_range(STREAM, consumer.GROUP, "-", "+", 1)
+                delivered = waiting[0]["times_delivered"] if waiting else 0
+            return delivered >= 2
+
+        await wait_until(SystemClock(), tried_again, what="a second delivery", seconds=15)
+        await peer.start()
+        await peer.break_for(0, "up")
+        await until(shard_db, *["captured"] * 20, seconds=20)
+        assert await queue.xlen(f"{STREAM}.dead") == 0
+        await queue.aclose()
+    for order in orders:
+        assert len(await peer.charges(order)) == 1
+
+
+async def test_a_charge_that_times_out_does_not_stop_the_others(
+    platform: Platform,
+    shard_db: checks.Database,
+    peer: PaymentPeer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 3.0)
+    slow, *others = await place(shard_db, range(1, 6))
+    async with platform.service("payments", settings=settings(platform, peer.url)):
+        await tell(platform, event(slow, method="card-timeout"), *map(event, others))
+        await until(shard_db, "pending", *["captured"] * 4)
+        await until(shard_db, *["captured"] * 5)
+    assert len(await peer.charges(slow)) == 1
+
+
+async def test_an_order_that_the_database_does_not_have_is_not_charged(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    (real,) = await place(shard_db, [2])
+    async with platform.service("payments", settings=settings(platform, peer.url)):
+        await tell(platform, event(order_id(1)), event(order_id(1), "OrderCancelled"), event(real))
+        await until(shard_db, "captured")
+    assert await peer.charges(order_id(1)) == []
+
+
+async def test_the_webhook_alone_tells_what_became_of_a_charge(
+    platform: Platform, shard_db: checks.Database, tmp_path: Path
+) -> None:
+    open_order, cancelled = await place(shard_db, [1, 2])
+    pending = """
+        INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status,
+                              cancel_requested) VALUES ($1, $2, 2410, 'EUR', 'card', $3, $4)
+    """
+    await shard_db.execute(pending, USER, open_order, "pending", False)
+    await shard_db.execute(pending, USER, cancelled, "void", True)
+    port = free_port()
+    async with (
+        payment_peer(tmp_path, f"http://127.0.0.1:{port}{HOOK}") as peer,
+        listening(build(settings(platform, peer.url)), port),
+    ):
+        for order in (open_order, cancelled, order_id(77)):
+            assert (await peer.charge(str(order))).status_code == 201
+        await until(shard_db, "captured", "refunded")
+        assert await said(shard_db, open_order) == [("PaymentProcessed", "captured")]
+        assert await said(shard_db, cancelled) == [("PaymentRefunded", None)]
+
+
+async def test_a_webhook_that_the_gateway_did_not_sign_just_now_changes_nothing(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    (order,) = await place(shard_db, [1])
+    body = json.dumps({"type": "charge.captured", "data": {
+        "id": "ch_1", "reference": str(order), "status": "captured"}})  # fmt: skip
+
+    def signed(at: datetime, secret: str = WEBHOOK_SECRET, text: str = body) -> dict[str, str]:
+        signature = Webhook(secret).sign("msg_1", at, text)
+        return {"webhook-id": "msg_1", "webhook-signature": signature,
+                "webhook-timestamp": str(int(at.timestamp()))}  # fmt: skip
+
+    now = datetime.now(UTC)
+    async with platform.service("payments", settings=settings(platform, "")) as payments:
+        for headers in (
+            {},
+            signed(now, "whsec_b3RoZXI="),
+            signed(now - timedelta(minutes=6)),
+            signed(now + timedelta(minutes=6)),
+            signed(now) | {"webhook-signature": "nonsense"},
+            signed(now) | {"webhook-timestamp": "nan"},
+            signed(now, text="{}"),
+        ):
+            answer = await payments.post(HOOK, content=body, headers=headers)
+            assert answer.status_code == 401, headers
+        assert (await payments.post(HOOK, content=b"\xff", headers=signed(now))).status_code == 401
+        odd = await payments.post(HOOK, content="{}", headers=signed(now, text="{}"))
+        assert odd.status_code == 422
+        unknown = await payments.post(HOOK, content=body, headers=signed(now))
+        assert unknown.status_code == 204
+    assert await statuses(shard_db) == []
+
+
+async def test_the_reconciler_finishes_what_stopped_and_returns_the_money_of_lost_orders(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    stuck, half, known = await place(shard_db, [1, 2, 3])
+    lost = order_id(4)
+    row = """
+        INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status,
+                              cancel_requested, updated_at)
+        VALUES ($1, $2, 500, 'USD', 'card', 'pending', $3, now() - interval '5 minutes')
+    """
+    await shard_db.execute(row, USER, stuck, False)
+    await shard_db.execute(row, USER, half, True)
+    for order in (half, known, lost):
+        assert (await peer.charge(str(order))).status_code == 201
+    context = _context(settings(platform, peer.url))
+    context.routing.refresh()
+    gateway = Gateway(context.settings)
+    reconciler = Reconciler(context, gateway, Settler(context, gateway))
+    try:
+        await reconciler.once()
+        assert (await peer.charges(lost))[0]["status"] == "captured"
+        for _ in range(2):
+            await reconciler.once(young=0)
+    finally:
+        await gateway.close()
+        context.shards.close()
+    assert await statuses(shard_db) == ["captured", "refunded"]
+    assert (await peer.charges(lost))[0]["status"] == "refunded"
+    assert (await peer.charges(known))[0]["status"] == "captured"
+
+
+async def test_an_invoice_is_made_once_and_its_address_is_signed(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    order, unpaid = await place(shard_db, [1, 2])
+    stored: dict[str, bytes] = {}
+    puts = 0
+
+    async def objects(request: Request) -> Response:
+        nonlocal puts
+        if request.method == "PUT":
+            puts += 1
+            stored[request.url.path] = await request.body()
+            return Response(headers={"ETag": '"1"'})
+        if request.url.path not in stored:
+            return Response(status_code=404)
+        headers = {"ETag": '"1"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+        return Response(stored[request.url.path], headers=headers)
+
+    port = free_port()
+    s3 = Starlette(routes=[Route("/{path:path}", objects, methods=["PUT", "GET", "HEAD"])])
+    made = settings(platform, peer.url, objects=f"http://127.0.0.1:{port}")
+    async with listening(s3, port), platform.service("payments", settings=made) as payments:
+        owner = await bearer(platform, user_id=USER)
+        await tell(platform, event(order))
+        await until(shard_db, "captured")
+        for _ in range(2):
+            answer = await payments.get(f"/api/v1/orders/{order}/invoice", headers=owner)
+            assert answer.status_code == 200, answer.text
+        url = httpx.URL(answer.json()["url"])
+        assert str(url).startswith(made.entry_url)
+        assert "X-Amz-Signature" in url.params
+        assert puts == 1
+        page = stored[url.path].decode()
+        assert "24.10 EUR" in page
+        assert "Mug &lt;b&gt;" in page
+        refused = await payments.get(f"/api/v1/orders/{unpaid}/invoice", headers=owner)
+        assert refused.status_code == 409
+        other = await bearer(platform, user_id=USER + 1)
+        stranger = await payments.get(f"/api/v1/orders/{order}/invoice", headers=other)
+        assert stranger.status_code == 404
