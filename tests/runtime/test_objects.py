@@ -11,11 +11,13 @@ import pytest
 from redis.asyncio import Redis
 
 from runtime.analytics import Archive
+from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid, NotFound, Unavailable
 from runtime.events import STREAM, Event
 from runtime.objects import ANALYTICS, BUCKETS, INVOICES, Objects
 from runtime.settings import Settings
 from runtime.streams import encode
+from tests.runtime.conftest import Platform
 from tests.runtime.seaweed import KEY, SECRET, Seaweed
 from tests.runtime.servers import PASSWORD, Valkey, free_port
 from tests.runtime.test_analytics import lines_of
@@ -105,4 +107,24 @@ async def test_events_are_acknowledged_when_the_storage_has_them(
     assert [line["id"] for line in kept] == ["1", "2", "3", "", "4"]
     groups = await client.xinfo_groups(STREAM)
     assert [(row["pending"], row["lag"]) for row in groups] == [(0, 0)]
+    await client.aclose()
+
+
+async def test_the_service_keeps_every_event_of_the_queue(
+    seaweed: Seaweed, platform: Platform
+) -> None:
+    client = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    await client.xadd(STREAM, encode(Event(9, "StockReserved", {"order_id": 9})))  # type: ignore[arg-type]
+    plain = platform.settings("notifications")
+    secrets = {**plain.secrets, **SETTINGS.secrets}
+    settings = replace(plain, objects=seaweed.url, secrets=secrets)
+    async with platform.service("notifications", settings=settings):
+
+        async def kept() -> bool:
+            groups = await client.xinfo_groups(STREAM)
+            return [(row["name"], row["lag"], row["pending"]) for row in groups] == [
+                (b"analytics", 0, 0)
+            ]
+
+        await wait_until(SystemClock(), kept, what="the analytics", seconds=15)
     await client.aclose()
