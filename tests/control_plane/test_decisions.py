@@ -101,6 +101,25 @@ async def test_commits_stop_waiting_for_a_lost_standby(platform: Platform) -> No
     assert [(intent.verb, intent.target) for intent in intents] == [("relax-sync", "s1")]
 
 
+async def test_the_end_of_anything_but_databases_and_queues_is_the_supervisors_business(
+    platform: Platform,
+) -> None:
+    shard_map = await platform.map()
+    others = [
+        spec.id
+        for spec in platform.topology.instances()
+        if spec.kind != "postgres" and spec.component != "queue"
+    ]
+    assert {"payment-gateway", "mailbox", "objects.us-east-1a", "edge"} < set(others)
+    verdicts: dict[str, Health] = dict.fromkeys(others, "lost")
+    assert urgent(platform.topology, shard_map, verdicts, [], platform.clock.now()) == []
+    for id in others:
+        if id in platform.provider.servers:
+            platform.provider.servers[id] = False
+    observed = await platform.provider.observe()
+    assert repairs(platform.topology, observed, shard_map) == []
+
+
 async def test_nodes_that_can_start_are_led_back_and_those_that_cannot_are_left(
     platform: Platform,
 ) -> None:
