@@ -5,11 +5,13 @@ Everything here takes raw asyncpg connections of the superuser, one a database, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from runtime import directory
+from runtime import directory, outbox, settlement
+from runtime.events import TOLD
 from runtime.shardmap import SlotRange
 
 Database = directory.Database
@@ -44,9 +46,14 @@ SALVAGED = (
     ("users", "user_id", "created_at"),
     ("orders", "id", "created_at"),
     ("outbox", "event_id", "created_at"),
+    ("payments", "order_id", "created_at"),
+    ("sessions", "id", "created_at"),
+    ("notifications", "event_id", "created_at"),
     ("emails", "user_id", "reserved_at"),
     ("stock_movements", "event_id", "recorded_at"),
 )
+# What no file may hold: whoever reads an export could try passwords, or go on with a session.
+SECRETS = ["password_hash", "token_hash", "previous_hash", "rotation_key", "request_hash"]
 
 STOCK = """
 SELECT p.sku, p.initial_stock, p.stock, coalesce(sum(m.quantity), 0) AS reserved
@@ -66,14 +73,30 @@ UNSENT = """
 SELECT o.id FROM orders o
 WHERE NOT EXISTS (SELECT FROM outbox e WHERE e.user_id = o.user_id AND e.event_id = o.id) LIMIT 20
 """
-EVENTS = """
-SELECT user_id, event_id FROM outbox
-WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+# OrderCreated is answered by any movement of the order, OrderCancelled by one that is not held.
+ASKED = """
+SELECT user_id, event_id, (payload->>'order_id')::bigint AS order_id,
+       kind = 'OrderCancelled' AS cancels
+FROM outbox
+WHERE kind IN ('OrderCreated', 'OrderCancelled')
+  AND created_at < clock_timestamp() - make_interval(secs => $1::float8)
   AND (user_id, event_id) > ($2, $3) ORDER BY user_id, event_id LIMIT $4
 """
 UNRECORDED = """
-SELECT event_id FROM unnest($1::bigint[]) AS event_id
-WHERE NOT EXISTS (SELECT FROM stock_movements m WHERE m.event_id = event_id.event_id)
+SELECT asked.event_id
+FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS asked(event_id, order_id, cancels)
+WHERE NOT EXISTS (SELECT FROM stock_movements m WHERE m.event_id = asked.order_id
+                  AND NOT (asked.cancels AND m.outcome = 'reserved'))
+"""
+# Orders that believe to have their stock, or may come to.
+EXPECTING = """
+SELECT user_id, id FROM orders
+WHERE status IN ('placed', 'confirmed') AND (user_id, id) > ($1, $2)
+ORDER BY user_id, id LIMIT $3
+"""
+LET_GO = """
+SELECT DISTINCT event_id FROM stock_movements
+WHERE event_id = ANY($1::bigint[]) AND outcome <> 'reserved'
 """
 
 
@@ -86,43 +109,50 @@ async def invariants(
 ) -> list[JSON]:
     """What must hold at any time, each as {"name", "held", "detail"}.
 
-    Events younger than `settled_seconds` may still be on their way. With the map's `ranges` the
-    epochs of the shards' fence rows are compared with it.
+    Events younger than `settled_seconds` may still be on their way, and orders that changed in
+    that time too (`runtime/settlement.py` says what else may keep them). With the map's `ranges`
+    the epochs of the shards' fence rows are compared with it.
     """
+    faults = await settlement.compare(shards, catalog, settled_seconds)
     return [
         await _stock(catalog),
         await _totals(shards),
         await _no_duplicates(shards),
         await _no_event_lost(shards, catalog, settled_seconds),
+        _named("payments-match", faults.payments, "captured = confirmed = the order's total"),
+        _named("stock-follows-orders", faults.stock, "held by confirmed orders, by no cancelled"),
+        _named("orders-settled", faults.unsettled, "settled, or waiting for the payment gateway"),
+        _named("users-told", faults.untold, "every event has its notification, or mail waits"),
         await _one_owner(shards, ranges),
         await _directory(shards, catalog),
     ]
 
 
 async def resend_events(shard: Database, catalog: Database) -> int:
-    """Events of `shard` that the catalog has not recorded are to be relayed again.
+    """Events of `shard` are to be relayed again where somebody may not have got them, or where the
+    catalog says something else than the order does, one of them having lost its newest rows.
 
-    Returns how many.
+    Returns how many. Whoever gets an event for a second time answers it again.
     """
-    sent = 0
-    for rows in await _unrecorded(shard, catalog, 0.0):
-        sent += len(
-            await shard.fetch(
-                "UPDATE outbox SET relayed_at = NULL FROM unnest($1::bigint[], $2::bigint[]) "
-                "AS lost(user_id, event_id) WHERE outbox.user_id = lost.user_id "
-                "AND outbox.event_id = lost.event_id RETURNING 1",
-                [user for user, _ in rows],
-                [event for _, event in rows],
-            )
-        )
-    return sent
+    keys: set[tuple[int, int]] = set()
+    for page in await _unrecorded(shard, catalog, 0.0):
+        keys.update(page)
+    keys.update(await _let_go(shard, catalog))
+    for row in await shard.fetch(outbox.UNANSWERED):
+        keys.add((row["user_id"], row["event_id"]))
+    for row in await shard.fetch(outbox.UNTOLD, list(TOLD)):
+        keys.add((row["user_id"], row["event_id"]))
+    if keys:
+        await shard.execute(outbox.AGAIN, *zip(*sorted(keys), strict=True))
+    return len(keys)
 
 
 async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database) -> int:
     """Stock taken for orders that no shard has is put back. Returns for how many orders.
 
     Runs while services do: only movements older than the orders read are looked at, because an
-    order always exists before its movement.
+    order always exists before its movement. The movements stay, as returned: an event of such an
+    order that is still on its way takes nothing any more.
     """
     taken = {
         row[0]
@@ -152,7 +182,7 @@ async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database)
         for row in rows:
             back[row["sku"]] = back.get(row["sku"], 0) + row["quantity"]
         await catalog.execute(
-            "UPDATE products SET stock = stock + back.quantity "
+            "UPDATE products SET stock = stock + back.quantity, version = version + 1 "
             "FROM unnest($1::text[], $2::bigint[]) AS back(sku, quantity) "
             "WHERE products.sku = back.sku",
             list(back),
@@ -164,7 +194,8 @@ async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database)
 async def orphan_rows(old: Database, new: Database, since: datetime | None = None) -> list[JSON]:
     """Rows that `old` has and `new` lacks, a shard or a catalog: what a rewind would destroy.
 
-    `since` limits the search to rows created then or later. An order comes with its lines.
+    `since` limits the search to rows created then or later. An order comes with its lines; no
+    row comes with its `SECRETS`.
     """
     orphans: list[JSON] = []
     for table, key, created in SALVAGED:
@@ -296,26 +327,43 @@ def _verdict(name: str, held: bool, detail: str) -> JSON:
     return {"name": name, "held": held, "detail": detail}
 
 
+def _named(name: str, faults: Sequence[str], otherwise: str) -> JSON:
+    more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
+    return _verdict(name, not faults, "; ".join(faults[:10]) + more or otherwise)
+
+
 async def _unrecorded(
     shard: Database, catalog: Database, older_seconds: float
 ) -> list[list[tuple[int, int]]]:
-    """Pages of (user, event) that the catalog has not recorded."""
+    """Pages of (user, event) that ask something of the stock and that the catalog knows not."""
     pages: list[list[tuple[int, int]]] = []
     last = (0, 0)
-    while True:
-        rows = await shard.fetch(EVENTS, older_seconds, *last, PAGE)
-        if not rows:
-            return pages
+    while rows := await shard.fetch(ASKED, older_seconds, *last, PAGE):
         last = (rows[-1]["user_id"], rows[-1]["event_id"])
         users = {row["event_id"]: row["user_id"] for row in rows}
-        lost = await catalog.fetch(UNRECORDED, list(users))
+        lost = await catalog.fetch(
+            UNRECORDED,
+            list(users),
+            [row["order_id"] for row in rows],
+            [row["cancels"] for row in rows],
+        )
         if lost:
             pages.append([(users[row[0]], row[0]) for row in lost])
+    return pages
+
+
+async def _let_go(shard: Database, catalog: Database) -> list[tuple[int, int]]:
+    """(user, order) of orders that are not cancelled, whose stock the catalog does not hold."""
+    found: list[tuple[int, int]] = []
+    last = (0, 0)
+    while rows := await shard.fetch(EXPECTING, *last, PAGE):
+        last = (rows[-1]["user_id"], rows[-1]["id"])
+        users = {row["id"]: row["user_id"] for row in rows}
+        found += [(users[row[0]], row[0]) for row in await catalog.fetch(LET_GO, list(users))]
+    return found
 
 
 async def _export(database: Database, table: str, key: str, keys: Sequence[int]) -> list[JSON]:
-    import json
-
     lines = (
         ", (SELECT json_agg(i) FROM order_items i WHERE i.user_id = t.user_id "
         "AND i.order_id = t.id)::text AS lines"
@@ -323,8 +371,10 @@ async def _export(database: Database, table: str, key: str, keys: Sequence[int])
         else ""
     )
     rows = await database.fetch(
-        f"SELECT to_json(t)::text AS document{lines} FROM {table} t WHERE {key} = ANY($1)",  # noqa: S608
+        f"SELECT (to_jsonb(t) - $2::text[])::text AS document{lines} "  # noqa: S608
+        f"FROM {table} t WHERE {key} = ANY($1)",
         list(keys),
+        SECRETS,
     )
     exported: list[JSON] = []
     for row in rows:

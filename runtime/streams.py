@@ -156,9 +156,10 @@ class Streams:
         if endpoint is None:
             raise ConnectionError(f"no queue in {self._settings.region}")
         if self._client is None or endpoint != self._endpoint:
-            await self.close()
+            # Nothing is awaited before the new client stands: others may ask at the same time.
+            old = self._client
             self._endpoint = endpoint
-            self._client = Redis(
+            self._client = client = Redis(
                 host=endpoint.host,
                 port=endpoint.port,
                 password=self._settings.valkey_password or None,
@@ -167,6 +168,9 @@ class Streams:
                 socket_connect_timeout=1.0,
                 retry=Retry(NoBackoff(), 0),
             )
+            if old:
+                await old.aclose()
+            return client
         return self._client
 
 

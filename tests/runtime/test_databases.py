@@ -8,7 +8,7 @@ import pytest
 from runtime import checks, directory
 from runtime.shardmap import even_ranges
 from tests.runtime.conftest import Platform
-from tests.runtime.customers import place, register, sign_in
+from tests.runtime.customers import new_user, place, register, sign_in
 
 pytestmark = pytest.mark.process
 
@@ -91,7 +91,7 @@ async def test_the_directory_follows_the_shards_when_either_lost_rows(
     assert {**before, "reserved_at": 0} == {**after, "reserved_at": 0}
     assert await register(platform, "kept@x.org") == kept
     async with platform.service("users") as users:
-        body = {"email": "lost@x.org", "name": "Grace"}
+        body = new_user("lost@x.org") | {"name": "Grace"}
         again = await users.post("/api/v1/users", json=body, headers={"Idempotency-Key": "new"})
     assert again.status_code == 201
     assert (await checks.invariants({"s1": shard_db}, catalog_db))[-1]["held"]
