@@ -30,7 +30,7 @@ def test_an_order_id_is_63_bits_and_tells_its_slot(ms: int, slot: int, bits: int
 
 def test_an_order_totals_its_lines_at_the_prices_given() -> None:
     prices = {"a": orders.Price(150, "USD"), "b": orders.Price(5, "USD")}
-    draft = orders.draft(7, orders.merged([("b", 2), ("a", 1), ("b", 1)]), prices, NOW, 1)
+    draft = orders.draft(7, orders.merged([("b", 2), ("a", 1), ("b", 1)]), prices, "card", NOW, 1)
     assert draft.total_cents == 165
     assert [(line.sku, line.quantity) for line in draft.lines] == [("a", 1), ("b", 3)]
     assert orders.slot_of_order(draft.id) == slot_of(7)
@@ -38,10 +38,10 @@ def test_an_order_totals_its_lines_at_the_prices_given() -> None:
 
 def test_an_unknown_product_and_mixed_currencies_are_invalid() -> None:
     with pytest.raises(Invalid, match="no product"):
-        orders.draft(7, {"x": 1}, {}, NOW, 1)
+        orders.draft(7, {"x": 1}, {}, "card", NOW, 1)
     prices = {"a": orders.Price(1, "USD"), "b": orders.Price(1, "EUR")}
     with pytest.raises(Invalid, match="one currency"):
-        orders.draft(7, {"a": 1, "b": 1}, prices, NOW, 1)
+        orders.draft(7, {"a": 1, "b": 1}, prices, "card", NOW, 1)
 
 
 @pytest.mark.parametrize(
