@@ -18,7 +18,7 @@ from runtime.objects import Objects
 from runtime.pool import Connection
 from runtime.shardmap import Placement, slot_of_order
 from runtime.shards import of_slot
-from runtime.wire import PositionHeader, answer, parse_id, parse_position
+from runtime.wire import Id, PositionHeader, answer, parse_position
 
 LOCKED: dict[str, Any] = {"security": [{"oauth2": []}]}
 
@@ -44,10 +44,10 @@ def _routes(context: Context) -> APIRouter:
         operation_id="list_order_notifications",
     )
     async def notifications(
-        order_id: str, request: Request, x_regionctl_position: PositionHeader = None
+        order_id: Id, request: Request, x_regionctl_position: PositionHeader = None
     ) -> Response:
         found = await _told(
-            context, caller(request), parse_id(order_id), parse_position(x_regionctl_position)
+            context, caller(request), int(order_id), parse_position(x_regionctl_position)
         )
         rows = [
             {
