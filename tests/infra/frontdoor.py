@@ -22,10 +22,17 @@ SERVICES = ("users", "orders", "payments", "inventory", "notifications", "object
 
 
 class FrontDoor:
-    """`echo` is every service but auth; `signer` makes tokens whose key `auth` publishes."""
+    """`echo` is every service but auth; `signer` makes tokens whose key `auth` publishes.
+    `objects` is the port of a real object store; else `echo` is that too."""
 
     def __init__(
-        self, folder: Path, *, per_second: int = 2000, burst: int = 4000, spans: Echo | None = None
+        self,
+        folder: Path,
+        *,
+        per_second: int = 2000,
+        burst: int = 4000,
+        spans: Echo | None = None,
+        objects: int | None = None,
     ) -> None:
         self.folder = folder
         self.gateway, self.gateway_admin, self.edge, self.edge_admin = free_ports(4)
@@ -35,11 +42,14 @@ class FrontDoor:
         self.auth.keys = [self.signer.public]
         self.guard = Guard(self.url, (SITE,), per_second, burst)
         self.tracing = Tracing(*spans.address) if spans else None
+        self.objects = objects
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, *, with_edge: bool = True) -> None:
         certificates.ensure(self.folder / "ca")
         servers = {name: [self.echo.address] for name in SERVICES}
+        if self.objects:
+            servers["objects"] = [("127.0.0.1", self.objects)]
         envoy.write_gateway(
             self.folder / "gateway",
             node="gateway",

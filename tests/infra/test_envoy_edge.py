@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections import Counter
@@ -11,9 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from runtime.objects import INVOICES, Objects
+from runtime.settings import Settings
 from tests.infra.echo import Echo
 from tests.infra.frontdoor import SITE, FrontDoor, front_door
 from tests.infra.processes import eventually
+from tests.runtime.seaweed import KEY, SECRET, Seaweed
 
 pytestmark = pytest.mark.process
 ORDERS = "/api/v1/orders"
@@ -293,3 +297,28 @@ def test_spans_of_edge_and_gateway_continue_the_clients_trace(tmp_path: Path) ->
     finally:
         door.end()
         spans.end()
+
+
+async def test_a_signed_url_reads_an_object_through_edge_and_gateway(tmp_path: Path) -> None:
+    store = Seaweed(tmp_path / "objects")
+    door = FrontDoor(tmp_path, objects=store.port)
+    try:
+        store.start()
+        await asyncio.to_thread(door.start)
+        secrets = {"objectsKey": KEY, "objectsSecret": SECRET}
+        settings = Settings(
+            "payments", "payments.us-east-1a", "us-east-1", "a", Path("map"), "", "",
+            entry_url=door.url, secrets=secrets, objects=store.url,
+        )  # fmt: skip
+        objects = Objects(settings)
+        await objects.ensure([INVOICES])
+        await objects.put(INVOICES, "2026/11/7 a.txt", b"paid", "text/plain")
+        url = objects.sign(INVOICES, "2026/11/7 a.txt", 60)
+        with door.client() as client:
+            for headers in ({}, door.bearer()):
+                assert client.get(url, headers=headers).content == b"paid"
+            for other in (url[:-1] + "x", url.replace("7%20a", "8"), url.partition("?")[0]):
+                assert client.get(other).status_code in (403, 404)
+    finally:
+        store.stop()
+        door.end()
