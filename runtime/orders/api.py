@@ -21,7 +21,7 @@ from runtime.orders.prices import Prices
 from runtime.orders.schemas import NewOrder, Order, OrderPage, document
 from runtime.outbox import GUARD, Relay
 from runtime.pool import Connection
-from runtime.shardmap import Placement
+from runtime.shardmap import Placement, slot_of_order
 from runtime.shards import Done, of_slot, of_user
 from runtime.wire import (
     MAX_ID,
@@ -117,7 +117,7 @@ def _add_reads(routes: APIRouter, context: Context) -> None:
         who, id = caller(request), parse_id(order_id)
         if position or (cache_control and "no-cache" in cache_control):
             done = await context.shards.read(
-                of_slot(rules.slot_of_order(id)),
+                of_slot(slot_of_order(id)),
                 lambda connection, _: store.get(connection, id),
                 position=parse_position(position),
             )
@@ -192,7 +192,7 @@ async def cancel_order(context: Context, who: Caller, id: int) -> Done[tuple[rul
             return (changed or [order])[0], xid
 
     await changing.begin()
-    done = await context.shards.write(of_slot(rules.slot_of_order(id)), work)
+    done = await context.shards.write(of_slot(slot_of_order(id)), work)
     await changing.end([done.value[0]] if done.value else [])
     if done.value is None:
         raise NotFound(f"There is no order {id}.")

@@ -15,7 +15,7 @@ from runtime.orders import kept, rules, store
 from runtime.orders.rules import Advance, Order, Saga
 from runtime.orders.store import Key
 from runtime.pool import Connection
-from runtime.shardmap import CATALOG, slot_of
+from runtime.shardmap import CATALOG, slot_of, slot_of_order
 from runtime.shards import of_slot
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,6 @@ def _key(event: Event) -> Key:
     order_id, user_id = subject_of(event)
     if not 0 < order_id < 2**63 or not 0 < user_id < 2**63:
         raise Poison("ids are positive 63-bit integers")
-    if rules.slot_of_order(order_id) != slot_of(user_id):
+    if slot_of_order(order_id) != slot_of(user_id):
         raise Poison(f"order {order_id} is not of user {user_id}")
     return user_id, order_id

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from runtime.context import Context
 from runtime.entries import Found, entry_key
 from runtime.orders import store
-from runtime.orders.rules import Order, slot_of_order
+from runtime.orders.rules import Order
 from runtime.orders.schemas import document
-from runtime.shardmap import Placement
+from runtime.shardmap import Placement, slot_of_order
 from runtime.shards import of_slot
 
 KEEP_SECONDS = 300.0

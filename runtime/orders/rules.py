@@ -25,7 +25,7 @@ from typing import Literal, cast
 
 from runtime.errors import Invalid
 from runtime.events import Event, Kind, Poison
-from runtime.shardmap import SLOTS, slot_of
+from runtime.shardmap import slot_of
 
 RANDOM_BITS = 12
 MAX_CENTS = 2**63 - 1
@@ -111,10 +111,6 @@ class Order:
 def order_id(unix_ms: int, slot: int, random_bits: int) -> int:
     """41 bits of milliseconds, 10 bits of slot, 12 random bits: 63 bits, growing with time."""
     return ((unix_ms & (1 << 41) - 1) << 22) | (slot << RANDOM_BITS) | (random_bits & 0xFFF)
-
-
-def slot_of_order(id: int) -> int:
-    return (id >> RANDOM_BITS) & (SLOTS - 1)
 
 
 def merged(items: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from runtime.events import Event, Poison
 from runtime.inventory.rules import question_of
 from runtime.orders import rules as orders
 from runtime.position import Position
-from runtime.shardmap import SLOTS, slot_of
+from runtime.shardmap import SLOTS, slot_of, slot_of_order
 from runtime.streams import decode, encode
 from runtime.users import rules as users
 from runtime.wire import money, parse_id
@@ -25,7 +25,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 def test_an_order_id_is_63_bits_and_tells_its_slot(ms: int, slot: int, bits: int) -> None:
     id = orders.order_id(ms, slot, bits)
     assert 0 <= id < 2**63
-    assert orders.slot_of_order(id) == slot
+    assert slot_of_order(id) == slot
 
 
 def test_an_order_totals_its_lines_at_the_prices_given() -> None:
@@ -33,7 +33,7 @@ def test_an_order_totals_its_lines_at_the_prices_given() -> None:
     draft = orders.draft(7, orders.merged([("b", 2), ("a", 1), ("b", 1)]), prices, "card", NOW, 1)
     assert draft.total_cents == 165
     assert [(line.sku, line.quantity) for line in draft.lines] == [("a", 1), ("b", 3)]
-    assert orders.slot_of_order(draft.id) == slot_of(7)
+    assert slot_of_order(draft.id) == slot_of(7)
 
 
 def test_an_unknown_product_and_mixed_currencies_are_invalid() -> None:
