@@ -13,6 +13,9 @@ from infra.local import envoy_replies as replies
 from infra.local.envoy_config import JSON, TYPES, address, file_source
 
 OTLP = "otlp"
+# No address is one whose word is taken: Envoy would trust private ones with x-envoy- headers.
+NOBODY = {"address_prefix": "255.255.255.255", "prefix_len": 32}
+CLIENT = {"x-forwarded-for": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,16 @@ def listener(
     writes down the client's address; a gateway believes what the edge says about the client.
 
     `taken_off` are request headers that nothing here or behind gets to see, nor any x-envoy-.
+    X-Forwarded-For then is the address of the connection alone, whatever was sent: what Envoy
+    itself appends is its own address when the client is on this machine.
     """
     manager: JSON = {
         "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3"
         ".HttpConnectionManager",
         "stat_prefix": name,
         "use_remote_address": edge,
-        "internal_address_config": {"unix_sockets": False},
+        "skip_xff_append": True,
+        "internal_address_config": {"cidr_ranges": [NOBODY]},
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
         "server_header_transformation": "PASS_THROUGH",
@@ -177,6 +183,7 @@ def _without(headers: Sequence[str]) -> JSON:
             "mutations": [
                 *({"remove": header} for header in headers),
                 {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+                *({"append": header} for header in replies.set_headers(CLIENT)),
             ],
         },
     }
