@@ -12,12 +12,13 @@ import argparse
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from control_plane_kills import call
+from control_plane_kills import call, command
 from regionctl_peer import free_offset
 
 from tests.system.session import Platform
@@ -45,7 +46,7 @@ def main() -> int:
 def tour(state: Path, asked: argparse.Namespace) -> int:
     began = time.monotonic()
     plane = Plane(address(state), state)
-    tour = Tour(plane, lambda: call(console(state), "up"), lambda line: print(line, flush=True))
+    tour = Tour(plane, lambda: up(state), lambda line: print(line, flush=True))
     platform = Platform.of(tour.whole(), state)
     with Crowd(platform, asked.customers) as crowd:
         tour.visit(id for id in tour.targets() if id.startswith(tuple(asked.only)))
@@ -63,6 +64,12 @@ def tour(state: Path, asked: argparse.Namespace) -> int:
     for line in (*crowd.failures, *found.unsettled, *found.broken):
         print(line, file=sys.stderr)
     return 0 if found.good and not crowd.failures and crowd.sessions else 1
+
+
+def up(state: Path) -> None:
+    done = subprocess.run(command(console(state), "up"), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"regionctl up ended with exit code {done.returncode}:\n{done.stderr}")
 
 
 def console(state: Path) -> list[str]:
