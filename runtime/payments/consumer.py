@@ -16,9 +16,10 @@ from runtime.payments.settle import Settler
 log = logging.getLogger(__name__)
 
 GROUP = "payments"
-# A batch that the gateway is slow with is left to itself after so many seconds, and the next one
-# is read: its rows are written, so its events have done their part.
+# A batch that a living gateway is slow with is left to itself after so many seconds, and the next
+# one is read: its rows are written, so its events have done their part.
 SLOW_SECONDS = 1.0
+LIVING_SECONDS = 5.0
 LEFT = 4
 # An event whose payment has waited this long is let go: the reconciler brings the row to its end.
 PATIENCE = timedelta(seconds=60)
@@ -54,16 +55,18 @@ class Consumer:
         task = asyncio.create_task(self._settler.settle(payments, traces))
         self._left.add(task)
         task.add_done_callback(self._left.discard)
-        done, _ = await asyncio.wait({task}, timeout=SLOW_SECONDS)
-        if not done:
-            task.add_done_callback(_note)
-            while len(self._left) >= LEFT:
-                await asyncio.wait(self._left, return_when=asyncio.FIRST_COMPLETED)
-            return
+        while not (await asyncio.wait({task}, timeout=SLOW_SECONDS))[0]:
+            if self._living() and len(self._left) < LEFT:
+                task.add_done_callback(_note)
+                return
         answered, problems = task.result()
         if problems and not answered and not self._waited(payments):
             raise problems[0]
         _note(task)
+
+    def _living(self) -> bool:
+        """Whether the gateway has answered anything lately."""
+        return self._context.clock.monotonic() - self._settler.answered_at < LIVING_SECONDS
 
     def _waited(self, payments: Sequence[Payment]) -> bool:
         oldest = self._context.clock.now() - PATIENCE

@@ -27,6 +27,8 @@ class Settler:
         self._context = context
         self._gateway = gateway
         self._gate = asyncio.Semaphore(AT_ONCE)
+        # When the gateway last answered, on the monotonic clock.
+        self.answered_at = float("-inf")
 
     async def record(self, turns: Sequence[Turn]) -> list[Payment]:
         """The payments after `turns`, written and told. Raises `Unavailable`."""
@@ -74,7 +76,9 @@ class Settler:
     async def _ask(self, payment: Payment, traces: Mapping[int, str | None]) -> Turn:
         trace = traces.get(payment.order_id)
         async with self._gate:
-            return Turn(payment.user_id, payment.order_id, await self._answer(payment), trace)
+            change = await self._answer(payment)
+        self.answered_at = self._context.clock.monotonic()
+        return Turn(payment.user_id, payment.order_id, change, trace)
 
     async def _answer(self, payment: Payment) -> Change:
         match next_step(payment):

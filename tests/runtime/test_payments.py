@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from runtime import checks
+from runtime import checks, streams
 from runtime.app import _context, build
 from runtime.clock import SystemClock, wait_until
 from runtime.events import STREAM, Event, Kind, event_id
@@ -203,12 +203,16 @@ async def test_an_order_that_is_cancelled_before_while_or_after_it_is_charged_co
 
 
 async def test_events_wait_while_the_gateway_is_away_and_none_is_set_aside(
-    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+    platform: Platform,
+    shard_db: checks.Database,
+    peer: PaymentPeer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(streams, "CLAIM_SECONDS", 0.5)
     orders = await place(shard_db, range(1, 21))
     await peer.break_for(60)
+    await tell(platform, *(event(order) for order in orders))
     async with platform.service("payments", settings=settings(platform, peer.url)):
-        await tell(platform, *(event(order) for order in orders))
         await until(shard_db, *["pending"] * 20)
         peer.kill()
         queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
@@ -238,8 +242,10 @@ async def test_a_charge_that_times_out_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 3.0)
-    slow, *others = await place(shard_db, range(1, 6))
+    slow, first, *others = await place(shard_db, range(1, 6))
     async with platform.service("payments", settings=settings(platform, peer.url)):
+        await tell(platform, event(first))
+        await until(shard_db, "captured")
         await tell(platform, event(slow, method="card-timeout"), *map(event, others))
         await until(shard_db, "pending", *["captured"] * 4)
         await until(shard_db, *["captured"] * 5)
