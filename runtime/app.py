@@ -29,6 +29,7 @@ from runtime.clock import SystemClock
 from runtime.context import Background, Context
 from runtime.errors import Invalid, Problem
 from runtime.identity import Identity, bearer_of
+from runtime.openapi import describe
 from runtime.ratelimit import Limiter
 from runtime.routing import Routing
 from runtime.settings import Settings, load
@@ -95,7 +96,7 @@ def build(settings: Settings) -> ASGIApp:
     app.include_router(routes)
     _add_health(app, context)
     _add_problems(app)
-    _describe_tokens(app, settings)
+    describe(app, settings.entry_url)
     return Envelope(app, context.identity, Limiter(context.cache, context.clock))
 
 
@@ -124,37 +125,19 @@ def _context(settings: Settings) -> Context:
     )
 
 
-def _describe_tokens(app: FastAPI, settings: Settings) -> None:
-    """Adds the scheme that operations name as {"oauth2": []} to the OpenAPI document."""
-    token_url = f"{settings.entry_url}/oauth/token"
-    flows = {
-        "password": {"tokenUrl": token_url, "refreshUrl": token_url, "scopes": {}},
-        "clientCredentials": {"tokenUrl": token_url, "scopes": {}},
-    }
-    plain = app.openapi
-
-    def described() -> dict[str, Any]:
-        document = plain()
-        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
-        schemes["oauth2"] = {"type": "oauth2", "flows": flows}
-        return document
-
-    app.openapi = described  # type: ignore[method-assign]
-
-
 def _add_health(app: FastAPI, context: Context) -> None:
-    @app.get("/health/live")
+    @app.get("/health/live", include_in_schema=False)
     async def live() -> Response:
         return Response(b'{"status":"live"}', media_type="application/json")
 
-    @app.get("/health/ready")
+    @app.get("/health/ready", include_in_schema=False)
     async def ready() -> Response:
         if not context.routing.loaded:
             return Response(b'{"status":"no shard map"}', 503, media_type="application/json")
         body = {"status": "ready", "mapVersion": context.routing.map.version}
         return Response(json.dumps(body), media_type="application/json")
 
-    @app.get("/metrics")
+    @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         context.shards.report()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runtime.auth.forms import FORM
+from runtime.auth.forms import FORM, LENGTH
 
 
 class Token(BaseModel):
@@ -49,6 +49,7 @@ class AuditPage(BaseModel):
 
 def form_body(required: list[str], *names: str) -> dict[str, Any]:
     """How OpenAPI describes a form of text fields."""
-    properties = {name: {"type": "string", "maxLength": 4096} for name in (*required, *names)}
+    text = {"type": "string", "maxLength": LENGTH, "pattern": r"^[^\x00-\x1f\x7f]*$"}
+    properties = dict.fromkeys((*required, *names), text)
     schema = {"type": "object", "required": required, "properties": properties}
     return {"requestBody": {"required": True, "content": {FORM: {"schema": schema}}}}
