@@ -174,7 +174,7 @@ class Messenger:
             await self._ledger.write(lambda: self._ledger.delivered(id))
             return
         pause = min(0.25 * 2 ** min(attempts, 10), LONGEST_PAUSE_SECONDS)
-        due = time.time() + pause * random.uniform(0.5, 1.0)  # noqa: S311
+        due = time.time() + pause * random.uniform(0.5, 1.0)  # noqa: S311 # nosec B311
         await self._ledger.write(lambda: self._ledger.postpone(id, due))
 
 
