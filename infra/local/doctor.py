@@ -31,7 +31,7 @@ from infra.local import binaries, layout, ports
 from runtime.errors import Problem
 
 GIB = 1024**3
-MEMORY_BYTES = 2 * GIB
+MEMORY_BYTES = 3 * GIB
 DISK_BYTES = 2 * GIB
 LIMIT_FILES = 1024
 MARK = "REGIONCTL_STATE"

@@ -87,10 +87,11 @@ def _external(path: str) -> dict[str, str]:
         return {}
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-        found = {name: document[name] for name in EXTERNAL if name in document}
-    except (OSError, ValueError, TypeError) as error:
+        if not isinstance(document, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
         raise Invalid(
             f"external.secrets: {path}: {error}.",
             hint=f"It must be a JSON object with some of {', '.join(EXTERNAL)}.",
         ) from error
-    return {name: str(value) for name, value in found.items()}
+    return {name: str(document[name]) for name in EXTERNAL if name in document}

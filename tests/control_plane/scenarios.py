@@ -76,12 +76,21 @@ async def queue_lost(platform: Platform) -> None:
     platform.provider.servers["queue.us-east-1a"] = False
 
 
+async def stores_lost(platform: Platform) -> None:
+    """Object stores and stand-ins are down; what clients ask for is not."""
+    await provisioned(platform)
+    stores = [spec.id for spec in platform.topology.instances(kind="objects")]
+    stand_ins = [spec.id for spec in platform.topology.instances(kind="peer")]
+    await platform.provider.ensure_stopped([*stores, *stand_ins])
+
+
 LOSS = {"target": "us-east-1", "accept_data_loss": True, "reason": "drill"}
 
 SCENARIOS: dict[str, Scenario] = {
     "first-up": Scenario("provision", nothing),
     "up-after-reboot": Scenario("provision", rebooted),
     "up-after-lost-standby": Scenario("provision", standby_lost),
+    "up-after-lost-stores": Scenario("provision", stores_lost),
     "decommission": Scenario("decommission", provisioned),
     "database-failover": Scenario("failover", primary_lost, {"target": "s1"}),
     "frozen-database-failover": Scenario("failover", primary_frozen, {"target": "catalog"}),
