@@ -139,15 +139,15 @@ class Identity:
         Raises `Unauthorized`; `Unavailable` as long as no keys were ever read.
         """
         found = self._seen.get(token)
-        if found is None:
-            found = await self._verified(token)
-            self._remember(token, found)
+        if found is None or self._keys is None or found.key not in self._keys:
+            # A key that is not there may have been withdrawn, or the copy read last may be behind.
+            self._seen.pop(token, None)
+            found = self._seen[token] = await self._verified(token)
+            if len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
         elif found.expires + LEEWAY_SECONDS <= self._clock.now().timestamp():
             del self._seen[token]
             raise _refused("it has expired")
-        elif self._keys is None or found.key not in self._keys:
-            del self._seen[token]
-            raise _refused("its key was withdrawn")
         else:
             self._seen.move_to_end(token)
         if found.caller.session in self._revoked:
@@ -216,11 +216,6 @@ class Identity:
             iat={"essential": True},
             sub={"essential": True},
         )
-
-    def _remember(self, token: str, found: _Verified) -> None:
-        self._seen[token] = found
-        if len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
 
     async def _refresh(self) -> None:
         """Waits, but not for long, for a reading from the primary that begins after this call."""
