@@ -115,7 +115,6 @@ class Archive:
         self._name = name
         self._objects = objects
         self._orphan_milliseconds = int(orphan_seconds * 1000)
-        self._ready = False
 
     async def turn(self, client: Redis) -> int:
         """Keeps one batch and returns how many entries that was.
@@ -123,9 +122,6 @@ class Archive:
         What this reader left unfinished comes first, as the same batch; then what a dead reader
         left; then what is new. Raises `RedisError`, `OSError` or `Unavailable`: the batch waits.
         """
-        if not self._ready:
-            await self._objects.ensure([ANALYTICS])
-            self._ready = True
         await self._ensure_group(client)
         entries = await self._read(client, "0") or await self._orphans(client)
         entries = entries or await self._read(client, ">")

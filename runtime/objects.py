@@ -1,4 +1,4 @@
-"""Object storage by the S3 API: invoices, the analytics' lines, exports.
+"""Object storage by the S3 API: invoices, the analytics' lines.
 
 Any S3 endpoint serves (`REGIONCTL_OBJECTS`); here it is SeaweedFS. Requests are path-style,
 `/bucket/key`, signed with SigV4. A signed URL is for the address that clients use: SigV4 signs the
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 INVOICES = "invoices"
 ANALYTICS = "analytics"
-EXPORTS = "exports"
-BUCKETS = (INVOICES, ANALYTICS, EXPORTS)
 # What SigV4 names; the storage here serves one region and does not look at it.
 SIGNING_REGION = "us-east-1"
 TIMEOUT_SECONDS = 5.0
@@ -41,7 +39,7 @@ class Objects:
         self._secret = settings.secrets.get("objectsSecret", "")
         self._stores: dict[tuple[str, str], S3Store] = {}
 
-    async def ensure(self, buckets: Iterable[str] = BUCKETS) -> None:
+    async def ensure(self, buckets: Iterable[str]) -> None:
         """Every one of `buckets` exists."""
         import httpx  # obstore makes no buckets: it signs the request, and httpx sends it.
         import obstore
@@ -59,7 +57,17 @@ class Objects:
     async def put(
         self, bucket: str, key: str, body: bytes, content_type: str = "application/octet-stream"
     ) -> None:
-        """`key` holds `body`, whatever it held before. The storage has it when this returns."""
+        """`key` holds `body`, whatever it held before. The storage has it when this returns.
+
+        A bucket that does not exist, in a region that is new or lost its storage, is made.
+        """
+        try:
+            await self._put(bucket, key, body, content_type)
+        except NotFound:
+            await self.ensure([bucket])
+            await self._put(bucket, key, body, content_type)
+
+    async def _put(self, bucket: str, key: str, body: bytes, content_type: str) -> None:
         import obstore
 
         with _problems(f"{bucket}/{key}"):

@@ -14,7 +14,7 @@ from runtime.analytics import Archive
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid, NotFound, Unavailable
 from runtime.events import STREAM, Event
-from runtime.objects import ANALYTICS, BUCKETS, INVOICES, Objects
+from runtime.objects import ANALYTICS, INVOICES, Objects
 from runtime.settings import Settings
 from runtime.streams import encode
 from tests.runtime.conftest import Platform
@@ -43,8 +43,8 @@ async def test_what_was_put_is_there_after_a_kill_and_signed_urls_read_it(
     seaweed: Seaweed,
 ) -> None:
     objects = Objects(replace(SETTINGS, objects=seaweed.url))
-    await objects.ensure(BUCKETS)
-    await objects.ensure(BUCKETS)
+    await objects.ensure([ANALYTICS, INVOICES])
+    await objects.ensure([ANALYTICS, INVOICES])
     bodies = {f"2026/{number}.html": b"%d" % number * 3000 for number in range(20)}
     for key, body in bodies.items():
         await objects.put(INVOICES, key, body, "text/html")
@@ -52,7 +52,7 @@ async def test_what_was_put_is_there_after_a_kill_and_signed_urls_read_it(
     with pytest.raises(Unavailable):
         await objects.put(INVOICES, "late", b"")
     with pytest.raises(Unavailable):
-        await objects.ensure(BUCKETS)
+        await objects.ensure([ANALYTICS, INVOICES])
     seaweed.start()
     assert {key: await objects.get(INVOICES, key) for key in bodies} == bodies
     assert {key async for key in objects.list(INVOICES, "2026")} == set(bodies)
@@ -75,6 +75,12 @@ async def test_what_was_put_is_there_after_a_kill_and_signed_urls_read_it(
         assert (await client.get(inner, headers={"Host": "elsewhere"})).status_code == 403
 
 
+async def test_a_bucket_that_is_not_there_is_made_by_the_first_put(seaweed: Seaweed) -> None:
+    objects = Objects(replace(SETTINGS, objects=seaweed.url))
+    await objects.put("made-by-put", "one", b"first")
+    assert await objects.get("made-by-put", "one") == b"first"
+
+
 async def test_a_storage_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="no object storage"):
         await Objects(SETTINGS).get(INVOICES, "x")
@@ -94,7 +100,6 @@ async def test_events_are_acknowledged_when_the_storage_has_them(
         await client.xadd(STREAM, encode(Event(number, "OrderCreated", {"n": number})))  # type: ignore[arg-type]
     await client.xadd(STREAM, {"nonsense": "1"})
     away = Archive("a", Objects(replace(SETTINGS, objects=f"http://127.0.0.1:{free_port()}")))
-    away._ready = True
     with pytest.raises(Unavailable):
         await away.turn(client)
     await client.xadd(STREAM, encode(Event(4, "OrderCreated", {"n": 4})))  # type: ignore[arg-type]
