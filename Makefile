@@ -2,6 +2,7 @@
 #   make demo   two regions come up, are broken in four ways, and the verdict sheet is printed
 #   make test   every test; make check: lint, formatting, types, import contracts
 #   make bench  writes benchmarks/RESULTS.md
+#   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane at a random moment of each of 20 drills
 # PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
 
@@ -11,13 +12,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv-bench/.installed
+PACKAGES := cli control_plane infra loadtests runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench kills clean
+.PHONY: help install demo test check audit bench kills clean
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -119,8 +121,15 @@ check: $(INSTALLED)
 	@$(BIN)/mypy
 	@$(BIN)/mypy benchmarks
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit -q -c pyproject.toml --severity-level medium -r $(PACKAGES)
+	@$(BIN)/python -m pip --disable-pip-version-check check
+
+# Asks the public advisory database about every pinned version, so it needs the internet.
+audit: $(INSTALLED)
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 bench: $(INSTALLED) $(BENCH_INSTALLED)
+	@$(BIN)/python benchmarks/request_path.py --rounds 3
 	@$(BIN)/python benchmarks/failover.py --repeat $(or $(REPEAT),5)
 
 kills: $(INSTALLED)

@@ -150,10 +150,6 @@ class Archive:
         # An entry that the stream has cut off has no fields; one sent again for a single group
         # was kept when it came first.
         whole = [entry for entry in entries if entry[1] and ONLY not in entry[1]]
-        try:
-            for run in by_hour(whole):
-                await self._objects.put(ANALYTICS, object_key(run), lines(run), "application/gzip")
-        except Problem:
-            self._ready = False  # A storage that was made anew has no bucket.
-            raise
+        for run in by_hour(whole):
+            await self._objects.put(ANALYTICS, object_key(run), lines(run), "application/gzip")
         await client.xack(STREAM, GROUP, *[entry[0] for entry in entries])

@@ -64,7 +64,7 @@ class Verdict:
     reset_ms: int
 
 
-SERVICE = Limit("service", 60_000)
+SERVICE = Limit("service", 600_000)
 USERS_LIST = Limit("users-list", 100)
 USERS_ONE = Limit("users", 300)
 REGISTER = Limit("register", 100, by_address=True)
