@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from runtime.events import Event, Kind, Poison, event_id
 from runtime.inventory import rules as inventory
+from runtime.orders import consumer
 from runtime.orders import rules as orders
 from runtime.orders.rules import Saga
 from runtime.payments import rules as payments
@@ -300,6 +301,12 @@ def test_whatever_is_answered_an_order_never_leaves_its_end_and_says_why(
         assert not step.emit or step.saga.status == "cancelled"
         assert (step.saga.reason is not None) == (step.saga.status == "cancelled")
         assert orders.question(step.saga) is None or not step.saga.settled
+        if step.saga.status == "confirmed":
+            assert (step.saga.stock, step.saga.payment) == ("reserved", "captured")
+        if saga.stock == "returned":
+            assert step.saga.stock == "returned"
+        if saga.payment == "refunded":
+            assert step.saga.payment == "refunded"
         saga = step.saga
 
 
@@ -332,3 +339,10 @@ def test_the_pauses_between_questions_grow_to_ten_minutes() -> None:
         pauses.append((following - asked) / timedelta(seconds=1))
         asked = following
     assert pauses == [15, 15, 30, 60, 120, 240, 480, 600, 600]
+
+
+@pytest.mark.parametrize(("order_id", "user_id"), [(1, 7), (-1, 7), (2**63, 7), (1, 2**70)])
+def test_an_answer_for_ids_that_cannot_be_is_poison(order_id: int, user_id: int) -> None:
+    payload = {"order_id": order_id, "user_id": user_id}
+    with pytest.raises(Poison):
+        consumer._key(Event(1, "StockReserved", payload))

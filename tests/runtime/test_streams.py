@@ -9,10 +9,11 @@ import pytest
 from redis.asyncio import Redis
 
 from runtime import deadletters
+from runtime.app import _context
 from runtime.clock import FakeClock
 from runtime.errors import Unavailable
 from runtime.events import STREAM, Event, Poison
-from runtime.streams import DELIVERIES, _Reader, encode
+from runtime.streams import DELIVERIES, Group, _Reader, encode
 from tests.runtime.conftest import Platform
 from tests.runtime.servers import PASSWORD
 
@@ -163,4 +164,21 @@ async def test_an_event_of_no_interest_is_acknowledged_at_once(platform: Platfor
     assert await one.read(queue) == 2
     pending: Any = await queue.xpending(STREAM, "g")
     assert (seen, pending["pending"]) == ([1], 0)
+    await queue.aclose()
+
+
+@pytest.mark.process
+async def test_how_far_behind_each_group_is_can_be_seen(platform: Platform) -> None:
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    context = _context(platform.settings("orders"))
+    context.routing.refresh()
+    assert await context.streams.groups(STREAM) == []
+    one = _Reader(STREAM, "g", "me", picky(lambda _: Unavailable("away"), []), FakeClock(), batch=2)
+    await one.ensure_group(queue)
+    await context.streams.publish(STREAM, [Event(id, "OrderCreated", {}) for id in range(1, 6)])
+    with pytest.raises(Unavailable):
+        await one.read(queue)
+    assert await context.streams.groups(STREAM) == [Group("g", lag=3, pending=2, readers=1)]
+    await context.streams.close()
+    await context.cache.close()
     await queue.aclose()
