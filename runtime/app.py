@@ -61,7 +61,7 @@ def create() -> ASGIApp:
     return build(settings)
 
 
-def build(settings: Settings) -> ASGIApp:
+def build(settings: Settings) -> Envelope:
     """The application of `settings`. Raises `Invalid` for a service that does not exist."""
     if settings.service not in SERVICES:
         raise Invalid(
@@ -90,8 +90,14 @@ def build(settings: Settings) -> ASGIApp:
         await context.streams.close()
         tracing.stop()
 
+    # Inventory answers /openapi.json with the document of all services.
+    own = None if settings.service == "inventory" else "/openapi.json"
     app = FastAPI(
-        title=f"regionctl {settings.service}", docs_url=None, redoc_url=None, lifespan=lifespan
+        title=f"regionctl {settings.service}",
+        openapi_url=own,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
     )
     app.include_router(routes)
     _add_health(app, context)
@@ -205,10 +211,14 @@ class Envelope:
     Plain ASGI: a `BaseHTTPMiddleware` costs more than the rest of a request.
     """
 
-    def __init__(self, app: ASGIApp, identity: Identity, limiter: Limiter) -> None:
+    def __init__(self, app: FastAPI, identity: Identity, limiter: Limiter) -> None:
         self._app = app
         self._identity = identity
         self._limiter = limiter
+
+    def openapi(self) -> dict[str, Any]:
+        """The service's own document."""
+        return self._app.openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

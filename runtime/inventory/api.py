@@ -46,7 +46,7 @@ def service(context: Context) -> tuple[APIRouter, Background]:
     routes = APIRouter()
     routes.include_router(_public(shelf))
     routes.include_router(_private(context, shelf))
-    routes.include_router(static.routes())
+    routes.include_router(static.routes(context.settings.entry_url))
     background: Background = {
         "consumer": lambda: consume(context, shelf),
         "relay": relay.run,

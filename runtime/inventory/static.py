@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
 from runtime.errors import NotFound
+from runtime.settings import Settings
 
 FOLDER = Path(__file__).parent.parent / "static"
 CACHE_CONTROL = "public, max-age=2592000, immutable"
+# The API's description keeps its name when it changes.
+API = "openapi.json"
+API_CACHE_CONTROL = "public, max-age=60, stale-if-error=60"
 TYPES = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+}
+
+CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind.partition(";")[0]: {} for kind in TYPES.values()}}
 }
 
 
@@ -34,33 +43,49 @@ def load(folder: Path = FOLDER) -> dict[str, File]:
     files = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in TYPES:
-            body = path.read_bytes()
-            tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-            files[path.name] = File(body, TYPES[path.suffix], tag)
+            files[path.name] = _file(path.read_bytes(), path.suffix)
     return files
 
 
-def routes() -> APIRouter:
-    router = APIRouter(prefix="/static")
-    files = load()
+def _file(body: bytes, suffix: str) -> File:
+    return File(body, TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:24]}"')
 
-    @router.get("/{name}", response_class=Response)
+
+def routes(entry_url: str) -> APIRouter:
+    """The files, and the API's description, in which the platform's own address is put."""
+    router = APIRouter()
+    files = load()
+    files[API] = _file(
+        files[API].body.replace(Settings.entry_url.encode(), entry_url.encode()), ".json"
+    )
+
+    @router.get(f"/{API}", include_in_schema=False)
+    async def api(
+        if_none_match: Annotated[str | None, Header(max_length=2000)] = None,
+    ) -> Response:
+        return _answer(files[API], API_CACHE_CONTROL, if_none_match)
+
+    @router.get("/static/{name}", response_class=Response, responses=CONTENT)
     async def file(
         name: str, if_none_match: Annotated[str | None, Header(max_length=2000)] = None
     ) -> Response:
         found = files.get(name)
         if found is None:
             raise NotFound(f"There is no static file {name!r}.")
-        headers = {
-            "ETag": found.tag,
-            "Cache-Control": CACHE_CONTROL,
-            "X-Content-Type-Options": "nosniff",
-        }
-        if matches(if_none_match, found.tag):
-            return Response(status_code=304, headers=headers)
-        return Response(found.body, headers=headers, media_type=found.media_type)
+        return _answer(found, API_CACHE_CONTROL if name == API else CACHE_CONTROL, if_none_match)
 
     return router
+
+
+def _answer(file: File, cache_control: str, if_none_match: str | None) -> Response:
+    headers = {
+        "ETag": file.tag,
+        "Cache-Control": cache_control,
+        "X-Content-Type-Options": "nosniff",
+    }
+    if matches(if_none_match, file.tag):
+        return Response(status_code=304, headers=headers)
+    return Response(file.body, headers=headers, media_type=file.media_type)
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:

@@ -35,7 +35,11 @@ OPEN: dict[str, Any] = {
     "security": [],
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": Hook.model_json_schema()}},
+        "content": {
+            "application/json": {
+                "schema": Hook.model_json_schema(ref_template="#/components/schemas/{model}")
+            }
+        },
     },
 }
 IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
