@@ -22,6 +22,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from runtime import tracing
 from runtime.errors import Unavailable
 from runtime.telemetry import OUTSIDE
 
@@ -84,10 +85,13 @@ class Outside:
             retry=retry_if_exception_type(_Failed),
             reraise=True,
         )
-        try:
-            return await retrying(self._attempt, request)
-        except _Failed as error:
-            raise self._unavailable(str(error)) from error
+        with tracing.span(f"{method} {self._name}", "client", {"peer.service": self._name}):
+            if parent := tracing.traceparent():
+                request.headers["traceparent"] = parent
+            try:
+                return await retrying(self._attempt, request)
+            except _Failed as error:
+                raise self._unavailable(str(error)) from error
 
     async def close(self) -> None:
         """Ends its connections; a later call makes new ones."""

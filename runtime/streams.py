@@ -17,7 +17,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from runtime import tracing
 from runtime.clock import Clock
 from runtime.deadletters import ONLY, bury
 from runtime.errors import Problem
@@ -32,7 +33,7 @@ from runtime.events import Event, Poison
 from runtime.routing import Routing
 from runtime.settings import Settings
 from runtime.shardmap import Endpoint
-from runtime.telemetry import CONSUMED
+from runtime.telemetry import CONSUMED, STREAM_LAG, STREAM_PENDING
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ TIMEOUT_SECONDS = 2.0
 KEEP = 1_000_000
 PAUSES = (0.25, 0.5, 1.0, 2.0)
 AWAY = (RedisError, OSError, TimeoutError, Problem)
+
+MESSAGING = {"messaging.system": "valkey", "messaging.destination.name": "events"}
 
 Handler = Callable[[Sequence[Event]], Awaitable[None]]
 Entry = tuple[bytes, dict[bytes, bytes]]
@@ -76,6 +79,11 @@ def decode(fields: Mapping[bytes, bytes]) -> Event:
         raise Poison(repr(error)) from error
 
 
+def _within(event: Event, traceparent: str | None) -> Event:
+    """The event as part of the span `traceparent`."""
+    return event if traceparent == event.traceparent else replace(event, traceparent=traceparent)
+
+
 class Streams:
     """The queue of this process's region, wherever the map says that it is."""
 
@@ -89,10 +97,13 @@ class Streams:
     async def publish(self, stream: str, events: Sequence[Event]) -> None:
         """All of `events` are in the stream. Raises `RedisError` or `OSError`: any may be."""
         client = await self._connected()
-        async with client.pipeline(transaction=False) as pipe:
-            for event in events:
-                pipe.xadd(stream, encode(event), maxlen=KEEP, approximate=True)  # type: ignore[arg-type]
-            await pipe.execute()
+        parents = [event.traceparent for event in events]
+        with tracing.spans(f"publish {stream}", "producer", parents, MESSAGING) as sent:
+            async with client.pipeline(transaction=False) as pipe:
+                for event, parent in zip(events, sent, strict=True):
+                    fields = encode(_within(event, parent))
+                    pipe.xadd(stream, fields, maxlen=KEEP, approximate=True)  # type: ignore[arg-type]
+                await pipe.execute()
 
     async def consume(
         self,
@@ -122,12 +133,19 @@ class Streams:
                     if now - claimed >= CLAIM_SECONDS:
                         claimed = now
                         await reader.claim(client)
+                        await self._report(stream, group)
                     if await reader.read(client):
                         failures = 0
             except AWAY as error:
                 log.warning("queue", extra={"data": {"group": group, "reason": repr(error)}})
                 await self._clock.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
+
+    async def _report(self, stream: str, group: str) -> None:
+        for each in await self.groups(stream):
+            if each.name == group:
+                STREAM_LAG.labels(group).set(each.lag)
+                STREAM_PENDING.labels(group).set(each.pending)
 
     async def groups(self, stream: str) -> list[Group]:
         """How far every group of `stream` is. Raises `RedisError` or `OSError`."""
@@ -194,6 +212,7 @@ class _Reader:
         self._kinds = kinds
         self._batch = batch
         self._failed: dict[bytes, str] = {}
+        self._traced = {**MESSAGING, "messaging.consumer.group.name": group}
 
     async def ensure_group(self, client: Redis) -> None:
         try:
@@ -266,8 +285,13 @@ class _Reader:
     async def _deliver(
         self, client: Redis, good: Sequence[tuple[Entry, Event]], worn: Container[bytes]
     ) -> None:
+        parents = [event.traceparent for _, event in good]
         try:
-            await self._handle([event for _, event in good])
+            name = f"process {self._group}"
+            with tracing.spans(name, "consumer", parents, self._traced) as here:
+                await self._handle(
+                    [_within(each[1], own) for each, own in zip(good, here, strict=True)]
+                )
         except AWAY:
             raise
         except Exception as error:

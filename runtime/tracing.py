@@ -7,7 +7,8 @@ with tracing can continue a trace that came through a service without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,9 @@ from runtime.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import SpanContext, Tracer
+
+STOP_SECONDS = 2.0
 
 Kind = Literal["server", "client", "producer", "consumer", "internal"]
 Attributes = Mapping[str, str | int | float | bool]
@@ -34,7 +37,7 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 def start(settings: Settings) -> None:
     """Spans of this process go to `settings.otlp_endpoint`; without one nothing happens."""
     global _provider, _tracer
-    if not settings.otlp_endpoint:
+    if not settings.otlp_endpoint or _provider is not None:
         return
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -51,17 +54,21 @@ def start(settings: Settings) -> None:
         }
     )
     exporter = OTLPSpanExporter(f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", timeout=5)
-    _provider = TracerProvider(resource=resource)
+    _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = _provider.get_tracer("regionctl")
 
 
 def stop() -> None:
-    """Sends what is left, waiting a few seconds at most."""
+    """Sends what is left, waiting `STOP_SECONDS` at most: what a collector that is away does not
+    get then is lost."""
     global _provider, _tracer
-    if _provider is not None:
-        _provider.shutdown()
-    _provider = _tracer = None
+    provider, _provider, _tracer = _provider, None, None
+    if provider is not None:
+        # The SDK itself would wait for as long as its last attempt takes.
+        last = threading.Thread(target=provider.shutdown, daemon=True)
+        last.start()
+        last.join(STOP_SECONDS)
 
 
 def span(
@@ -74,10 +81,61 @@ def span(
     """A span around the `with` block, a child of the current one or of the traceparent `parent`.
 
     An error that leaves the block marks the span. Costs a function call when nobody traces.
+    A client span or an internal one is made only within another: what no request and no event has
+    caused, as the polling of a table, is no trace.
     """
-    if _tracer is None:
+    if _tracer is None or (kind in ("client", "internal") and not parent and not _within()):
         return _NOTHING
     return _span(_tracer, name, kind, attributes or {}, parent)
+
+
+def spans(
+    name: str, kind: Kind, parents: Sequence[str | None], attributes: Attributes | None = None
+) -> AbstractContextManager[Sequence[str | None]]:
+    """One span a traceparent around the `with` block, which gets the traceparents of the spans:
+    for a batch whose parts have causes of their own. What is done in the block counts as the
+    first one's."""
+    if _tracer is None or not parents:
+        return nullcontext(parents)
+    return _spans(_tracer, name, kind, parents, attributes or {})
+
+
+@contextmanager
+def _spans(
+    tracer: Tracer,
+    name: str,
+    kind: Kind,
+    parents: Sequence[str | None],
+    attributes: Attributes,
+) -> Iterator[Sequence[str | None]]:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanKind, Status, StatusCode, use_span
+
+    made = [
+        tracer.start_span(
+            name,
+            context=_remote(parent) if parent else Context(),
+            kind=SpanKind[kind.upper()],
+            attributes=dict(attributes),
+        )
+        for parent in parents
+    ]
+    try:
+        with use_span(made[0], record_exception=False, set_status_on_exception=False):
+            yield [_text(each.get_span_context()) for each in made]
+    except BaseException as error:
+        for each in made:
+            each.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        raise
+    finally:
+        for each in made:
+            each.end()
+
+
+def _within() -> bool:
+    from opentelemetry.trace import get_current_span
+
+    return get_current_span().get_span_context().is_valid
 
 
 @contextmanager
@@ -113,6 +171,10 @@ def traceparent() -> str | None:
     context = get_current_span().get_span_context()
     if not context.is_valid:
         return incoming.get()
+    return _text(context)
+
+
+def _text(context: SpanContext) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 

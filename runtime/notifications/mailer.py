@@ -36,6 +36,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from runtime import tracing
 from runtime.clock import Clock
 from runtime.errors import Unavailable
 from runtime.notifications.rules import SENDER, Mail
@@ -132,7 +133,8 @@ class Mailer:
         outcomes: list[Outcome] = []
         for mail in mails:
             try:
-                outcome = await self._one(client, mail)
+                with tracing.span("send mail", "client", {"peer.service": NAME}):
+                    outcome = await self._one(client, mail)
             except (SMTPServerDisconnected, SMTPTimeoutError, OSError) as error:
                 OUTSIDE.labels(NAME, "lost").inc()
                 left = len(mails) - len(outcomes)
