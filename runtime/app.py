@@ -21,6 +21,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime import tracing
@@ -175,7 +176,19 @@ def _add_problems(app: FastAPI) -> None:
             "status": error.status_code,
             "detail": f"{request.method} {request.url.path}: {error.detail}.",
         }
-        return _render(request, document, error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(app, request.scope))
+        return _render(request, document, error.status_code, headers)
+
+
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """Of all routes of the path: the framework names those of the first only."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] == Match.FULL for route in app.routes)
+    ]
 
 
 def _answer(request: Request, error: Problem) -> Response:

@@ -69,7 +69,14 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 LIMITED = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 WRITES = frozenset(["post", "patch", "put", "delete"])
-ID_PATTERN = "^[1-9][0-9]{0,18}$"
+ID = "^[1-9][0-9]{0,18}$"
+NONE_OR_ID = "^([1-9][0-9]{0,18})?$"
+PATTERNS = {
+    "order_id": ID,
+    "user_id": ID,
+    "cursor": NONE_OR_ID,
+    "X-Regionctl-Position": r"^([a-z][a-z0-9-]{0,39}\.[0-9]{1,9}\.[0-9]{1,18})?$",
+}
 
 
 def describe(app: FastAPI, entry_url: str) -> None:
@@ -137,6 +144,8 @@ def _complete(document: dict[str, Any], entry_url: str) -> None:
     for name, example in EXAMPLES.items():
         if name in schemas:
             schemas[name]["examples"] = [example]
+    if "NewUser" in schemas:
+        schemas["NewUser"]["properties"]["email"]["format"] = "email"
     for path, item in document["paths"].items():
         for method, operation in item.items():
             _operation((method, path), operation, components)
@@ -172,9 +181,9 @@ def _operation(key: Key, operation: dict[str, Any], components: dict[str, Any]) 
 def _parameter(parameter: dict[str, Any]) -> None:
     """Ids are checked by services themselves, so FastAPI knows only that they are strings."""
     name, schema = parameter["name"], parameter["schema"]
-    if name in ("order_id", "user_id"):
-        parameter["schema"] = {"title": schema.get("title", name), "type": "string"}
-        parameter["schema"]["pattern"] = ID_PATTERN
+    pattern = PATTERNS.get(name)
+    if pattern and "maxLength" not in schema:
+        parameter["schema"] = {"type": "string", "pattern": pattern}
 
 
 def _answers(key: Key, operation: dict[str, Any]) -> None:

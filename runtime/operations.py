@@ -105,9 +105,6 @@ LINKS: Mapping[Key, Mapping[str, dict[str, Any]]] = {
         "notifications": _link(TOLD, _OF_ORDER),
     },
     CANCEL: {"order": _link(ORDER, _OF_ORDER), "payment": _link(PAYMENT, _OF_ORDER)},
-    ("get", "/api/v1/products"): {
-        "product": _link(PRODUCT, {"sku": "$response.body#/products/0/sku"})
-    },
 }
 
 EXAMPLES: Mapping[str, Any] = {
