@@ -4,6 +4,8 @@ The directory's key and what a user is shown are the same normal form: Unicode c
 local part in lower case, and the domain in its ASCII form (IDNA 2008 after the mapping of UTS 46),
 so `JÖRG@Bücher.example` is `jörg@xn--bcher-kva.example`. Mail servers may tell local parts apart by
 case; none that matters does, and two users whose addresses look the same are a way to deceive.
+For that reason nothing invisible is in an address, and a domain is letters, digits, `-` and `_`:
+with a `>` in it, mail would go to whom the part before that names.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import idna
 from runtime.errors import Invalid
 
 LIMIT = 254
-SHAPE = re.compile(r"[^\s@\x00-\x20\x7f]{1,64}@[^\s@\x00-\x20\x7f.]+(\.[^\s@\x00-\x20\x7f.]+)*")
+SHAPE = re.compile(r"[^\s@]{1,64}@[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 def normal(email: str) -> str:
@@ -31,7 +33,7 @@ def normal(email: str) -> str:
         address.encode()
     except UnicodeError as error:
         raise _invalid() from error
-    if len(address) > LIMIT or not SHAPE.fullmatch(address):
+    if len(address) > LIMIT or not address.isprintable() or not SHAPE.fullmatch(address):
         raise _invalid()
     return address
 

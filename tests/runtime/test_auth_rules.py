@@ -155,7 +155,8 @@ def test_an_address_has_one_spelling(written: str, normal: str) -> None:
     "text",
     ["", "a", "@", "a@", "@b", "a b@c", "a@b..c", "a@.b", "a@b c", "a\x00@b", "a@\u00fc..x",
      "a@" + "\u00fc" * 80 + ".x", "x" * 65 + "@b", "a@" + "b" * 260, "\ud800@b", "a@\ud800\u00fc",
-     "a@b@c"],
+     "a@b@c", "a@b>", "a@b>,<c", "a@b,c", "a@b;c", "a@b:c", "a@b(c", "a@[127.0.0.1]",
+     "a\u202eb@c", "a\u200bb@c", "\ufeffa@b"],
 )  # fmt: skip
 def test_what_is_no_address_is_invalid(text: str) -> None:
     with pytest.raises(Invalid):
