@@ -4,7 +4,8 @@ Only processes in a database's home region relay it, each taking rows that no ot
 mark `relayed_at` is written without waiting for the standby: losing it means only that an event
 is sent twice, and consumers know each event by its id. Rows are kept, so a lost stream can be
 written again: a relay leaves a mark of its own in the queue, and when that is gone, or is of
-another run of the server, the queue may lack what it once had.
+another reign of the server (it was started again, or followed another one meanwhile), the queue
+may lack what it once had.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from runtime.clock import Clock
@@ -35,8 +37,8 @@ BUSY_SECONDS = 0.01
 IDLE_SECONDS = 0.1
 FAILED_SECONDS = 0.5
 CHECK_SECONDS = 1.0
-# How far back events are sent again: the queue is empty, or was started again and may lack what
-# it had not yet written to its file (once a second).
+# How far back events are sent again, from the last that the queue took: it is empty, or may lack
+# what it had not yet written to its file or to its follower (once a second).
 LOST_SECONDS = 600.0
 RESTARTED_SECONDS = 10.0
 MARKER = "relayed:{database}:{queue}"
@@ -66,7 +68,7 @@ WHERE outbox.user_id = again.user_id AND outbox.event_id = again.event_id
 """  # noqa: E501
 RECENT = """
 SELECT user_id, event_id FROM outbox
-WHERE relayed_at > clock_timestamp() - make_interval(secs => $1::float8)
+WHERE relayed_at > (SELECT max(relayed_at) FROM outbox) - make_interval(secs => $1::float8)
 """
 # The last question of every order that is not settled (the condition of the index
 # orders_unsettled), and what nobody was told of.
@@ -153,13 +155,13 @@ class Relay:
         if locate is None:
             return 0
         client, queue = await self._streams.queue()
-        run = str((await client.info("server"))["run_id"]).encode()
+        reign = await _reign(client)
         marker = MARKER.format(database=database, queue=queue)
         seen = await client.get(marker)
-        if seen == run:
+        if seen == reign:
             return 0
         sent = await self._again(locate, database, lost=seen is None)
-        await client.set(marker, run)
+        await client.set(marker, reign)
         if sent:
             data = {"database": database, "queue": queue, "events": sent, "lost": seen is None}
             log.warning("events sent again", extra={"data": data})
@@ -254,3 +256,13 @@ class Relay:
 
             await self._shards.write(locate, mark)
         return len(keys)
+
+
+async def _reign(client: Redis) -> bytes:
+    """Another one after every start of the server and after every promotion of it.
+
+    A queue that is demoted and promoted again without a restart is of the same run, and finds the
+    mark that it had, but under another name of its history.
+    """
+    about = await client.info("server", "replication")
+    return f"{about['run_id']}:{about['master_replid']}".encode()

@@ -137,10 +137,12 @@ async def test_an_order_that_waits_asks_again_after_the_queue_was_lost(
         )
     for each in (waiting, settled, event(1, "OrderCancelled")):
         await tell(shard_db, each)
-    await valkey.flushall()
-    assert await relay.check("s1") == 1
+    await emit(context, of_user(USER), [event(3)])
     await relay.once("s1")
-    assert [each.id for each in await sent(valkey)] == [waiting.id]
+    await valkey.flushall()
+    assert await relay.check("s1") == 2
+    await relay.once("s1")
+    assert {each.id for each in await sent(valkey)} == {waiting.id, order_id(3)}
 
 
 async def test_a_queue_that_was_started_again_gets_what_it_may_not_have_written(
@@ -158,6 +160,36 @@ async def test_a_queue_that_was_started_again_gets_what_it_may_not_have_written(
     assert await relay.check("s1") == 1
     await relay.once("s1")
     assert [each.id for each in await sent(valkey)] == [order_id(1), order_id(2), order_id(2)]
+
+
+async def test_what_the_queue_took_last_is_sent_again_however_long_it_was_away(
+    context: Context, valkey: Redis, shard_db: checks.Database
+) -> None:
+    relay = relay_of(context)
+    await relay.check("s1")
+    for number in (1, 2):
+        await emit(context, of_user(USER), [event(number)])
+        await relay.once("s1")
+        await age(shard_db, 60)
+    [marker] = await valkey.keys("relayed:s1:*")
+    await valkey.set(marker, "another run")
+    assert await relay.check("s1") == 1
+    await relay.once("s1")
+    assert [each.id for each in await sent(valkey)] == [order_id(1), order_id(2), order_id(2)]
+
+
+async def test_a_queue_that_followed_another_meanwhile_gets_the_newest_events_again(
+    context: Context, valkey: Redis
+) -> None:
+    relay = relay_of(context)
+    await relay.check("s1")
+    await emit(context, of_user(USER), [event(1)])
+    await relay.once("s1")
+    assert await relay.check("s1") == 0
+    await valkey.replicaof("127.0.0.1", "1")
+    await valkey.replicaof("NO", "ONE")
+    assert await relay.check("s1") == 1
+    assert await relay.check("s1") == 0
 
 
 async def age(shard_db: checks.Database, seconds: float) -> None:
