@@ -1,21 +1,30 @@
 """Passwords: Argon2id at the cost that OWASP names, in threads, two at a time.
 
-More at once would take the cores from requests that wait for them, and 19 MiB each.
+More at once would take the cores from requests that wait for them, and 19 MiB each. Whoever comes
+when a second or two of work waits is sent away at once: a flood of logins would otherwise be
+worked off long after its clients have left, or asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
+from typing import ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from runtime.errors import Invalid
+from runtime.errors import Invalid, TooManyRequests
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MINIMUM = 10
 MAXIMUM = 128
 AT_ONCE = 2
+# Of 20 to 50 ms each.
+WAITING = 60
 
 _hasher = PasswordHasher(memory_cost=19456, time_cost=2, parallelism=1)
 
@@ -33,19 +42,35 @@ def check(password: str, email: str) -> None:
 
 
 class Passwords:
-    """One a process."""
+    """One a process. Its methods raise `TooManyRequests` when too many wait already."""
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
 
     async def hashed(self, password: str) -> str:
-        async with self._turns:
-            return await asyncio.to_thread(_hasher.hash, password)
+        return await self._in_turn(_hasher.hash, password)
 
     async def matches(self, stored: str | None, password: str) -> bool:
         """Whether `stored` is a hash of `password`. None takes as long as any hash does."""
-        async with self._turns:
-            return await asyncio.to_thread(_verify, stored, password)
+        return await self._in_turn(_verify, stored, password)
+
+    async def _in_turn(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._waiting >= WAITING:
+            raise TooManyRequests(
+                "Too many passwords are being checked just now.",
+                hint="Try again in a moment.",
+                extra={"retryAfter": 1},
+            )
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await asyncio.to_thread(work, *args, **kwargs)
+        finally:
+            self._turns.release()
 
 
 def outdated(stored: str) -> bool:

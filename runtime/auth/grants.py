@@ -22,7 +22,7 @@ from runtime.auth.keys import Keys
 from runtime.auth.sealing import fernet
 from runtime.auth.throttle import Throttle
 from runtime.context import Context
-from runtime.errors import Invalid, TooManyRequests, Unauthorized
+from runtime.errors import Invalid, Problem, TooManyRequests, Unauthorized
 from runtime.identity import AUDIENCE, TOKEN_SECONDS, Role
 from runtime.passwords import Passwords
 from runtime.shards import catalog, of_user
@@ -114,9 +114,14 @@ class Grants:
                 hint="Wait, then try again.",
                 extra={"retryAfter": math.ceil(attempt.wait)},
             )
-        login = await self._login(email) if email else None
-        stored = login.password_hash if login else None
-        if not await self._passwords.matches(stored, password) or login is None:
+        try:
+            login = await self._login(email) if email else None
+            stored = login.password_hash if login else None
+            right = await self._passwords.matches(stored, password)
+        except Problem:
+            await self._throttle.withdrawn(attempt)
+            raise
+        if login is None or not right:
             await self._denied(origin, email or "malformed", "wrong name or password")
             _no_login()
         session, token = self._new_session(login.user_id, client)

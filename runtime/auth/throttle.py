@@ -73,6 +73,10 @@ class Throttle:
             await self._remove(id, keys, ["one", "one"])
         return Attempt(id, keys[0], keys[1], wait)
 
+    async def withdrawn(self, attempt: Attempt) -> None:
+        """As if it had not been made: nobody has learned whether the password was right."""
+        await self._remove(attempt.id, [attempt.account, attempt.address], ["one", "one"])
+
     async def succeeded(self, attempt: Attempt) -> None:
         """The account has no failures any more; the address keeps its others."""
         await self._remove(attempt.id, [attempt.account, attempt.address], ["all", "one"])

@@ -8,7 +8,7 @@ from functools import partial
 from runtime import audit, passwords
 from runtime.auth.throttle import Throttle
 from runtime.context import Context
-from runtime.errors import Forbidden, Invalid, Refused, TooManyRequests
+from runtime.errors import Forbidden, Invalid, Problem, Refused, TooManyRequests
 from runtime.identity import Caller
 from runtime.passwords import Passwords
 from runtime.shards import Done, of_user
@@ -75,11 +75,15 @@ class Changes:
                 hint="Wait, then try again.",
                 extra={"retryAfter": math.ceil(attempt.wait)},
             )
-        done = await self._context.shards.read(
-            of_user(user.id), lambda connection, _: store.password_hash(connection, user.id)
-        )
-        stored = done.value
-        right = await self._hasher.matches(stored, current)
+        try:
+            done = await self._context.shards.read(
+                of_user(user.id), lambda connection, _: store.password_hash(connection, user.id)
+            )
+            stored = done.value
+            right = await self._hasher.matches(stored, current)
+        except Problem:
+            await self._throttle.withdrawn(attempt)
+            raise
         # The same request again: its first answer was lost.
         if not stored or not (right or await self._hasher.matches(stored, new)):
             await self._audit("user.password", "denied", user.id, origin)

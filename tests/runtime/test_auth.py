@@ -14,7 +14,7 @@ import pytest
 from argon2 import PasswordHasher
 from joserfc.jws import extract_compact
 
-from runtime import checks
+from runtime import checks, passwords
 from runtime.auth.store import forget_revocations
 from runtime.clock import SystemClock, wait_until
 from runtime.routing import Routing
@@ -225,6 +225,18 @@ async def test_guessing_a_password_is_slowed_down_also_without_the_cache(
         for n in range(5):
             assert (await log_in(alone, EMAIL, f"guess number {n}")).status_code == 400
         assert (await log_in(alone, EMAIL)).status_code == 429
+
+
+async def test_a_login_that_nobody_looked_at_counts_as_no_guess(
+    platform: Platform, auth: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(platform, EMAIL)
+    with monkeypatch.context() as busy:
+        busy.setattr(passwords, "WAITING", 0)
+        for _ in range(6):
+            answer = await log_in(auth, EMAIL)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert (await log_in(auth, EMAIL)).status_code == 200
 
 
 async def test_a_success_forgives_the_failures_before_it(

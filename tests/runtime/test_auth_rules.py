@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,7 @@ from joserfc.jwk import ECKey
 from runtime import emails, passwords
 from runtime.auth import rules
 from runtime.auth.sealing import fernet, seal, unseal
-from runtime.errors import Invalid, Unavailable
+from runtime.errors import Invalid, TooManyRequests, Unavailable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SESSION = rules.Session(
@@ -189,3 +190,18 @@ async def test_passwords_match_their_own_hash_only_and_nobodys_matches_none() ->
         assert not await hasher.matches(nothing, "nobody's password")
     assert not passwords.outdated(stored)
     assert passwords.outdated(stored.replace("t=2", "t=1"))
+
+
+async def test_who_comes_when_too_many_passwords_wait_is_sent_away_at_once() -> None:
+    hasher = passwords.Passwords()
+    stored = await hasher.hashed("correct horse battery")
+    waiting = [asyncio.create_task(hasher.matches(stored, "x")) for _ in range(passwords.WAITING)]
+    more = [asyncio.create_task(hasher.matches(stored, "x")) for _ in range(40)]
+    await asyncio.wait({more[-1]})
+    refused = [task for task in more if task.done()]
+    assert len(refused) == 40 - passwords.AT_ONCE
+    assert all(isinstance(task.exception(), TooManyRequests) for task in refused)
+    for task in waiting + more:
+        task.cancel()
+    await asyncio.gather(*waiting, *more, return_exceptions=True)
+    assert await hasher.matches(stored, "correct horse battery")
