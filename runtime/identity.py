@@ -50,8 +50,8 @@ MALFORMED = (JoseError, ValueError, TypeError, KeyError, AttributeError, Recursi
 KEYRING = """
 SELECT (SELECT json_object_agg(kid, public_jwk) FROM signing_keys
         WHERE expires_at > clock_timestamp())::text AS keys,
-       (SELECT array_agg(session_id) FROM revocations
-        WHERE expires_at > clock_timestamp()) AS revoked
+       (SELECT json_object_agg(session_id, extract(epoch FROM expires_at)) FROM revocations
+        WHERE expires_at > clock_timestamp())::text AS revoked
 """
 
 
@@ -122,7 +122,8 @@ class Identity:
         self._shards = shards
         self._clock = clock
         self._keys: Mapping[str, ECKey] | None = None
-        self._revoked: frozenset[int] = frozenset()
+        # Until when (seconds since 1970) a session's tokens could be good.
+        self._revoked: Mapping[int, float] = {}
         self._seen: OrderedDict[str, _Verified] = OrderedDict()
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -235,14 +236,18 @@ class Identity:
         keys, revoked = done.value
         old = self._keys or {}
         self._keys = {kid: old.get(kid) or ECKey.import_key(jwk) for kid, jwk in keys.items()}
-        self._revoked = revoked
+        # A copy may be behind the one that was read before it; no revocation is taken back.
+        now = self._clock.now().timestamp()
+        kept = {session: until for session, until in self._revoked.items() if until > now}
+        self._revoked = kept | revoked
 
 
 async def _keyring(
     connection: Connection, place: Placement
-) -> tuple[dict[str, Any], frozenset[int]]:
+) -> tuple[dict[str, Any], dict[int, float]]:
     row: Any = await connection.fetchrow(KEYRING)
-    return json.loads(row["keys"] or "{}"), frozenset(row["revoked"] or ())
+    revoked = json.loads(row["revoked"] or "{}")
+    return json.loads(row["keys"] or "{}"), {int(id): until for id, until in revoked.items()}
 
 
 def _caller(claims: Mapping[str, Any]) -> Caller:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -70,11 +72,16 @@ async def test_a_good_token_passes_and_its_kinds_of_harm_do_not(
 
 
 class Catalog:
-    """A catalog that has one key."""
+    """A catalog that has one key; `revoked`: what one copy after the other says."""
+
+    def __init__(self, *revoked: dict[int, float]) -> None:
+        self._revoked = list(revoked)
 
     async def read(self, locate: object, work: object, **options: object) -> Any:
         keys = {KEY_ID: signing_key().as_dict(private=False)}
-        return SimpleNamespace(value=(keys, frozenset()))
+        if not self._revoked:
+            raise asyncio.CancelledError
+        return SimpleNamespace(value=(keys, self._revoked.pop(0)))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,7 @@ async def test_clocks_may_differ_by_thirty_seconds(
 ) -> None:
     clock = FakeClock()
     now = int(clock.now().timestamp())
-    identity = Identity(platform.settings("users"), cast("Shards", Catalog()), clock)
+    identity = Identity(platform.settings("users"), cast("Shards", Catalog({})), clock)
     plain = claims(platform, user_id=7) | {"iat": now - 100, "exp": now + 100}
     token = sign(plain | {name: now + seconds for name, seconds in change.items()})
     if believed:
@@ -94,6 +101,22 @@ async def test_clocks_may_differ_by_thirty_seconds(
         clock.advance(200)
     with pytest.raises(Unauthorized):
         await identity.authenticate(token)
+
+
+async def test_a_copy_that_is_behind_takes_no_revocation_back(platform: Platform) -> None:
+    clock = FakeClock()
+    now = clock.now().timestamp()
+    copies = Catalog({}, {70: now + 60}, {}, {71: now + 60})
+    identity = Identity(platform.settings("users"), cast("Shards", copies), clock)
+    with suppress(asyncio.CancelledError):
+        await identity.run()
+    times = {"iat": int(now), "exp": int(now) + 600}
+    for session in (70, 71):
+        token = sign(claims(platform, user_id=7, session=session) | times)
+        with pytest.raises(Unauthorized, match="ended"):
+            await identity.authenticate(token)
+    other = sign(claims(platform, user_id=7, session=72) | times)
+    assert (await identity.authenticate(other)).session == 72
 
 
 async def test_tokens_signed_otherwise_than_by_our_keys_are_refused(
