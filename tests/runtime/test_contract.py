@@ -21,7 +21,7 @@ WEBHOOK_SECRET = "whsec_" + "c2VjcmV0IG9mIHRlc3Rz"
 # with 422, so data that fits the schema need not be accepted.
 CHECKS = "all"
 NOT_CHECKED = "positive_data_acceptance"
-FULL = "coverage,stateful"
+FULL = "examples,coverage,fuzzing,stateful"
 BRIEF = "examples,fuzzing"
 
 
@@ -42,7 +42,7 @@ async def schemathesis(
 
 @pytest.mark.parametrize(
     ("role", "phases", "examples"),
-    [("service", FULL, 2), ("admin", BRIEF, 2), ("user", BRIEF, 2), ("", BRIEF, 2)],
+    [("service", FULL, 3), ("admin", BRIEF, 2), ("user", BRIEF, 2), ("", BRIEF, 2)],
 )
 async def test_every_operation_does_what_its_description_says(
     platform: Platform, tmp_path: Path, role: str, phases: str, examples: int
