@@ -14,8 +14,9 @@ from runtime.context import Context
 from runtime.errors import Problem
 from runtime.payments import rules, store
 from runtime.payments.gateway import Gateway
-from runtime.payments.rules import Charge, Turn
+from runtime.payments.rules import Change, Charge, Created, Turn
 from runtime.payments.settle import Settler
+from runtime.payments.store import Known
 from runtime.shardmap import CATALOG, Shard, slot_of_order
 from runtime.shards import of_slot
 from runtime.telemetry import RECONCILED
@@ -50,22 +51,28 @@ class Reconciler:
                 log.warning("payments not reconciled", extra={"data": data})
 
     async def once(self, young: float = YOUNG_SECONDS, stuck: float = STUCK_SECONDS) -> None:
-        """One comparison. Raises `Unavailable`."""
+        """One comparison. Raises `Unavailable` for what is left, when all the rest is done."""
         homes = self._homes()
         if not homes or not self._context.settings.payment_gateway:
             return
+        problems: list[Problem] = []
         for shard in homes.values():
-            await self._finish(shard, stuck)
+            problems += await self._finish(shard, stuck)
         now = int(self._context.clock.now().timestamp() * 1e6)
         until = now - int(young * 1e6)
         epochs = {(shard.name, shard.epoch) for shard in homes.values()}
         first = now - FIRST_WINDOW // timedelta(microseconds=1)
         after = min(self._compared.get(each, first) for each in epochs)
         following: int | None = after
+        left: list[Problem] = []
         while following is not None and following < until:
             charges, following = await self._gateway.charges(following)
-            await self._compare([charge for charge in charges if charge.created <= until], homes)
-        self._compared = dict.fromkeys(epochs, max(after, until))
+            old = [charge for charge in charges if charge.created <= until]
+            left += await self._compare(old, homes)
+        if not left:
+            self._compared = dict.fromkeys(epochs, max(after, until))
+        if problems or left:
+            raise [*problems, *left][0]
 
     def _homes(self) -> dict[str, Shard]:
         if not self._context.routing.loaded:
@@ -77,20 +84,21 @@ class Reconciler:
             if shard.home == region and shard.name != CATALOG
         }
 
-    async def _finish(self, shard: Shard, stuck: float) -> None:
+    async def _finish(self, shard: Shard, stuck: float) -> list[Problem]:
+        """Why nothing was finished, if nothing was."""
         slots = self._context.routing.map.slots_of(shard.name)
         if not slots:
-            return
+            return []
         done = await self._context.shards.read(
             of_slot(slots[0].first),
             lambda connection, _: store.unfinished(connection, stuck, BATCH),
         )
         answered, problems = await self._settler.settle(done.value)
         RECONCILED.labels("finished").inc(answered)
-        if problems and not answered:
-            raise problems[0]
+        return [] if answered else problems
 
-    async def _compare(self, charges: Iterable[Charge], homes: dict[str, Shard]) -> None:
+    async def _compare(self, charges: Iterable[Charge], homes: dict[str, Shard]) -> list[Problem]:
+        """Why some of `charges` are to be compared again."""
         groups: dict[str, dict[int, Charge]] = {}
         for charge in charges:
             order_id = rules.order_of(charge.reference)
@@ -99,11 +107,17 @@ class Reconciler:
             place = self._context.routing.map.place(slot_of_order(order_id))
             if place.shard.name in homes:
                 groups.setdefault(place.shard.name, {})[order_id] = charge
-        for group in groups.values():
-            await self._compare_group(group)
+        return [
+            problem for group in groups.values() for problem in await self._compare_group(group)
+        ]
 
-    async def _compare_group(self, charges: dict[int, Charge]) -> None:
-        """Charges of one shard, asked of its primary: a copy may not have the newest order."""
+    async def _compare_group(self, charges: dict[int, Charge]) -> list[Problem]:
+        """Charges of one shard, asked of its primary: a copy may not have the newest order.
+
+        An order that was charged and has no payment lost it with a region. It gets it back, as
+        the gateway has it: charging once more would be answered as it was the first time, though
+        the money may have been returned since.
+        """
         done = await self._context.shards.read(
             of_slot(slot_of_order(next(iter(charges)))),
             lambda connection, _: store.of_orders(connection, list(charges)),
@@ -112,8 +126,7 @@ class Reconciler:
         problems: list[Problem] = []
         for order_id, charge in charges.items():
             known = done.value.get(order_id)
-            payment = known.payment if known and known.stored else None
-            verdict = rules.reconciled(charge, payment, known is not None)
+            verdict = rules.reconciled(charge, known.payment if known else None)
             if verdict == "return":
                 log.warning("charge of a lost order", extra={"data": {"order": order_id}})
                 try:
@@ -122,9 +135,16 @@ class Reconciler:
                     problems.append(problem)
                     continue
                 RECONCILED.labels("returned").inc()
-            elif verdict is not None and payment is not None:
-                turns.append(Turn(payment.user_id, order_id, verdict))
-        RECONCILED.labels("learned").inc(len(turns))
+            elif verdict is not None and known is not None:
+                RECONCILED.labels("learned").inc()
+                turns += _turns(known, verdict)
         _, unsettled = await self._settler.settle(await self._settler.record(turns))
-        if problems or unsettled:
-            raise [*problems, *unsettled][0]
+        return [*problems, *unsettled]
+
+
+def _turns(known: Known, change: Change) -> list[Turn]:
+    """A payment that has no row yet gets it first."""
+    payment = known.payment
+    made = Created(payment.amount_cents, payment.currency, payment.method)
+    changes: list[Change] = [change] if known.stored else [made, change]
+    return [Turn(payment.user_id, payment.order_id, each) for each in changes]

@@ -256,17 +256,12 @@ def finding(charge: Charge) -> Charged | Refunded:
     return Charged(charge.id, charge.status == "captured", charge.reason)
 
 
-def reconciled(
-    charge: Charge, payment: Payment | None, order_known: bool
-) -> Change | Literal["return"] | None:
-    """What an old charge calls for: a change of its payment, its money back, or nothing.
+def reconciled(charge: Charge, payment: Payment | None) -> Change | Literal["return"] | None:
+    """What an old charge calls for: a change of its order's payment, its money back, or nothing.
 
-    A captured charge that neither a payment nor an order knows is of an order that was lost with
-    a region. One whose order is known waits: the order's event is still to come.
+    `payment` None: there is no such order, because it was lost with a region.
     """
     if payment is not None:
         change = finding(charge)
         return change if advance(payment, change) != payment else None
-    if order_known or charge.status != "captured":
-        return None
-    return "return"
+    return "return" if charge.status == "captured" else None

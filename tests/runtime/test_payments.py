@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 from runtime import checks, streams
 from runtime.app import _context, build
 from runtime.clock import SystemClock, wait_until
+from runtime.errors import Unavailable
 from runtime.events import STREAM, Event, Kind, event_id
 from runtime.payments import consumer
 from runtime.payments import gateway as client
@@ -343,9 +344,40 @@ async def test_the_reconciler_finishes_what_stopped_and_returns_the_money_of_los
     finally:
         await gateway.close()
         context.shards.close()
-    assert await statuses(shard_db) == ["captured", "refunded"]
+    assert await statuses(shard_db) == ["captured", "refunded", "captured"]
     assert (await peer.charges(lost))[0]["status"] == "refunded"
     assert (await peer.charges(known))[0]["status"] == "captured"
+
+
+async def test_one_payment_that_fails_for_ever_keeps_no_money_of_others(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    bad, returned = await place(shard_db, [1, 2])
+    lost = order_id(3)
+    await shard_db.execute(
+        "INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status, "
+        "cancel_requested, transaction_id, updated_at) VALUES "
+        "($1, $2, 500, 'USD', 'card', 'captured', true, 'unknown', now() - interval '1 hour')",
+        *(USER, bad),
+    )
+    for order in (returned, lost):
+        assert (await peer.charge(str(order))).status_code == 201
+    context = _context(settings(platform, peer.url))
+    context.routing.refresh()
+    gateway = Gateway(context.settings)
+    settler = Settler(context, gateway)
+    try:
+        await gateway.refund(returned, (await peer.charges(returned))[0]["id"])
+        with pytest.raises(Unavailable):
+            await Reconciler(context, gateway, settler).once(young=0)
+        # The order's event comes only now: its first charge must not be believed again.
+        await consumer.Consumer(context, settler).take([event(returned)])
+    finally:
+        await gateway.close()
+        context.shards.close()
+    assert (await peer.charges(lost))[0]["status"] == "refunded"
+    assert await statuses(shard_db) == ["captured", "refunded"]
+    assert await said(shard_db, returned) == [("PaymentRefunded", None)]
 
 
 async def test_an_invoice_is_made_once_and_its_address_is_signed(

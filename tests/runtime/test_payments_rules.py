@@ -185,25 +185,24 @@ def test_a_payment_with_more_to_come_says_nothing_yet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "row", "known", "verdict"),
+    ("status", "row", "verdict"),
     [
-        ("captured", None, False, "return"),
-        ("captured", None, True, None),
-        ("declined", None, False, None),
-        ("refunded", None, False, None),
-        ("captured", payment(), True, Charged("ch", True)),
-        ("captured", payment(status="void"), True, Charged("ch", True)),
-        ("captured", payment(status="captured"), True, None),
-        ("captured", payment(status="captured", cancel_requested=True), True, None),
-        ("refunded", payment(status="captured"), True, Refunded("ch", None)),
-        ("captured", payment(status="refunded"), True, None),
-        ("declined", payment(), True, Charged("ch", False)),
+        ("captured", None, "return"),
+        ("declined", None, None),
+        ("refunded", None, None),
+        ("captured", payment(), Charged("ch", True)),
+        ("captured", payment(status="void"), Charged("ch", True)),
+        ("captured", payment(status="captured"), None),
+        ("captured", payment(status="captured", cancel_requested=True), None),
+        ("refunded", payment(status="captured"), Refunded("ch", None)),
+        ("captured", payment(status="refunded"), None),
+        ("declined", payment(), Charged("ch", False)),
     ],
 )
 def test_an_old_charge_calls_for_a_change_its_money_back_or_nothing(
-    status: Any, row: Payment | None, known: bool, verdict: object
+    status: Any, row: Payment | None, verdict: object
 ) -> None:
-    assert reconciled(Charge("ch", str(ORDER), status, None, None, 1), row, known) == verdict
+    assert reconciled(Charge("ch", str(ORDER), status, None, None, 1), row) == verdict
 
 
 @pytest.mark.parametrize(
