@@ -19,6 +19,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -50,6 +51,13 @@ SERVICES = {
     "notifications": "runtime.notifications.api",
 }
 BODY_LIMIT = 256 * 1024
+# FastAPI would look for OpenTelemetry's providers at every request; `runtime.tracing` has our spans.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 # Here a token of the client's past is in no way its fault.
 NEEDS_NO_TOKEN = frozenset(["/oauth/token", "/oauth/revoke", "/.well-known/jwks.json"])
 CHALLENGE = 'Bearer realm="regionctl"'
