@@ -80,73 +80,84 @@ class Platform:
                 await envoy.await_endpoints(port, "orders", endpoints, 15.0)
 
     async def settled(self) -> float:
-        """Seconds until every event was handled."""
+        """Seconds until every order was confirmed or refused and every event was handled."""
         began = time.monotonic()
-        while any(
-            group["lag"] or group["pending"] for group in self.run("events", "lag")["groups"]
+        while await self._unsettled() or any(
+            group["lag"] or group["pending"] for group in self.run("events", "lag")["items"]
         ):
             if time.monotonic() - began > SETTLE_SECONDS:
                 raise SystemExit(f"events were still in flight after {SETTLE_SECONDS:g} s")
             await asyncio.sleep(1.0)
         return time.monotonic() - began
 
+    async def _unsettled(self) -> int:
+        counts = [
+            await ask(shard, "SELECT count(*) FROM orders WHERE status = 'placed'")
+            for shard in self.shards()
+        ]
+        return sum(counts)
+
+    def shards(self) -> list[dict[str, Any]]:
+        """How asyncpg reaches the primary of each shard, as superuser."""
+        password = read_secrets(self.paths).superuser
+        return [
+            {
+                "host": HOST,
+                "port": self.port(shard["primary"]),
+                "user": "regionctl",
+                "password": password,
+                "database": "app",
+                "ssl": False,
+            }
+            for shard in self.status["shards"]
+            if shard["name"] != "catalog"
+        ]
+
     def cpu(self) -> dict[str, float]:
         """Seconds of processor time by what used them, since each process began."""
         used: dict[str, float] = defaultdict(float)
         for process in psutil.process_iter():
             try:
-                environment = process.environ()
-                if environment.get("REGIONCTL_STATE") != str(self.root):
-                    continue
-                times = process.cpu_times()
+                if part := self._part(process):
+                    times = process.cpu_times()
+                    used[part] += times.user + times.system
             except psutil.Error:
                 continue
-            used[_group(environment, process)] += times.user + times.system
         return used
+
+    def _part(self, process: psutil.Process) -> str | None:
+        """What of the path the process belongs to; None: it is not of this platform.
+
+        PostgreSQL's backends write their titles over their environment, so they are known by the
+        folder in which they run.
+        """
+        if process.name().startswith("postgres"):
+            home = Path(process.cwd()).is_relative_to(self.root.resolve())
+            return "PostgreSQL" if home else None
+        environment = process.environ()
+        if environment.get("REGIONCTL_STATE") != str(self.root):
+            return None
+        if environment.get("BENCH_SHARDS"):
+            return "orders"
+        instance = environment.get("REGIONCTL_INSTANCE", "control plane").partition(".")[0]
+        return "Valkey" if instance in ("cache", "queue") else instance
 
     def memory(self) -> float:
         """Megabytes that the platform's processes use (proportional set size)."""
         total = 0
         for process in psutil.process_iter():
             try:
-                if process.environ().get("REGIONCTL_STATE") == str(self.root):
+                if self._part(process):
                     total += process.memory_full_info().pss
             except psutil.Error:
                 continue
         return total / 1e6
 
 
-def _group(environment: Mapping[str, str], process: psutil.Process) -> str:
-    instance = environment.get("REGIONCTL_INSTANCE", "control plane").partition(".")[0]
-    if environment.get("BENCH_SHARDS"):
-        return "orders"
-    if process.name().startswith("postgres"):
-        return "PostgreSQL"
-    if instance in ("edge", "gateway", "orders"):
-        return instance
-    if instance in ("cache", "queue"):
-        return "Valkey"
-    return "events and the rest"
-
-
 @asynccontextmanager
 async def minimal(platform: Platform) -> AsyncIterator[list[int]]:
     """Two processes of the peer, as the region has two of the orders service; their ports."""
-    password = read_secrets(platform.paths).superuser
-    shards: list[dict[str, Any]] = []
-    for shard in platform.status["shards"]:
-        if shard["name"] == "catalog":
-            continue
-        shards.append(
-            {
-                "host": HOST,
-                "port": platform.port(shard["primary"]),
-                "user": "regionctl",
-                "password": password,
-                "database": "app",
-                "ssl": False,
-            }
-        )
+    shards = platform.shards()
     for shard in shards:
         connection = await asyncpg.connect(**shard)
         await connection.execute("DROP SCHEMA IF EXISTS bench CASCADE; CREATE SCHEMA bench")
@@ -177,6 +188,14 @@ async def minimal(platform: Platform) -> AsyncIterator[list[int]]:
         for process in processes:
             process.terminate()
             await process.wait()
+
+
+async def ask(shard: dict[str, Any], question: str) -> Any:
+    connection = await asyncpg.connect(**shard)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
 
 
 def free_port() -> int:

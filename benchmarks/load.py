@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import httptools
 
+ADDRESSES = 32
 # The bytes of the next request.
 Source = Callable[[], bytes]
 
@@ -98,16 +99,26 @@ class Connection(asyncio.Protocol):
             self._done.set_result(status)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Target:
+    """A server on the loopback. Connections come from many addresses, as those of many clients
+    do: the edge's guard against floods counts by address."""
+
     host: str
     port: int
     tls: ssl.SSLContext
+    connections: int = 0
 
     async def connect(self) -> Connection:
         loop = asyncio.get_running_loop()
+        self.connections += 1
         made: Any = await loop.create_connection(
-            Connection, self.host, self.port, ssl=self.tls, server_hostname=self.host
+            Connection,
+            self.host,
+            self.port,
+            ssl=self.tls,
+            server_hostname=self.host,
+            local_addr=(f"127.0.0.{2 + self.connections % ADDRESSES}", 0),
         )
         return cast(Connection, made[1])
 

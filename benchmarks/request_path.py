@@ -184,7 +184,15 @@ def ratios(figures: Figures) -> str:
 def profile(figures: Figures) -> str:
     """Microseconds of processor time a request, by what used them; medians over the rounds."""
     names = list(figures.ceilings)
-    parts = sorted({part for runs in figures.ceilings.values() for part in runs[0].cpu})
+    every = [run for runs in figures.ceilings.values() for run in runs]
+    parts = sorted(
+        {
+            part
+            for run in every
+            for part, used in run.cpu.items()
+            if used > 0.01 * sum(run.cpu.values())
+        }
+    )
     lines = ["| µs a request | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for part in (*parts, "sum"):
         cells = []
@@ -215,10 +223,10 @@ after it at the latest. Memory of the whole platform afterwards: {figures.megaby
 
 {profile(figures)}
 
-*PostgreSQL* counts primaries, standbys and the replicas of the other region. *events and the rest*
-are the services that handle events (payments and notifications at nice 10), their payment gateway
-and mail server, object storage, and the control plane: they share the two cores with the requests,
-so what they use is taken from the ceiling. *client* is the load generator.
+Parts that used a hundredth or more; the sum has all. *PostgreSQL* counts primaries, standbys and the
+replicas of the other region. The services that handle events (payments and notifications at nice 10),
+payment gateway, mail server and control plane share the two cores with the requests: what they use is
+taken from the ceiling. *client* is the load generator.
 
 ## Method
 
