@@ -51,7 +51,7 @@ SERVICES = {
     "notifications": "runtime.notifications.api",
 }
 BODY_LIMIT = 256 * 1024
-# FastAPI would look for OpenTelemetry's providers at every request; `runtime.tracing` has our spans.
+# FastAPI would look for OpenTelemetry's providers at each request; `runtime.tracing` makes spans.
 NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
@@ -106,6 +106,7 @@ def build(settings: Settings) -> Envelope:
         openapi_url=own,
         docs_url=None,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
         lifespan=lifespan,
     )
     app.include_router(routes)
