@@ -41,7 +41,7 @@ POOL_SIZE = 8
 PAUSES = (0.0, 0.05, 0.1, 0.25)
 
 # SQLSTATEs after which the same work may succeed elsewhere or later: stale epoch, read-only
-# transaction, shutdown, crash, starting up, cancelled, too many clients, serialization, deadlock.
+# transaction, shutdown, crash, starting up, cancelled, serialization, deadlock.
 TRANSIENT = frozenset(
     [
         "RG001",
@@ -51,15 +51,12 @@ TRANSIENT = frozenset(
         "57P03",
         "57P05",
         "57014",
-        "53300",
         "40001",
         "40P01",
-        "08000",
-        "08003",
-        "08006",
-        "08001",
     ]
 )
+# Connections; too few resources (connections, memory, disk); troubles of the machine.
+CLASSES = ("08", "53", "58")
 # How a connection fails when its server goes away. asyncpg raises InternalClientError when the
 # server's last words arrive just as a statement is sent.
 LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -378,7 +375,7 @@ def transient(error: BaseException) -> str | None:
         state = error.sqlstate or ""
         if state == "RG001":
             return "stale-epoch"
-        if state in TRANSIENT or state.startswith("08"):
+        if state in TRANSIENT or state.startswith(CLASSES):
             return "lost"
         return None
     if isinstance(error, LOST):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -13,6 +14,7 @@ from runtime.app import _context
 from runtime.clock import FakeClock
 from runtime.errors import Unavailable
 from runtime.events import STREAM, Event, Poison
+from runtime.shards import transient
 from runtime.streams import DELIVERIES, Group, _Reader, encode
 from tests.runtime.conftest import Platform
 from tests.runtime.servers import PASSWORD
@@ -182,3 +184,21 @@ async def test_how_far_behind_each_group_is_can_be_seen(platform: Platform) -> N
     await context.streams.close()
     await context.cache.close()
     await queue.aclose()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (asyncpg.DiskFullError("no space left"), "lost"),
+        (asyncpg.OutOfMemoryError("out of memory"), "lost"),
+        (asyncpg.TooManyConnectionsError("sorry"), "lost"),
+        (asyncpg.PostgresIOError("could not read"), "lost"),
+        (asyncpg.PostgresConnectionError("gone"), "lost"),
+        (asyncpg.DataError("out of range"), None),
+        (asyncpg.UniqueViolationError("twice"), None),
+    ],
+)
+def test_a_server_in_trouble_is_an_outage_and_a_bad_value_is_none(
+    error: Exception, reason: str | None
+) -> None:
+    assert transient(error) == reason
