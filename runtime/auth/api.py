@@ -11,7 +11,15 @@ from runtime import audit
 from runtime.auth import forms, store
 from runtime.auth.grants import Grants
 from runtime.auth.keys import Keys
-from runtime.auth.schemas import AuditPage, SigningKey, Token, form_body
+from runtime.auth.schemas import (
+    AuditPage,
+    Ended,
+    KeySet,
+    ServerMetadata,
+    SigningKey,
+    Token,
+    form_body,
+)
 from runtime.auth.throttle import Throttle
 from runtime.context import Background, Context
 from runtime.errors import Problem
@@ -65,6 +73,7 @@ def _add_tokens(routes: APIRouter, grants: Grants) -> None:
 
     @routes.post(
         "/oauth/revoke",
+        response_model=Ended,
         openapi_extra=form_body(["token"], "token_type_hint", "client_id", "client_secret"),
     )
     async def revoke(request: Request) -> Response:
@@ -107,11 +116,11 @@ def _add_metadata(routes: APIRouter, context: Context) -> None:
     }  # fmt: skip
     short = {"Cache-Control": f"public, max-age={KEYS_SECONDS}"}
 
-    @routes.get("/.well-known/jwks.json")
+    @routes.get("/.well-known/jwks.json", response_model=KeySet)
     async def jwks() -> Response:
         return answer({"keys": await context.identity.public_keys()}, headers=short)
 
-    @routes.get("/.well-known/oauth-authorization-server")
+    @routes.get("/.well-known/oauth-authorization-server", response_model=ServerMetadata)
     async def server() -> Response:
         return answer(metadata, headers=short)
 

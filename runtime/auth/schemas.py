@@ -20,6 +20,29 @@ class Token(BaseModel):
     user_id: str | None = None
 
 
+class Ended(BaseModel):
+    """Empty: whether there was a session to end is not told."""
+
+
+class KeySet(BaseModel):
+    """RFC 7517: public keys only."""
+
+    keys: list[dict[str, Any]]
+
+
+class ServerMetadata(BaseModel):
+    """RFC 8414."""
+
+    issuer: str
+    token_endpoint: str
+    revocation_endpoint: str
+    jwks_uri: str
+    grant_types_supported: list[str]
+    response_types_supported: list[str]
+    scopes_supported: list[str]
+    token_endpoint_auth_methods_supported: list[str]
+
+
 class SigningKey(BaseModel):
     """`active_from`: when it begins to sign."""
 

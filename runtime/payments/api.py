@@ -33,6 +33,11 @@ INVOICE_SECONDS = 3600
 LOCKED: dict[str, Any] = {"security": [{"oauth2": []}]}
 OPEN: dict[str, Any] = {
     "security": [],
+    # https://www.standardwebhooks.com: the signature is of the three and the body.
+    "parameters": [
+        {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+        for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
+    ],
     "requestBody": {
         "required": True,
         "content": {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from runtime import openapi
@@ -58,3 +60,29 @@ async def test_every_operation_does_what_its_description_says(
             "--generation-deterministic", headers=headers,
         )  # fmt: skip
     assert code == 0, printed
+
+
+async def test_every_operation_that_needs_a_token_refuses_without_a_good_one(
+    platform: Platform,
+) -> None:
+    forged = "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.eyJzdWIiOiJhZG1pbiJ9."
+    tried = 0
+    async with (
+        whole(platform) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        for path, item in openapi.merged()["paths"].items():
+            for method, operation in item.items():
+                if not operation["security"]:
+                    continue
+                address = re.sub(r"\{[a-z_]+\}", "1", path) + "?q=x"
+                body = {"items": [{"sku": "A", "quantity": 1}]} if path.endswith("orders") else {}
+                for token in ("", forged):
+                    headers = {"Authorization": f"Bearer {token}"} if token else {}
+                    json = body if method in ("post", "patch") else None
+                    answer = await client.request(method, address, json=json, headers=headers)
+                    assert answer.status_code == 401, (method, path, answer.text)
+                    assert answer.headers["www-authenticate"].startswith("Bearer "), path
+                    assert answer.headers["content-type"] == "application/problem+json", path
+                    tried += 1
+    assert tried >= 2 * 14

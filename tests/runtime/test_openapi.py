@@ -83,7 +83,7 @@ def test_every_answer_of_json_has_a_schema(document: dict[str, Any]) -> None:
         for status, response in operation["responses"].items():
             content = response.get("content", {}).get("application/json")
             if status.startswith("2") and content is not None and key[1] != "/static/{name}":
-                assert "schema" in content, (key, status)
+                assert content.get("schema"), (key, status)
 
 
 @pytest.mark.parametrize("service", SERVICES)
