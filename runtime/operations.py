@@ -54,7 +54,7 @@ REFUSALS: Mapping[int, str] = {
     403: "The caller may not do this",
     404: "There is nothing of that name, or it is somebody else's",
     409: "The state of things does not allow it",
-    413: "The body is larger than 256 KiB",
+    413: "The body is larger than 64 KiB",
     422: "The request is not valid, or its Idempotency-Key was used for another",
     429: "More requests than the caller's limit",
     503: "A server that is needed does not answer; try again",

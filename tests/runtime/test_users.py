@@ -79,6 +79,19 @@ async def test_a_bad_registration_is_refused_and_its_password_not_repeated(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_refusal_is_short_and_names_no_host_that_the_client_made_up(
+    users: httpx.AsyncClient,
+) -> None:
+    named = await users.post("/api/v1/users", json=new_user() | {"x" * 50_000: ""})
+    assert named.status_code == 422
+    assert len(named.content) < 2000
+    many = dict.fromkeys(map(str, range(100_000)), 0)
+    assert (await users.post("/api/v1/users", json=many)).status_code == 413
+    elsewhere = await users.get("/api/v1/users/", headers={"Host": "elsewhere.example"})
+    assert elsewhere.status_code == 404
+    assert "elsewhere" not in str(elsewhere.headers)
+
+
 async def test_an_address_in_any_script_is_registered_and_logs_in(
     platform: Platform, users: httpx.AsyncClient
 ) -> None:
