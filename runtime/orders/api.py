@@ -93,6 +93,7 @@ def _add_search(routes: APIRouter, context: Context) -> None:
     ) -> Response:
         """Orders with these words in their products; of everybody, if an admin names no user."""
         who = caller(request)
+        seen = parse_position(position)
         everybody = who.role != "user" and user_id is None
         orders = await search.find(
             context,
@@ -100,7 +101,7 @@ def _add_search(routes: APIRouter, context: Context) -> None:
             user_id=None if everybody else _owner(who, user_id),
             before=parse_id(cursor) if cursor else MAX_ID,
             limit=limit + 1,
-            position=None if everybody else parse_position(position),
+            position=None if everybody else seen,
         )
         return _page(orders, limit, if_none_match)
 
