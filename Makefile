@@ -3,7 +3,7 @@
 #   make test   every test; make check: lint, formatting, types, import contracts
 #   make bench  writes benchmarks/RESULTS.md
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
-#   make kills  kills the control plane at a random moment of each of 20 drills
+#   make kills  kills the control plane in 20 drills, then every process while customers shop
 # PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
 
 SHELL := /bin/sh
@@ -134,6 +134,7 @@ bench: $(INSTALLED) $(BENCH_INSTALLED)
 
 kills: $(INSTALLED)
 	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)
+	@$(BIN)/python benchmarks/kill_tour.py
 
 clean:
 	rm -rf .venv .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
