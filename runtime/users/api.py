@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from runtime import audit
+from runtime.auth.throttle import Throttle
 from runtime.context import Background, Context
 from runtime.identity import caller
 from runtime.passwords import Passwords
@@ -42,12 +43,14 @@ def service(context: Context) -> tuple[APIRouter, Background]:
 
 
 def _add_writes(routes: APIRouter, context: Context, hasher: Passwords) -> None:
-    changes = Changes(context, hasher)
+    throttle = Throttle(context.cache, context.clock)
+    changes = Changes(context, hasher, throttle)
 
     @routes.post("", status_code=201, response_model=User)
     async def create(request: Request, body: NewUser, key: IdempotencyKey = None) -> Response:
         origin = audit.origin_of(request)
-        done = await register(context, hasher, body, key or secrets.token_hex(16), origin)
+        name = key or secrets.token_hex(16)
+        done = await register(context, hasher, throttle, body, name, origin)
         headers = PRIVATE | placed_at(done, done.value.xid)
         if not done.value.fresh:
             headers["Idempotent-Replay"] = "true"

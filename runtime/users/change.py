@@ -19,10 +19,10 @@ Hashes = tuple[str, str]
 
 
 class Changes:
-    def __init__(self, context: Context, hasher: Passwords) -> None:
+    def __init__(self, context: Context, hasher: Passwords, throttle: Throttle) -> None:
         self._context = context
         self._hasher = hasher
-        self._throttle = Throttle(context.cache, context.clock)
+        self._throttle = throttle
 
     async def apply(
         self, who: Caller, user_id: int, body: UserChange, origin: audit.Origin

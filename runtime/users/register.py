@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+from datetime import timedelta
 from functools import partial
 
 import asyncpg
 
 from runtime import audit, passwords
+from runtime.auth.throttle import Attempt, Throttle
 from runtime.context import Context
-from runtime.errors import Unavailable
+from runtime.errors import TooManyRequests, Unavailable
 from runtime.passwords import Passwords
 from runtime.pool import Connection
 from runtime.shardmap import Placement
@@ -17,9 +20,17 @@ from runtime.shards import Done, catalog, of_user
 from runtime.users import rules, store
 from runtime.users.schemas import NewUser
 
+# For so long the same request may come many times at once, from those who carry it.
+RETRIED = timedelta(seconds=60)
+
 
 async def register(
-    context: Context, hasher: Passwords, body: NewUser, key: str, origin: audit.Origin
+    context: Context,
+    hasher: Passwords,
+    throttle: Throttle,
+    body: NewUser,
+    key: str,
+    origin: audit.Origin,
 ) -> Done[store.Created]:
     """Reserve, create, confirm: each may be repeated, by this request or the next."""
     password = body.password.get_secret_value()
@@ -38,9 +49,28 @@ async def register(
     if done.value.key != wish.key:
         raise rules.taken(wish)
     stored = done.value.password_hash
-    if stored != hashed and not await hasher.matches(stored, password):
+    if stored == hashed:
+        return done
+    attempt = None
+    if done.value.user.created_at < context.clock.now() - RETRIED:
+        attempt = await _attempt(throttle, body.email, origin)
+    if not await hasher.matches(stored, password):
         raise rules.other_password()
+    if attempt:
+        await throttle.succeeded(attempt)
     return done
+
+
+async def _attempt(throttle: Throttle, email: str, origin: audit.Origin) -> Attempt:
+    """Whoever guessed an old key may guess the password no more often than at a login."""
+    attempt = await throttle.begin(email, origin.address)
+    if attempt.wait:
+        raise TooManyRequests(
+            "Too many wrong passwords.",
+            hint="Wait, then try again.",
+            extra={"retryAfter": math.ceil(attempt.wait)},
+        )
+    return attempt
 
 
 async def _confirm(context: Context, created: store.Created, origin: audit.Origin) -> None:

@@ -57,6 +57,22 @@ async def test_a_registration_is_repeated_under_its_key_with_the_same_password_o
     assert await catalog_db.fetchval("SELECT count(*) FROM audit_log") >= 1
 
 
+async def test_who_knows_the_key_of_a_registration_cannot_try_many_passwords(
+    users: httpx.AsyncClient, shard_db: checks.Database
+) -> None:
+    made = await users.post("/api/v1/users", json=new_user(), headers=with_key("known"))
+    assert made.status_code == 201
+    await shard_db.execute("UPDATE users SET created_at = created_at - interval '2 minutes'")
+    statuses = []
+    for n in range(6):
+        guess = new_user() | {"password": f"guess number {n}"}
+        answer = await users.post("/api/v1/users", json=guess, headers=with_key("known"))
+        statuses.append(answer.status_code)
+    assert statuses == [422] * 5 + [429]
+    again = await users.post("/api/v1/users", json=new_user(), headers=with_key("known"))
+    assert again.status_code == 429
+
+
 @pytest.mark.parametrize(
     "change",
     [
