@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from runtime.errors import Problem
 from runtime.pool import Connection
 from runtime.routing import Routing
 from runtime.shardmap import Placement
@@ -29,9 +30,11 @@ async def write_by_shard(
 ) -> list[R]:
     """Does `work` once a shard, inside a transaction whose slots are all guarded.
 
-    At least once for every item, so it must be idempotent. Raises what `Shards.write` raises.
+    At least once for every item, so it must be idempotent. Raises what `Shards.write` raises; a
+    `Problem` only when the other shards are done.
     """
     results: list[R] = []
+    problems: list[Problem] = []
     left = list(items)
     while left:
         first = slot_of(left[0])
@@ -54,9 +57,12 @@ async def write_by_shard(
                 return await work(connection, group)
 
         try:
-            done = await shards.write(of_slot(first), guarded)
+            results.append((await shards.write(of_slot(first), guarded)).value)
         except _Moved:
             continue
-        results.append(done.value)
+        except Problem as problem:
+            problems.append(problem)
         left = rest
+    if problems:
+        raise problems[0]
     return results

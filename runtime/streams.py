@@ -212,6 +212,8 @@ class _Reader:
         self._kinds = kinds
         self._batch = batch
         self._failed: dict[bytes, str] = {}
+        # Where the next look for what was left begins.
+        self._left_from = b"0-0"
         self._traced = {**MESSAGING, "messaging.consumer.group.name": group}
 
     async def ensure_group(self, client: Redis) -> None:
@@ -237,15 +239,27 @@ class _Reader:
         return count
 
     async def claim(self, client: Redis) -> None:
-        """Takes over what was handed out and never acknowledged, batch by batch."""
+        """Takes over what was handed out and never acknowledged, batch by batch.
+
+        After a batch that must wait, the next call goes on behind it: who waits for one thing
+        does not keep what waits for another.
+        """
         idle = int(CLAIM_SECONDS * 1000)
-        while True:
+        last = False
+        while not last:
             answer: Any = await client.xautoclaim(
-                self._stream, self._group, self._name, min_idle_time=idle, count=self._batch
+                self._stream,
+                self._group,
+                self._name,
+                min_idle_time=idle,
+                start_id=self._left_from,
+                count=self._batch,
             )
+            self._left_from = bytes(answer[0])
+            last = self._left_from == b"0-0"
             entries: list[Entry] = [entry for entry in answer[1] if entry[1]]
             if not entries:
-                return
+                continue
             pending: Any = await client.xpending_range(
                 self._stream,
                 self._group,
@@ -256,8 +270,6 @@ class _Reader:
             )
             worn = {row["message_id"] for row in pending if row["times_delivered"] > DELIVERIES}
             await self._process(client, entries, worn)
-            if len(entries) < self._batch:
-                return
 
     async def _process(
         self, client: Redis, entries: Sequence[Entry], worn: Container[bytes] = frozenset()

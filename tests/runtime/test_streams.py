@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from runtime import deadletters
+from runtime import deadletters, streams
 from runtime.app import _context
+from runtime.batches import write_by_shard
 from runtime.clock import FakeClock
 from runtime.errors import Unavailable
 from runtime.events import STREAM, Event, Poison
@@ -115,6 +118,50 @@ async def test_one_bad_event_does_not_hold_up_the_others_of_its_batch(platform: 
     assert (letter.group, letter.fields["id"], letter.reason) == ("g", "2", "nonsense")
     assert letter.failed_at.startswith("2026-01-01")
     await queue.aclose()
+
+
+@pytest.mark.process
+async def test_what_must_wait_does_not_keep_what_a_dead_reader_left(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "CLAIM_SECONDS", 0.0)
+    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
+    dead = _Reader(STREAM, "g", "dead", picky(lambda _: Unavailable("away"), []), FakeClock())
+    await dead.ensure_group(queue)
+    for id in range(1, 4):
+        fields: Any = encode(Event(id, "OrderCreated", {}))
+        await queue.xadd(STREAM, fields)
+    with pytest.raises(Unavailable):
+        await dead.read(queue)
+    seen: list[int] = []
+    waits = picky(lambda event: Unavailable("away") if event.id == 1 else None, seen)
+    one = _Reader(STREAM, "g", "me", waits, FakeClock(), batch=1)
+    with pytest.raises(Unavailable):
+        await one.claim(queue)
+    await one.claim(queue)
+    assert seen == [2, 3]
+    with pytest.raises(Unavailable):
+        await one.claim(queue)
+    await queue.aclose()
+
+
+async def test_a_shard_that_is_away_does_not_keep_the_others() -> None:
+    def place(slot: int) -> Any:
+        return SimpleNamespace(shard=SimpleNamespace(name=f"s{slot}"))
+
+    async def write(locate: Any, _: Any) -> Any:
+        slot = locate(SimpleNamespace(place=lambda slot: slot))
+        if slot == 1:
+            raise Unavailable("s1 is away")
+        done.append(slot)
+        return SimpleNamespace(value=slot)
+
+    done: list[int] = []
+    routing: Any = SimpleNamespace(map=SimpleNamespace(place=place))
+    shards: Any = SimpleNamespace(write=write)
+    with pytest.raises(Unavailable):
+        await write_by_shard(shards, routing, [1, 2, 1, 3], lambda slot: slot, AsyncMock())
+    assert done == [2, 3]
 
 
 @pytest.mark.process
