@@ -80,7 +80,9 @@ def _add_reading(routes: APIRouter, context: Context) -> None:
         if_none_match: IfNoneMatch = None,
     ) -> Response:
         done = await _known(context, request, order_id, position)
-        tag = f'"{done.value.payment.order_id}-{done.value.payment.version}"'
+        # With the epoch: a failover between regions may make a version anew.
+        found = done.value.payment
+        tag = f'"{found.order_id}-{done.place.epoch}.{found.version}"'
         headers = {**placed_at(done), "ETag": tag, "Cache-Control": PRIVATE}
         if if_none_match and tag in if_none_match:
             return Response(status_code=304, headers=headers)

@@ -27,8 +27,9 @@ EVERY_SECONDS = 30.0
 # What is younger is still on its way through events and webhooks.
 YOUNG_SECONDS = 60.0
 STUCK_SECONDS = 30.0
-# How far back a shard is compared when it comes to this process, or has a new epoch.
-FIRST_WINDOW = timedelta(hours=1)
+# How far back a shard is compared when it comes to this process, or has a new epoch: a failover
+# between regions may have lost the refund of an old charge.
+FIRST_WINDOW = timedelta(days=1)
 BATCH = 500
 
 

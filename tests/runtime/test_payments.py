@@ -170,6 +170,14 @@ async def test_orders_are_charged_once_and_asking_again_is_answered_again(
         assert nobody.status_code == 404
         waiting = await payments.get(f"/api/v1/orders/{bad}/payment", headers=service)
         assert (waiting.json()["status"], waiting.json()["reason"]) == ("declined", "card-declined")
+        # After a failover the same version may be another payment.
+        await shard_db.execute("UPDATE regionctl.slot_owner SET epoch = 2")
+        platform.publish(platform.first_map(epoch=2, version=2))
+
+        async def told_anew() -> bool:
+            return (await payments.get(path, headers=service)).status_code == 200
+
+        await wait_until(SystemClock(), told_anew, what="the map's new epoch", seconds=10)
 
 
 async def test_an_order_that_is_cancelled_before_while_or_after_it_is_charged_costs_nothing(
