@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ WEBHOOK_SECRET = "whsec_" + "c2VjcmV0IG9mIHRlc3Rz"
 # with 422, so data that fits the schema need not be accepted.
 CHECKS = "all"
 NOT_CHECKED = "positive_data_acceptance"
-FULL = "examples,coverage,fuzzing,stateful"
+FULL = "coverage,stateful"
 BRIEF = "examples,fuzzing"
 
 
@@ -32,19 +33,20 @@ async def schemathesis(
 ) -> tuple[int, str]:
     """The exit code and what it printed."""
     given = [each for name, value in headers.items() for each in ("-H", f"{name}: {value}")]
-    process = await asyncio.create_subprocess_exec(
+    command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", str(openapi.FILE),
         "--url", f"http://127.0.0.1:{port}", "--checks", CHECKS, "--exclude-checks", NOT_CHECKED,
         "--no-color", "--warnings", "off", *given, *arguments,
-        cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    printed, _ = await process.communicate()
-    return process.returncode or 0, printed.decode()
+    ]  # fmt: skip
+    ended = await asyncio.to_thread(
+        subprocess.run, command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize(
     ("role", "phases", "examples"),
-    [("service", FULL, 3), ("admin", BRIEF, 2), ("user", BRIEF, 2), ("", BRIEF, 2)],
+    [("service", FULL, 2), ("admin", BRIEF, 2), ("user", BRIEF, 2), ("", BRIEF, 2)],
 )
 async def test_every_operation_does_what_its_description_says(
     platform: Platform, tmp_path: Path, role: str, phases: str, examples: int
