@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -30,24 +31,12 @@ async def write_by_shard(
 ) -> list[R]:
     """Does `work` once a shard, inside a transaction whose slots are all guarded.
 
-    At least once for every item, so it must be idempotent. Raises what `Shards.write` raises; a
-    `Problem` only when the other shards are done.
+    On all shards at the same time, and on each whatever becomes of the others. At least once for
+    every item, so it must be idempotent. Raises what `Shards.write` raises.
     """
-    results: list[R] = []
-    problems: list[Problem] = []
-    left = list(items)
-    while left:
-        first = slot_of(left[0])
-        name = routing.map.place(first).shard.name
-        group: list[T] = []
-        rest: list[T] = []
-        for item in left:
-            same = routing.map.place(slot_of(item)).shard.name == name
-            (group if same else rest).append(item)
 
-        async def guarded(
-            connection: Connection, place: Placement, group: Sequence[T] = group
-        ) -> R:
+    async def on_one(group: Sequence[T]) -> R:
+        async def guarded(connection: Connection, place: Placement) -> R:
             places = {slot: routing.map.place(slot) for slot in sorted(set(map(slot_of, group)))}
             if any(found.shard.name != place.shard.name for found in places.values()):
                 raise _Moved
@@ -56,13 +45,25 @@ async def write_by_shard(
                 await connection.execute(GUARD, list(places), epochs)
                 return await work(connection, group)
 
-        try:
-            results.append((await shards.write(of_slot(first), guarded)).value)
-        except _Moved:
-            continue
-        except Problem as problem:
-            problems.append(problem)
-        left = rest
-    if problems:
-        raise problems[0]
+        return (await shards.write(of_slot(slot_of(group[0])), guarded)).value
+
+    results: list[R] = []
+    failures: list[BaseException] = []
+    left = list(items)
+    while left:
+        groups: dict[str, list[T]] = {}
+        for item in left:
+            groups.setdefault(routing.map.place(slot_of(item)).shard.name, []).append(item)
+        outcomes = await asyncio.gather(*map(on_one, groups.values()), return_exceptions=True)
+        left = []
+        for group, outcome in zip(groups.values(), outcomes, strict=True):
+            if isinstance(outcome, _Moved):
+                left += group
+            elif isinstance(outcome, BaseException):
+                failures.append(outcome)
+            else:
+                results.append(outcome)
+    if failures:
+        # A fault of an event says more than that somebody is away.
+        raise min(failures, key=lambda failure: isinstance(failure, Problem))
     return results
