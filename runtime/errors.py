@@ -8,6 +8,7 @@
     ├── OperationFailed     500     4     an operation ran and failed
     ├── Refused             409     5     a guard said no: nothing was changed
     │   └── StaleEpoch      503     5     the caller's shard map is older than the shard's fence
+    ├── TooEarly            425     5     what is asked for is not known here yet
     ├── TooManyRequests     429     5     the caller's share of this minute is used up
     ├── Unavailable         503     6     a server that is needed does not answer
     ├── TimedOut            504     7     waited long enough; the work goes on
@@ -133,6 +134,17 @@ class Forbidden(Problem):
     title = "Forbidden"
 
 
+class TooEarly(Problem):
+    """What the caller refers to is not known here yet; `extra["retryAfter"]` is in seconds.
+
+    Not a 5xx: gateways neither try again at once nor think worse of the server.
+    """
+
+    status = 425
+    exit = Exit.REFUSED
+    title = "Too early"
+
+
 class TooManyRequests(Problem):
     """The share is used up; `extra["retryAfter"]` says in how many seconds to try again."""
 
@@ -204,6 +216,7 @@ KINDS: dict[str, type[Problem]] = {
         NotFound,
         Unauthorized,
         Forbidden,
+        TooEarly,
         TooManyRequests,
         OperationFailed,
         Refused,

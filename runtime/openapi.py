@@ -211,6 +211,7 @@ def _answers(key: Key, operation: dict[str, Any]) -> None:
 
 def _refusals(key: Key, operation: Mapping[str, Any]) -> list[int]:
     has_body = "requestBody" in operation
+    parameters = operation.get("parameters", ())
     happens = {
         400: has_body,
         401: key not in NO_TOKEN,
@@ -218,7 +219,8 @@ def _refusals(key: Key, operation: Mapping[str, Any]) -> list[int]:
         404: "{" in key[1] or key in ABSENT,
         409: key in CONFLICTS,
         413: has_body,
-        422: has_body or bool(operation.get("parameters")),
+        422: has_body or bool(parameters),
+        425: any(each["name"] == "X-Regionctl-Position" for each in parameters),
         429: limit_of(key[0].upper(), key[1], "user") is not None,
         503: True,
     }
@@ -229,7 +231,7 @@ def _refusal(status: int, counted: bool) -> dict[str, Any]:
     headers = ["X-Request-Id", *(LIMITED if counted else ())]
     if status == 401:
         headers.append("WWW-Authenticate")
-    if status in (429, 503):
+    if status in (425, 429, 503):
         headers.append("Retry-After")
     schema = {"$ref": "#/components/schemas/Problem"}
     return {

@@ -56,6 +56,7 @@ REFUSALS: Mapping[int, str] = {
     409: "The state of things does not allow it",
     413: "The body is larger than 64 KiB",
     422: "The request is not valid, or its Idempotency-Key was used for another",
+    425: "The position is of a write that this server has not heard of yet; try again",
     429: "More requests than the caller's limit",
     503: "A server that is needed does not answer; try again",
 }

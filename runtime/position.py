@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.errors import Invalid, StaleEpoch
+from runtime.errors import Invalid, TooEarly
 from runtime.shardmap import Placement
 
 
@@ -43,9 +43,10 @@ class Position:
         """Whether the write was done after a failover that the map of `place` does not know."""
         return self.database == place.shard.name and self.epoch > place.epoch
 
-    def unknown_to(self, place: Placement) -> StaleEpoch:
-        return StaleEpoch(
+    def unknown_to(self, place: Placement) -> TooEarly:
+        return TooEarly(
             f"This service knows {self.database} at epoch {place.epoch}; the write to be seen is "
             f"of epoch {self.epoch}.",
             hint="Try again. If it lasts, `regionctl status` says which region has an old map.",
+            extra={"retryAfter": 1},
         )

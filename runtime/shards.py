@@ -34,6 +34,8 @@ Locate = Callable[[ShardMap], Placement]
 Work = Callable[[Connection, Placement], Awaitable[T]]
 
 BUDGET_SECONDS = 8.0
+# A map is some 100 ms behind a failover; a position may also be an invention.
+NEWER_MAP_SECONDS = 1.0
 CONNECT_SECONDS = 1.0
 REPLICA_SECONDS = 0.3
 REPLICA_REST_SECONDS = 1.0
@@ -154,15 +156,17 @@ class Shards:
         """Does `work` on a copy that has everything up to `position`, or on the primary.
 
         Without a position only the primary will do, unless `any_copy` says that old data is
-        good enough. Raises `Unavailable` when the budget is used up, and `StaleEpoch` when until
-        then no map came that is as new as `position`.
+        good enough. Raises `Unavailable` when the budget is used up, and `TooEarly` when no map
+        as new as `position` came within `NEWER_MAP_SECONDS`.
         """
-        deadline = self._clock.monotonic() + self._budget
+        began = self._clock.monotonic()
+        deadline = began + self._budget
+        newer_by = began + min(self._budget, NEWER_MAP_SECONDS)
         tries = 0
         while True:
             place, version = await self._locate(locate, deadline)
             while position and position.newer_than(place):
-                left = deadline - self._clock.monotonic()
+                left = newer_by - self._clock.monotonic()
                 if not await self._routing.wait_for_newer(version, left):
                     raise position.unknown_to(place)
                 place, version = await self._locate(locate, deadline)

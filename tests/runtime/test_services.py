@@ -10,7 +10,7 @@ import pytest
 
 from runtime import checks
 from runtime.clock import SystemClock
-from runtime.errors import StaleEpoch
+from runtime.errors import TooEarly
 from runtime.position import Position
 from runtime.routing import Routing
 from runtime.shardmap import Endpoint, even_ranges
@@ -106,7 +106,7 @@ async def test_a_read_is_never_answered_under_an_older_epoch_than_its_position_o
         path = f"/api/v1/orders/{order['id']}"
         later = {"X-Regionctl-Position": "s1.2.1"}
         asked = asyncio.create_task(orders.get(path, headers=later))
-        done, _ = await asyncio.wait({asked}, timeout=1.2)
+        done, _ = await asyncio.wait({asked}, timeout=0.3)
         assert not done
         await checks.set_epochs(shard_db, even_ranges(["s1"], 2))
         fresh = {"Cache-Control": "no-cache"}
@@ -123,9 +123,28 @@ async def test_a_read_whose_position_is_newer_than_every_map_is_refused(
 ) -> None:
     routing, clock = Routing(platform.map_file, SystemClock()), SystemClock()
     shards = Shards(platform.settings("orders"), routing, clock, budget=0.1)
-    with pytest.raises(StaleEpoch, match="epoch 9"):
+    with pytest.raises(TooEarly, match="epoch 9"):
         await shards.read(of_slot(0), _never, position=Position("s1", 9, 1))
     shards.close()
+
+
+async def test_an_invented_position_holds_a_request_for_a_second_and_asks_no_gateway_to_repeat_it(
+    platform: Platform,
+) -> None:
+    async with platform.service("orders") as orders:
+        await sign_in(platform, orders)
+        ahead = {"X-Regionctl-Position": "s1.999999999.1"}
+        asked = [
+            orders.get(path, params=params, headers=ahead)
+            for path, params in (
+                ("/api/v1/orders/5", {}),
+                ("/api/v1/orders", {"user_id": "5"}),
+                ("/api/v1/orders/search", {"user_id": "5", "q": "mug"}),
+            )
+        ]
+        for answer in await asyncio.wait_for(asyncio.gather(*asked), 4):
+            assert (answer.status_code, answer.headers["retry-after"]) == (425, "1")
+            assert answer.json()["type"] == "urn:regionctl:problem:TooEarly"
 
 
 async def _never(connection: object, place: object) -> None:
