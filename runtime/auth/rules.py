@@ -11,6 +11,8 @@ WINDOW_SECONDS = 900
 ACCOUNT_FAILURES = 5
 ADDRESS_FAILURES = 50
 FIRST_PAUSE_SECONDS = 30
+# How long an address from which somebody logged in is known to be theirs.
+KNOWN_SECONDS = 30 * 24 * 3600
 
 SESSION = timedelta(days=30)
 SESSION_AT_MOST = timedelta(days=90)
@@ -35,6 +37,34 @@ def pause(failures: Sequence[float], free: int, now: float) -> float:
         return 0.0
     length = min(FIRST_PAUSE_SECONDS * 2 ** min(len(counted) - free, 10), WINDOW_SECONDS)
     return float(max(0.0, max(counted) + length - now))
+
+
+@dataclass(frozen=True)
+class Failures:
+    """When attempts failed, in seconds.
+
+    `account`: for the account, from addresses that are not known to be its owner's. `address`:
+    from this address, for whichever account. `pair`: for the account from this address, which is
+    known to be its owner's; None when it is not.
+    """
+
+    account: Sequence[float]
+    address: Sequence[float]
+    pair: Sequence[float] | None = None
+
+
+def login_pause(failures: Failures, now: float) -> float:
+    """How many seconds the next attempt has to wait.
+
+    Where somebody logged in before, only failures of that pair count: strangers who guess keep
+    out strangers, and not the owner.
+    """
+    if failures.pair is not None:
+        return pause(failures.pair, ACCOUNT_FAILURES, now)
+    return max(
+        pause(failures.account, ACCOUNT_FAILURES, now),
+        pause(failures.address, ADDRESS_FAILURES, now),
+    )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ async def register(
         return done
     attempt = None
     if done.value.user.created_at < context.clock.now() - RETRIED:
-        attempt = await _attempt(throttle, body.email, origin)
+        attempt = await _attempt(throttle, wish.email, origin)
     if not await hasher.matches(stored, password):
         raise rules.other_password()
     if attempt:

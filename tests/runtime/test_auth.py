@@ -227,6 +227,26 @@ async def test_guessing_a_password_is_slowed_down_also_without_the_cache(
         assert (await log_in(alone, EMAIL)).status_code == 429
 
 
+async def test_whoever_logged_in_from_an_address_is_not_kept_out_by_guesses_from_others(
+    platform: Platform, auth: httpx.AsyncClient
+) -> None:
+    await register(platform, EMAIL)
+
+    async def from_address(address: str, password: str = PASSWORD) -> int:
+        form = {"grant_type": "password", "username": EMAIL, "password": password}
+        headers = {"X-Forwarded-For": address}
+        return (await auth.post("/oauth/token", data=form, headers=headers)).status_code
+
+    assert await from_address("192.0.2.1") == 200
+    for expected in [400] * 5 + [429]:
+        assert await from_address("203.0.113.9", "a guess") == expected
+    assert await from_address("198.51.100.7") == 429
+    assert await from_address("192.0.2.1") == 200
+    for expected in [400] * 5 + [429]:
+        assert await from_address("192.0.2.1", "a guess") == expected
+    assert await from_address("192.0.2.1") == 429
+
+
 async def test_a_login_that_nobody_looked_at_counts_as_no_guess(
     platform: Platform, auth: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,23 @@ def test_each_further_failure_makes_the_pause_no_shorter_and_it_ends_with_the_wi
         assert pause == 0
 
 
+@given(TIMES, TIMES, TIMES, TIMES, st.floats(0, 2000))
+def test_where_somebody_logged_in_before_no_failure_of_others_counts(
+    account: list[float],
+    address: list[float],
+    pair: list[float],
+    others: list[float],
+    now: float,
+) -> None:
+    known = rules.Failures(account, address, pair)
+    assert rules.login_pause(known, now) == rules.pause(pair, rules.ACCOUNT_FAILURES, now)
+    attacked = rules.Failures([*account, *others], [*address, *others], pair)
+    assert rules.login_pause(attacked, now) == rules.login_pause(known, now)
+    stranger = rules.login_pause(rules.Failures(account, address), now)
+    assert stranger >= rules.pause(account, rules.ACCOUNT_FAILURES, now)
+    assert stranger >= rules.pause(address, rules.ADDRESS_FAILURES, now)
+
+
 def test_the_fifth_failure_costs_half_a_minute_and_the_sixth_a_minute() -> None:
     assert rules.pause([100.0] * 4, 5, 100.0) == 0
     assert rules.pause([100.0] * 5, 5, 100.0) == 30
