@@ -7,6 +7,7 @@ host, so it is made as if the storage answered there, which the edge sees to.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from obstore.store import S3Store
+
+log = logging.getLogger(__name__)
 
 INVOICES = "invoices"
 ANALYTICS = "analytics"
@@ -169,7 +172,9 @@ def _problems(what: str) -> Iterator[None]:
 
 
 def _away(what: str, reason: object) -> Unavailable:
+    """The storage's own words are for the log: they name hosts, and what a signature was of."""
+    log.warning("object storage", extra={"data": {"object": what, "reason": str(reason)}})
     return Unavailable(
-        f"The object storage does not take {what}: {reason}",
+        "The object storage does not answer as it should.",
         hint="Look at the state of the region's objects instance: regionctl status.",
     )

@@ -81,12 +81,16 @@ async def test_a_bucket_that_is_not_there_is_made_by_the_first_put(seaweed: Seaw
     assert await objects.get("made-by-put", "one") == b"first"
 
 
-async def test_a_storage_that_is_not_there_is_unavailable() -> None:
+async def test_a_storage_that_is_not_there_is_unavailable_and_its_words_stay_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with pytest.raises(Unavailable, match="no object storage"):
         await Objects(SETTINGS).get(INVOICES, "x")
     away = Objects(replace(SETTINGS, objects=f"http://127.0.0.1:{free_port()}"))
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as caught:
         await away.get(INVOICES, "x")
+    assert caught.value.detail == "The object storage does not answer as it should."
+    assert "Generic S3 error" in str(caplog.records[-1].__dict__["data"])
     with pytest.raises(Invalid):
         away.sign(INVOICES, "x", 0)
 
