@@ -184,6 +184,7 @@ async def cancel_order(context: Context, who: Caller, id: int) -> Done[tuple[rul
             order = await store.get(connection, id)
             if order is None or not who.may_act_for(order.user_id):
                 return None
+            await changing.begin()
             key = (order.user_id, id)
             changed = await store.change(connection, {key: rules.cancel}, {key: trace})
             xid = await store.confirm(connection)
@@ -192,11 +193,10 @@ async def cancel_order(context: Context, who: Caller, id: int) -> Done[tuple[rul
                 order = await store.get(connection, id) or order
             return (changed or [order])[0], xid
 
-    await changing.begin()
     done = await context.shards.write(of_slot(slot_of_order(id)), work)
-    await changing.end([done.value[0]] if done.value else [])
     if done.value is None:
         raise NotFound(f"There is no order {id}.")
+    await changing.end([done.value[0]])
     return Done(done.value, done.place, done.endpoint)
 
 

@@ -70,7 +70,9 @@ class Changing:
         self._mark = ""
 
     async def begin(self) -> None:
-        self._mark = await self._context.cache.forget(self._keys.values())
+        """May be called by each attempt of a write: the first counts."""
+        if not self._mark:
+            self._mark = await self._context.cache.forget(self._keys.values())
 
     async def end(self, orders: Iterable[Order]) -> None:
         """`orders` are those that changed.

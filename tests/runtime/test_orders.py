@@ -10,9 +10,12 @@ import httpx
 import pytest
 
 from runtime import checks
+from runtime.cache import Cache
+from runtime.clock import SystemClock
 from runtime.events import event_id
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import place, sign_in
+from tests.runtime.servers import PASSWORD as SERVER_PASSWORD
 from tests.runtime.tokens import bearer
 
 pytestmark = pytest.mark.process
@@ -68,6 +71,25 @@ async def test_somebody_elses_order_does_not_exist_for_a_user(
                                 headers=bob)  # fmt: skip
     assert (listed.status_code, searched.status_code) == (404, 404)
     assert (await orders.get(path)).json()["status"] == "placed"
+
+
+async def test_a_stranger_who_cancels_an_order_does_not_disturb_the_caches_entry(
+    platform: Platform, orders: httpx.AsyncClient
+) -> None:
+    id = (await place(orders, ADA, "k")).json()["id"]
+    path = f"/api/v1/orders/{id}"
+    assert (await orders.get(path)).status_code == 200
+    cache = Cache(("127.0.0.1", platform.queue.port), SERVER_PASSWORD, SystemClock())
+    entry = await cache.get(f"order:s1:1:{id}")
+    assert entry
+    bob = await bearer(platform, user_id=BOB)
+    assert (await orders.post(f"{path}/cancel", headers=bob)).status_code == 404
+    assert await cache.get(f"order:s1:1:{id}") == entry
+    assert (await orders.post(f"{path}/cancel")).status_code == 200
+    now = await cache.get(f"order:s1:1:{id}")
+    assert now
+    assert now.version > entry.version
+    await cache.close()
 
 
 async def test_a_cancellation_is_done_once_and_answered_alike_every_time(
