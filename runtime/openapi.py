@@ -170,7 +170,7 @@ def _operation(key: Key, operation: dict[str, Any], components: dict[str, Any]) 
     responses = operation["responses"]
     responses.pop("422", None)
     _answers(key, operation)
-    counted = limit_of(key[0].upper(), key[1], "user") is not None
+    counted = _counted(key, operation)
     shared = components.setdefault("responses", {})
     for status in _refusals(key, operation):
         name = f"Problem{status}{'Counted' if counted else ''}"
@@ -190,7 +190,7 @@ def _answers(key: Key, operation: dict[str, Any]) -> None:
     """Headers and links of what goes well, and the answer that there is no news."""
     names = [each["name"].lower() for each in operation.get("parameters", ())]
     headers = ["X-Request-Id"]
-    if limit_of(key[0].upper(), key[1], "user"):
+    if _counted(key, operation):
         headers += LIMITED
     if "if-none-match" in names:
         headers.append("ETag")
@@ -209,6 +209,12 @@ def _answers(key: Key, operation: dict[str, Any]) -> None:
         }
 
 
+def _counted(key: Key, operation: Mapping[str, Any]) -> bool:
+    """Whether there is a limit for some request of this kind."""
+    query = any(each["in"] == "query" for each in operation.get("parameters", ()))
+    return limit_of(key[0].upper(), key[1], "user", query=query) is not None
+
+
 def _refusals(key: Key, operation: Mapping[str, Any]) -> list[int]:
     has_body = "requestBody" in operation
     parameters = operation.get("parameters", ())
@@ -221,7 +227,7 @@ def _refusals(key: Key, operation: Mapping[str, Any]) -> list[int]:
         413: has_body,
         422: has_body or bool(parameters),
         425: any(each["name"] == "X-Regionctl-Position" for each in parameters),
-        429: limit_of(key[0].upper(), key[1], "user") is not None,
+        429: _counted(key, operation),
         503: True,
     }
     return [status for status, may in happens.items() if may]

@@ -72,11 +72,16 @@ PLACE = Limit("place", 30)
 ORDERS_OTHER = Limit("orders", 300)
 TOKEN = Limit("token", 60, by_address=True)
 PRODUCTS = Limit("products", 300)
+# The edge answers from its cache what is asked again; each other query is a search of its own.
+PRODUCTS_QUERY = Limit("products-query", 600, by_address=True)
 AUDIT = Limit("audit", 300)
 
 
-def limit_of(method: str, path: str, role: str | None) -> Limit | None:
-    """The limit of a request; None for what only the edge's flood guard limits."""
+def limit_of(method: str, path: str, role: str | None, *, query: bool = False) -> Limit | None:
+    """The limit of a request; None for what only the edge's flood guard limits.
+
+    `query`: whether its URL has one.
+    """
     path = path.rstrip("/")
     if role == "service":
         return SERVICE
@@ -88,8 +93,10 @@ def limit_of(method: str, path: str, role: str | None) -> Limit | None:
         return USERS_LIST if path == USERS else USERS_ONE
     if path == ORDERS or path.startswith(ORDERS + "/"):
         return PLACE if path == ORDERS and method == "POST" else ORDERS_OTHER
-    if path.startswith("/api/v1/products") and method not in ("GET", "HEAD"):
-        return PRODUCTS
+    if path.startswith("/api/v1/products"):
+        if method not in ("GET", "HEAD"):
+            return PRODUCTS
+        return PRODUCTS_QUERY if query else None
     return AUDIT if path.startswith("/api/v1/audit") else None
 
 
@@ -134,7 +141,8 @@ class Limiter:
 
         Leaves in `scope["ratelimit"]` the headers of the answer, also of one that refuses.
         """
-        limit = limit_of(scope["method"], scope["path"], caller.role if caller else None)
+        role, query = caller.role if caller else None, bool(scope.get("query_string"))
+        limit = limit_of(scope["method"], scope["path"], role, query=query)
         if limit is None:
             return
         verdict = await self.judge(limit, subject_of(limit, scope, caller))

@@ -65,16 +65,16 @@ def _public(shelf: Shelf) -> APIRouter:
         q: Search = "",
         if_none_match: IfNoneMatch = None,
     ) -> Response:
-        here, following = rules.page(await shelf.products(), q, cursor, limit)
+        here, following = rules.page((await shelf.products()).values(), q, cursor, limit)
         document = {"products": [_document(product) for product in here], "next": following}
         return _cacheable(answer(document), if_none_match)
 
     @routes.get("/{sku}", response_model=Product)
     async def product(sku: SkuPath, if_none_match: IfNoneMatch = None) -> Response:
-        found = [product for product in await shelf.products() if product.sku == sku]
-        if not found:
+        found = (await shelf.products()).get(sku)
+        if found is None:
             raise NotFound(f"There is no product {sku!r}.", hint="GET /api/v1/products lists them.")
-        return _cacheable(answer(_document(found[0])), if_none_match)
+        return _cacheable(answer(_document(found.product)), if_none_match)
 
     return routes
 

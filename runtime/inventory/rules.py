@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from runtime.events import Event, Kind, event_id, items_of, subject_of
@@ -38,6 +39,14 @@ class Product:
     currency: str
     stock: int
     version: int
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A product, and what searches look at: SKU and name, casefolded."""
+
+    product: Product
+    text: str
 
 
 @dataclass(frozen=True)
@@ -144,18 +153,22 @@ def _answer(question: Question, outcome: Outcome) -> Event:
     return Event(event_id(question.order_id, kind), kind, payload, question.traceparent)
 
 
+def listed(product: Product) -> Listed:
+    return Listed(product, f"{product.sku} {product.name}".casefold())
+
+
 def page(
-    products: Sequence[Product], query: str, after: str, limit: int
+    products: Iterable[Listed], query: str, after: str, limit: int
 ) -> tuple[Sequence[Product], str | None]:
     """The first `limit` products past the SKU `after` that contain every word of `query` in SKU
     or name, and the SKU after which the next page begins. `products` are in order of SKU."""
     words = query.casefold().split()
-    found = [
-        product
-        for product in products
-        if product.sku > after
-        and all(word in f"{product.sku} {product.name}".casefold() for word in words)
-    ]
+    matching = (
+        each.product
+        for each in products
+        if each.product.sku > after and all(word in each.text for word in words)
+    )
+    found = list(islice(matching, limit + 1))
     here = found[:limit]
     return here, here[-1].sku if len(found) > limit else None
 

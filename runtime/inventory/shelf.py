@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import astuple
 
 from runtime.context import Context
 from runtime.entries import Found, entry_key
 from runtime.errors import Problem
 from runtime.inventory import store
-from runtime.inventory.rules import Product
+from runtime.inventory.rules import Listed, Product, listed
 from runtime.shardmap import Placement
 from runtime.shards import catalog
 
@@ -31,10 +32,10 @@ class Shelf:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._dirty = asyncio.Event()
-        self._parsed: tuple[int, list[Product]] | None = None
+        self._parsed: tuple[int, Mapping[str, Listed]] | None = None
 
-    async def products(self) -> list[Product]:
-        """Every product by SKU, about a second old at most while the databases live."""
+    async def products(self) -> Mapping[str, Listed]:
+        """Every product, in order of SKU, about a second old at most while the databases live."""
         place = catalog(self._context.routing.map)
         found = await self._context.cache.fetch(_key(place), self._load, TTL_SECONDS)
         assert found is not None
@@ -87,5 +88,6 @@ def _encode(products: list[Product]) -> Found:
     return Found(version, json.dumps([astuple(product) for product in products]).encode())
 
 
-def _parse(body: bytes) -> list[Product]:
-    return [Product(*row) for row in json.loads(body)]
+def _parse(body: bytes) -> dict[str, Listed]:
+    products = (Product(*row) for row in json.loads(body))
+    return {product.sku: listed(product) for product in products}

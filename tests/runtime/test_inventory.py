@@ -130,6 +130,13 @@ async def test_products_are_listed_page_by_page_and_searched(platform: Platform)
         assert (await client.get(f"{PATH}/NO-SUCH")).status_code == 404
 
 
+async def test_only_reads_of_products_with_a_query_are_counted(platform: Platform) -> None:
+    async with platform.service("inventory") as client:
+        assert "RateLimit-Limit" not in (await client.get(PATH)).headers
+        searched = await client.get(PATH, params={"q": "mug"})
+        assert searched.headers["RateLimit-Remaining"] == "599"
+
+
 async def test_a_product_is_validated_by_its_tag_and_may_be_kept_for_seconds(
     platform: Platform,
 ) -> None:

@@ -14,6 +14,7 @@ from runtime.inventory.rules import (
     Product,
     Question,
     cents_of,
+    listed,
     page,
     question_of,
     settle,
@@ -165,6 +166,7 @@ def test_only_events_of_orders_are_questions() -> None:
 
 
 SHOP = [Product(f"S{n:03d}", f"thing {n % 7}", n, "USD", 1, 1) for n in range(60)]
+SHELF = [listed(product) for product in SHOP]
 
 
 @given(st.integers(1, 100), st.sampled_from(["", "thing 3", "S01", "no such", "  THING  s00"]))
@@ -172,7 +174,7 @@ def test_pages_hold_every_product_that_is_searched_once_and_in_order(limit: int,
     seen: list[Product] = []
     after: str | None = ""
     while after is not None:
-        here, after = page(SHOP, q, after, limit)
+        here, after = page(SHELF, q, after, limit)
         assert len(here) <= limit
         seen += here
     words = q.casefold().split()

@@ -71,6 +71,13 @@ def test_no_request_is_too_strange_to_be_limited(method: str, path: str, role: s
     assert limit is None or limit.requests > 0
 
 
+def test_a_search_of_products_counts_by_address_and_a_plain_read_does_not() -> None:
+    for path in ("/api/v1/products", "/api/v1/products/MUG"):
+        limit = limit_of("GET", path, "user", query=True)
+        assert limit == Limit("products-query", 600, by_address=True)
+        assert limit_of("GET", path, None) is None
+
+
 def test_a_caller_is_counted_by_user_else_client_else_address() -> None:
     assert subject_of(ratelimit.PLACE, scope(), USER) == "user:7"
     assert subject_of(ratelimit.PLACE, scope(), Caller("service", "probe")) == "client:probe"
