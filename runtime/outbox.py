@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 200
 PAGE = 2000
-BUSY_SECONDS = 0.01
+# Events that come one by one are sent several at once: each batch is a transaction.
+LINGER_SECONDS = 0.05
 IDLE_SECONDS = 0.1
 FAILED_SECONDS = 0.5
 CHECK_SECONDS = 1.0
@@ -197,7 +198,7 @@ class Relay:
                         checked = self._clock.monotonic()
                     sent = await self.once(database)
                     RELAYED.labels(database).inc(sent)
-                    pause = BUSY_SECONDS if sent else IDLE_SECONDS
+                    pause = _pause(sent)
                 except (RedisError, Problem) as error:
                     data = {"database": database, "reason": repr(error)}
                     log.warning("relay", extra={"data": data})
@@ -256,6 +257,13 @@ class Relay:
 
             await self._shards.write(locate, mark)
         return len(keys)
+
+
+def _pause(sent: int) -> float:
+    """Seconds until the next look, after a batch of `sent` events."""
+    if sent == BATCH:
+        return 0.0
+    return LINGER_SECONDS if sent else IDLE_SECONDS
 
 
 async def _reign(client: Redis) -> bytes:

@@ -9,6 +9,16 @@ decides about its events:
     anything else                  a defect: to the dead letters after `DELIVERIES` deliveries
 
 A batch that fails by the fault of one event is done again event by event, so no other suffers.
+
+An event whose database has its home in another region is acknowledged and passed over: the queue
+of a region that was lost may come back with events of orders that were lost with it. Nothing that
+exists stays unsettled by that. Who passes over has read the map that moved the home, so the old
+home can mark nothing as relayed any more, and what lies in its queue is, in the database at the
+new home, either marked or not. What is not is relayed there. Of what is, the operation that moved
+the home sends again, after that map was published, every question of an order that is not settled
+and every event that nobody was told of (`resend-events`); and the sweeper of orders asks again
+for whatever still waits, which brings every answer again. The new home's own events are
+never taken for another region's: its relay works by the file that `elsewhere` reads again first.
 """
 
 from __future__ import annotations
@@ -29,16 +39,19 @@ from runtime import tracing
 from runtime.clock import Clock
 from runtime.deadletters import ONLY, bury
 from runtime.errors import Problem
-from runtime.events import Event, Poison
+from runtime.events import OF_CATALOG, Event, Poison, subject_of
 from runtime.routing import Routing
 from runtime.settings import Settings
-from runtime.shardmap import Endpoint
+from runtime.shardmap import CATALOG, Endpoint
 from runtime.telemetry import CONSUMED, STREAM_LAG, STREAM_PENDING
 
 log = logging.getLogger(__name__)
 
 BATCH = 100
 BLOCK_SECONDS = 0.5
+# After a batch that was not full, so that the next is larger: a batch costs about as much as an
+# event.
+LINGER_SECONDS = 0.05
 CLAIM_SECONDS = 3.0
 DELIVERIES = 5
 TIMEOUT_SECONDS = 2.0
@@ -116,11 +129,18 @@ class Streams:
     ) -> None:
         """Hands batches of events of `kinds` (None: of every kind) to `handle`, until cancelled.
 
-        Entries of other kinds are acknowledged at once. Of a batch that failed because somebody
+        Entries of other kinds, and of other regions, are acknowledged at once. Of a batch that failed because somebody
         is away nothing is acknowledged; the reader pauses, longer each time, up to 2 s.
         """
         reader = _Reader(
-            stream, group, self._settings.instance, handle, self._clock, kinds=kinds, batch=batch
+            stream,
+            group,
+            self._settings.instance,
+            handle,
+            self._clock,
+            kinds=kinds,
+            batch=batch,
+            elsewhere=self.elsewhere,
         )
         claimed = -CLAIM_SECONDS
         failures = 0
@@ -134,8 +154,10 @@ class Streams:
                         claimed = now
                         await reader.claim(client)
                         await self._report(stream, group)
-                    if await reader.read(client):
+                    if count := await reader.read(client):
                         failures = 0
+                        if count < batch:
+                            await self._clock.sleep(LINGER_SECONDS)
             except AWAY as error:
                 log.warning("queue", extra={"data": {"group": group, "reason": repr(error)}})
                 await self._clock.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
@@ -146,6 +168,24 @@ class Streams:
             if each.name == group:
                 STREAM_LAG.labels(group).set(each.lag)
                 STREAM_PENDING.labels(group).set(each.pending)
+
+    def elsewhere(self, event: Event) -> bool:
+        """Whether the database that `event` is from has its home in another region, by the newest
+        map there is. Events that name no user are nowhere else."""
+        try:
+            _, user_id = subject_of(event)
+        except Poison:
+            return False
+        if not 0 < user_id < 2**63:
+            return False
+        if self._foreign(event.kind, user_id):
+            self._routing.refresh()
+        return self._foreign(event.kind, user_id)
+
+    def _foreign(self, kind: str, user_id: int) -> bool:
+        known = self._routing.map
+        shard = known.shards[CATALOG] if kind in OF_CATALOG else known.locate(user_id).shard
+        return shard.home != self._settings.region
 
     async def groups(self, stream: str) -> list[Group]:
         """How far every group of `stream` is. Raises `RedisError` or `OSError`."""
@@ -203,6 +243,7 @@ class _Reader:
         *,
         kinds: Container[str] | None = None,
         batch: int = BATCH,
+        elsewhere: Callable[[Event], bool] = lambda _: False,
     ) -> None:
         self._stream = stream
         self._group = group
@@ -211,6 +252,7 @@ class _Reader:
         self._clock = clock
         self._kinds = kinds
         self._batch = batch
+        self._elsewhere = elsewhere
         self._failed: dict[bytes, str] = {}
         # Where the next look for what was left begins.
         self._left_from = b"0-0"
@@ -285,10 +327,14 @@ class _Reader:
             except Poison as error:
                 await self._bury(client, entry, str(error))
                 continue
-            if self._kinds is None or event.kind in self._kinds:
-                good.append((entry, event))
-            else:
+            if self._kinds is not None and event.kind not in self._kinds:
                 others.append(entry[0])
+            elif self._elsewhere(event):
+                others.append(entry[0])
+                CONSUMED.labels("elsewhere").inc()
+                log.info("event of another region", extra={"data": {"event": event.id}})
+            else:
+                good.append((entry, event))
         if others:
             await client.xack(self._stream, self._group, *others)
         if good:
