@@ -33,6 +33,8 @@ STREAM = "events"
 # What users are told of: for each of these the service of notifications leaves a row, though
 # it may say that there was nothing to tell.
 TOLD: tuple[Kind, ...] = ("OrderCreated", "OrderCancelled", "PaymentProcessed", "PaymentRefunded")
+# From the catalog's outbox; all others come from the outbox of their user's shard.
+OF_CATALOG: tuple[Kind, ...] = ("StockReserved", "StockRefused", "StockReturned")
 
 
 @dataclass(frozen=True)

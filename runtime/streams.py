@@ -129,8 +129,8 @@ class Streams:
     ) -> None:
         """Hands batches of events of `kinds` (None: of every kind) to `handle`, until cancelled.
 
-        Entries of other kinds, and of other regions, are acknowledged at once. Of a batch that failed because somebody
-        is away nothing is acknowledged; the reader pauses, longer each time, up to 2 s.
+        Entries of other kinds, and of other regions, are acknowledged at once. Of a batch that
+        failed because somebody is away nothing is; the reader pauses, longer each time, up to 2 s.
         """
         reader = _Reader(
             stream,

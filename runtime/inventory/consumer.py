@@ -9,6 +9,8 @@ from runtime.events import STREAM, Event
 from runtime.inventory import store
 from runtime.inventory.rules import question_of
 from runtime.inventory.shelf import Shelf
+from runtime.pool import Connection
+from runtime.shardmap import Placement
 from runtime.shards import catalog
 
 GROUP = "inventory"
@@ -18,12 +20,17 @@ async def consume(context: Context, shelf: Shelf) -> None:
     """Reads order events until cancelled."""
 
     async def handle(events: Sequence[Event]) -> None:
-        questions = [question for event in events if (question := question_of(event))]
-        if not questions:
+        asked = [(event, question) for event in events if (question := question_of(event))]
+        if not asked:
             return
-        done = await context.shards.write(
-            catalog, lambda connection, place: store.record(connection, place, questions)
-        )
+
+        async def work(connection: Connection, place: Placement) -> bool:
+            # Asked in each attempt: one that waited for the catalog may have waited until the
+            # orders had their home in another region, which may lack some of them.
+            here = [question for event, question in asked if not context.streams.elsewhere(event)]
+            return bool(here) and await store.record(connection, place, here)
+
+        done = await context.shards.write(catalog, work)
         if done.value:
             shelf.changed()
 

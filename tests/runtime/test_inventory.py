@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from runtime import checks
 from runtime.clock import SystemClock, wait_until
 from runtime.events import STREAM, Event, event_id
 from runtime.inventory import static
+from runtime.shardmap import CATALOG
 from runtime.streams import decode, encode
-from tests.runtime.conftest import Platform
+from tests.runtime.conftest import FENCE_OF_CATALOG, Platform
 from tests.runtime.servers import PASSWORD
 from tests.runtime.tokens import bearer
 
@@ -110,6 +112,38 @@ async def test_two_consumers_racing_for_the_same_events_count_them_once(
     outcomes = await catalog_db.fetch("SELECT outcome, count(*) FROM stock_movements GROUP BY 1")
     assert dict(map(tuple, outcomes)) == {"reserved": 10, "refused": 5}
     assert await catalog_db.fetchval("SELECT stock FROM products WHERE sku = $1", SKU) == 0
+
+
+async def test_events_of_a_region_that_lost_its_home_take_no_stock(
+    platform: Platform, gadget: str, stream: Redis, catalog_db: checks.Database
+) -> None:
+    """The first is read by an old map and waits for the catalog; the second comes later."""
+    await checks.set_epochs(catalog_db, (replace(FENCE_OF_CATALOG[0], epoch=2),))
+    try:
+        async with platform.service("inventory"):
+            await send(stream, order_event("OrderCreated", 1))
+
+            async def taken() -> bool:
+                groups: Any = await stream.xinfo_groups(STREAM)
+                return bool(groups) and groups[0]["pending"] == 1
+
+            await wait_until(SystemClock(), taken, what="the reader", seconds=10)
+            moved = platform.first_map(version=2)
+            shards = {name: replace(s, home="eu-west-1") for name, s in moved.shards.items()}
+            shards[CATALOG] = replace(shards[CATALOG], epoch=2)
+            platform.publish(replace(moved, shards=shards))
+
+            async def done() -> bool:
+                groups: Any = await stream.xinfo_groups(STREAM)
+                return groups[0]["lag"] == groups[0]["pending"] == 0
+
+            await wait_until(SystemClock(), done, what="the first event", seconds=10)
+            await send(stream, order_event("OrderCreated", 2))
+            await wait_until(SystemClock(), done, what="the second event", seconds=10)
+    finally:
+        await catalog_db.execute("UPDATE regionctl.slot_owner SET epoch = 1")
+    assert await catalog_db.fetchval("SELECT count(*) FROM stock_movements") == 0
+    assert await catalog_db.fetchval("SELECT stock FROM products WHERE sku = $1", SKU) == 10
 
 
 async def test_products_are_listed_page_by_page_and_searched(platform: Platform) -> None:

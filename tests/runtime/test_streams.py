@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
@@ -249,3 +250,27 @@ def test_a_server_in_trouble_is_an_outage_and_a_bad_value_is_none(
     error: Exception, reason: str | None
 ) -> None:
     assert transient(error) == reason
+
+
+async def test_an_event_is_elsewhere_when_the_database_it_is_from_is(platform: Platform) -> None:
+    """The catalog and a shard may have their homes in different regions."""
+    context = _context(platform.settings("orders"))
+    context.routing.refresh()
+    of_shard = Event(1, "OrderCreated", {"order_id": 1, "user_id": 7})
+    of_catalog = Event(2, "StockReserved", {"order_id": 1, "user_id": 7})
+    poison = Event(3, "OrderCreated", {})
+
+    def elsewhere() -> list[bool]:
+        return [context.streams.elsewhere(each) for each in (of_shard, of_catalog, poison)]
+
+    assert elsewhere() == [False, False, False]
+    moved = platform.first_map(version=2)
+    shards = {**moved.shards, "s1": replace(moved.shards["s1"], home="eu-west-1")}
+    platform.publish(replace(moved, shards=shards))
+    context.routing.refresh()
+    assert elsewhere() == [True, False, False]
+    # Home again by a map that nobody has read yet.
+    platform.publish(platform.first_map(version=3))
+    assert elsewhere() == [False, False, False]
+    context.shards.close()
+    await context.cache.close()
