@@ -121,6 +121,7 @@ async def invariants(
         await _no_event_lost(shards, catalog, settled_seconds),
         _named("payments-match", faults.payments, "captured = confirmed = the order's total"),
         _named("stock-follows-orders", faults.stock, "held by confirmed orders, by no cancelled"),
+        _named("stock-has-orders", faults.orphans, "each reservation has its order"),
         _named("orders-settled", faults.unsettled, "settled, or waiting for the payment gateway"),
         _named("users-told", faults.untold, "every event has its notification, or mail waits"),
         await _one_owner(shards, ranges),

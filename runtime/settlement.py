@@ -39,6 +39,14 @@ MOVEMENTS = """
 SELECT event_id, min(outcome) AS least, max(outcome) AS most FROM stock_movements
 WHERE event_id = ANY($1::bigint[]) GROUP BY event_id
 """
+# What an administrator added to the stock belongs to no order, and is never `reserved`.
+HELD = """
+SELECT DISTINCT order_id FROM stock_movements
+WHERE outcome = 'reserved' AND order_id > $1
+  AND recorded_at < clock_timestamp() - make_interval(secs => $2::float8)
+ORDER BY order_id LIMIT $3
+"""
+EXISTING = "SELECT id FROM orders WHERE id = ANY($1::bigint[])"
 UNTOLD = """
 SELECT e.event_id FROM outbox e
 WHERE e.kind = ANY($1::text[])
@@ -56,6 +64,7 @@ class Faults:
 
     payments: list[str] = field(default_factory=list)
     stock: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
     untold: list[str] = field(default_factory=list)
 
@@ -90,6 +99,7 @@ async def compare(
                     faults.of(row, outcome, gateway_waits=any(waits))
         told = await shard.fetch(UNTOLD, list(TOLD), MAIL_SECONDS)
         faults.untold += [str(row[0]) for row in told]
+    faults.orphans += [str(id) for id in await _orphans(shards, catalog, settled_seconds)]
     return faults
 
 
@@ -146,6 +156,25 @@ def _suspect(row: Any, outcome: str | None) -> bool:
     return bool(
         payment_fault(row) or stock_fault(row, outcome) or unsettled(row, gateway_waits=False)
     )
+
+
+async def _orphans(
+    shards: Mapping[str, Database], catalog: Database, settled_seconds: float
+) -> list[int]:
+    """Orders that no shard has and whose stock is taken (`checks.return_orphan_stock` mends it).
+
+    The catalog is read first: an order is made before its movement, and never deleted.
+    """
+    found: list[int] = []
+    last = 0
+    while rows := await catalog.fetch(HELD, last, settled_seconds, PAGE):
+        last = rows[-1]["order_id"]
+        held = {row["order_id"] for row in rows}
+        for shard in shards.values():
+            if held:
+                held -= {row["id"] for row in await shard.fetch(EXISTING, list(held))}
+        found += sorted(held)
+    return found
 
 
 async def _outcomes(catalog: Database, rows: Iterable[Any]) -> dict[int, str]:

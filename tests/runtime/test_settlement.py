@@ -169,3 +169,25 @@ async def test_an_export_holds_nothing_that_opens_an_account(
     assert [each["row"]["user_id"] for each in orphans] == [7, 7]
     assert not any(secret in each["row"] for each in orphans for secret in checks.SECRETS)
     assert {table for table, _, _ in checks.SALVAGED} >= {"payments", "sessions", "notifications"}
+
+
+@pytest.mark.process
+async def test_stock_of_an_order_that_no_shard_has_is_told_and_put_back(
+    platform: Platform, shard_db: checks.Database, catalog_db: checks.Database
+) -> None:
+    async def held(**options: Any) -> bool:
+        found = await checks.invariants({"s1": shard_db}, catalog_db, **options)
+        return next(each["held"] for each in found if each["name"] == "stock-has-orders")
+
+    moved = (
+        "INSERT INTO stock_movements (event_id, sku, order_id, user_id, quantity, outcome, "
+        "recorded_at) VALUES ($1, 'MUG-ONCALL', $1, $2, 1, $3, now() - interval '1 minute')"
+    )
+    await catalog_db.execute(moved, 5, 0, "added")
+    await catalog_db.execute(moved, 6, USER, "returned")
+    assert await held()
+    await catalog_db.execute(moved, ORDER, USER, "reserved")
+    assert await held(settled_seconds=3600)
+    assert not await held()
+    assert await checks.return_orphan_stock({"s1": shard_db}, catalog_db) == 1
+    assert await held()
