@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
 from runtime import audit
-from runtime.auth import forms, store
+from runtime.auth import forms, tidy
 from runtime.auth.grants import Grants
 from runtime.auth.keys import Keys
 from runtime.auth.schemas import (
@@ -30,14 +31,13 @@ from runtime.wire import MAX_ID, answer, parse_id
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 # Shorter than the minute between a key's making and its first use.
 KEYS_SECONDS = 15
-TIDY_SECONDS = 300.0
 SECURED: dict[str, Any] = {"security": [{"oauth2": []}]}
 CLIENT_CHALLENGE = 'Basic realm="regionctl"'
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
-    """The routes; beside them, signing keys are made, rotated and retired, and revocations that
-    are of no use any more deleted."""
+    """The routes; beside them, signing keys are made, rotated and retired, and revocations and
+    sessions that are of no use any more deleted."""
     keys = Keys(context.settings, context.shards, context.clock)
     grants = Grants(context, keys, Throttle(context.cache, context.clock))
     routes = APIRouter()
@@ -45,12 +45,11 @@ def service(context: Context) -> tuple[APIRouter, Background]:
     _add_metadata(routes, context)
     _add_administration(routes, context, keys)
 
-    async def tidy() -> None:
-        while True:
-            await context.clock.sleep(TIDY_SECONDS)
-            await context.shards.write(catalog, store.forget_revocations)
-
-    return routes, {"signing keys": keys.run, "revocations": tidy}
+    return routes, {
+        "signing keys": keys.run,
+        "revocations": partial(tidy.revocations, context),
+        "sessions": partial(tidy.sessions, context),
+    }
 
 
 def _add_tokens(routes: APIRouter, grants: Grants) -> None:

@@ -132,15 +132,15 @@ class Grants:
             verified=login.password_hash,
             rehashed=await self._passwords.hashed(password) if renew else None,
         )
-        role = (await self._shards.write(of_user(login.user_id), work)).value
-        if role is None:
+        opened = (await self._shards.write(of_user(login.user_id), work)).value
+        if opened is None:
             await self._denied(origin, email, "changed meanwhile")
             _no_login()
         await self._throttle.succeeded(attempt)
         detail = {"session": str(session.id)}
-        subject = f"user:{login.user_id}"
-        await audit.write(self._shards, audit.Event("login", "allowed", subject, origin, detail))
-        return await self._answer(login.user_id, role, client, session.id, token)
+        event = audit.Event("login", "allowed", f"user:{login.user_id}", origin, detail)
+        await audit.write(self._shards, event, opened.ended)
+        return await self._answer(login.user_id, opened.role, client, session.id, token)
 
     async def _login(self, email: str) -> store.Login | None:
         """An address that nobody has costs the same questions as one that somebody has."""

@@ -17,6 +17,7 @@ KNOWN_SECONDS = 30 * 24 * 3600
 SESSION = timedelta(days=30)
 SESSION_AT_MOST = timedelta(days=90)
 REPEAT = timedelta(seconds=60)
+SESSIONS_AT_MOST = 50
 
 KEY_AGE = timedelta(days=30)
 KEY_LIFE = timedelta(days=31)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -15,13 +16,25 @@ GUARD = "SELECT regionctl.guard($1::int, $2::bigint)"
 CLIENT = "SELECT secret_hash, role FROM oauth_clients WHERE id = $1"
 USER_OF_EMAIL = "SELECT user_id FROM emails WHERE email = $1"
 LOGIN = "SELECT role, password_hash FROM users WHERE user_id = $1"
-# Locked against a change of the password, which ends all sessions that it sees.
-STILL = "SELECT role FROM users WHERE user_id = $1 AND password_hash = ANY($2::text[]) FOR SHARE"
+# Locked against a change of the password, which ends all sessions that it sees, and against another
+# login, which counts them.
+STILL = """
+SELECT role FROM users WHERE user_id = $1 AND password_hash = ANY($2::text[]) FOR NO KEY UPDATE
+"""
 REHASH = "UPDATE users SET password_hash = $2 WHERE user_id = $1 AND password_hash = $3"
 OPEN = """
 INSERT INTO sessions (user_id, id, client_id, token_hash, created_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING
 """
+# The new session $2 is none of the others, of which $4 may stay.
+END_OLDEST = """
+UPDATE sessions SET revoked_at = $3 WHERE user_id = $1 AND id IN (
+    SELECT id FROM sessions
+    WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL AND expires_at > $3
+    ORDER BY created_at DESC, id DESC OFFSET $4
+)
+"""
+ENDED = "SELECT id FROM sessions WHERE user_id = $1 AND revoked_at = $2"
 FIND = """
 SELECT s.*, u.role FROM sessions s JOIN users u USING (user_id)
 WHERE s.user_id = $1 AND s.id = $2 FOR UPDATE OF s
@@ -32,10 +45,26 @@ UPDATE sessions SET token_hash = $3, previous_hash = $4, rotation_key = $5, rota
 WHERE user_id = $1 AND id = $2
 """
 END = "UPDATE sessions SET revoked_at = $3 WHERE user_id = $1 AND id = $2 AND revoked_at IS NULL"
+# Of a revoked one, an attempt that was cut off may still want to know.
+OVER = """
+(expires_at < clock_timestamp() - interval '1 hour'
+ OR revoked_at < clock_timestamp() - interval '1 day')
+"""
+OVER_PAGE = f"""
+SELECT user_id, id FROM sessions WHERE {OVER} AND (user_id, id) > ($1, $2)
+ORDER BY user_id, id LIMIT $3
+"""  # noqa: S608
+FORGET = f"""
+DELETE FROM sessions USING unnest($1::bigint[], $2::bigint[]) AS old(user_id, id)
+WHERE sessions.user_id = old.user_id AND sessions.id = old.id AND {OVER}
+"""  # noqa: S608
 FORGET_REVOCATIONS = """
 WITH fence AS MATERIALIZED (SELECT regionctl.guard($1::int, $2::bigint))
 DELETE FROM revocations USING fence WHERE expires_at < clock_timestamp()
 """
+
+# (user id, session id)
+Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -45,6 +74,14 @@ class Login:
     user_id: int
     role: Literal["user", "admin"]
     password_hash: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The user's role, and the sessions that ended because there were too many."""
+
+    role: Role
+    ended: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -76,8 +113,9 @@ async def open_session(
     session: rules.Session,
     verified: str,
     rehashed: str | None,
-) -> Role | None:
-    """The role of the user whose session now is; None when the password changed meanwhile."""
+) -> Opened | None:
+    """The session is there, with the youngest of the user's others; None when the password
+    changed meanwhile."""
     async with connection.transaction():
         await connection.execute(GUARD, place.slot, place.epoch)
         hashes = [verified, rehashed or verified]
@@ -95,7 +133,11 @@ async def open_session(
             session.created_at,
             session.expires_at,
         )
-        return role
+        # An attempt that was cut off may have ended them: all that ended at this moment count.
+        at, others = session.created_at, rules.SESSIONS_AT_MOST - 1
+        await connection.execute(END_OLDEST, session.user_id, session.id, at, others)
+        ended = await connection.fetch(ENDED, session.user_id, at)
+        return Opened(role, tuple(row["id"] for row in ended))
 
 
 async def rotate(
@@ -132,6 +174,16 @@ async def end_session(
     async with connection.transaction():
         await connection.execute(GUARD, place.slot, place.epoch)
         await connection.execute(END, user_id, session_id, now)
+
+
+async def sessions_over(connection: Connection, after: Key, limit: int) -> list[Key]:
+    """Those of a shard that no token is of any use for, in order, behind `after`."""
+    rows: Any = await connection.fetch(OVER_PAGE, *after, limit)
+    return [(row["user_id"], row["id"]) for row in rows]
+
+
+async def forget_sessions(connection: Connection, keys: Sequence[Key]) -> None:
+    await connection.execute(FORGET, [user for user, _ in keys], [id for _, id in keys])
 
 
 async def forget_revocations(connection: Connection, place: Placement) -> None:

@@ -15,8 +15,10 @@ from argon2 import PasswordHasher
 from joserfc.jws import extract_compact
 
 from runtime import checks, passwords
+from runtime.auth import tidy
 from runtime.auth.store import forget_revocations
 from runtime.clock import SystemClock, wait_until
+from runtime.context import Context
 from runtime.routing import Routing
 from runtime.shardmap import Endpoint
 from runtime.shards import Shards, catalog
@@ -27,6 +29,12 @@ from tests.runtime.tokens import bearer
 pytestmark = pytest.mark.process
 
 EMAIL = "ada@example.org"
+# Of a user, so many, so long before their end; the higher the id, the older.
+SESSIONS = """
+INSERT INTO sessions (user_id, id, client_id, token_hash, created_at, expires_at)
+SELECT $1, n, 'public', '', now() - n * interval '1 hour', now() + $3::text::interval
+FROM generate_series(1, $2::int) AS n
+"""
 
 
 @pytest.fixture
@@ -395,6 +403,49 @@ async def test_no_log_line_and_no_audit_row_has_a_password_or_a_token(
     for secret in (PASSWORD, "s3cret-of", TOKEN_KEY, *tokens):
         assert secret not in caplog.text
         assert secret not in rows
+
+
+async def test_the_fifty_first_login_ends_the_oldest_session(
+    platform: Platform,
+    auth: httpx.AsyncClient,
+    shard_db: checks.Database,
+    catalog_db: checks.Database,
+) -> None:
+    user = int(await register(platform, EMAIL))
+    await shard_db.execute(SESSIONS, user, 49, "1 day")
+    await log_in(auth, EMAIL)
+    live = "SELECT count(*) FROM sessions WHERE revoked_at IS NULL"
+    assert await shard_db.fetchval(live) == 50
+    assert (await log_in(auth, EMAIL)).status_code == 200
+    assert await shard_db.fetchval(live) == 50
+    # The higher the id, the longer ago.
+    ended = await shard_db.fetchval(
+        "SELECT array_agg(id) FROM sessions WHERE revoked_at > '-infinity'"
+    )
+    assert ended == [49]
+    assert await catalog_db.fetchval("SELECT array_agg(session_id) FROM revocations") == [49]
+
+
+async def test_sessions_that_are_over_are_deleted_batch_by_batch_and_others_stay(
+    platform: Platform, shard_db: checks.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidy, "BATCH", 3)
+    for user, count, left in ((1, 5, "-2 hours"), (2, 5, "-1 minute"), (3, 2, "1 day")):
+        await shard_db.execute(SESSIONS, user, count, left)
+    await shard_db.execute(
+        "UPDATE sessions SET revoked_at = now() - id * interval '20 hours' WHERE user_id = 3"
+    )
+    settings, clock = platform.settings("auth"), SystemClock()
+    routing = Routing(platform.map_file, clock)
+    routing.refresh()
+    shards = Shards(settings, routing, clock)
+    nothing: Any = None
+    context = Context(settings, clock, routing, shards, nothing, nothing, nothing)
+    assert await tidy.forget_sessions(context, "s1") == 6
+    assert await tidy.forget_sessions(context, "s1") == 0
+    shards.close()
+    left_over = await shard_db.fetch("SELECT user_id, count(*) FROM sessions GROUP BY 1 ORDER BY 1")
+    assert [tuple(row) for row in left_over] == [(2, 5), (3, 1)]
 
 
 async def test_revocations_are_forgotten_once_their_tokens_have_expired(

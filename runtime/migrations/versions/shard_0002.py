@@ -100,6 +100,7 @@ TABLES = (
     "GRANT UPDATE (name, role, password_hash, version) ON users TO app",
     "GRANT UPDATE (status, stock, payment, reason, version, updated_at) ON orders TO app",
     "GRANT SELECT, INSERT, UPDATE ON sessions, payments TO app",
+    "GRANT DELETE ON sessions TO app",
     "GRANT SELECT, INSERT ON notifications TO app",
     guarded("order_items"),
     guarded("sessions"),
