@@ -11,14 +11,12 @@ decides about its events:
 A batch that fails by the fault of one event is done again event by event, so no other suffers.
 
 An event whose database has its home in another region is acknowledged and passed over: the queue
-of a region that was lost may come back with events of orders that were lost with it. Nothing that
-exists stays unsettled by that. Who passes over has read the map that moved the home, so the old
-home can mark nothing as relayed any more, and what lies in its queue is, in the database at the
-new home, either marked or not. What is not is relayed there. Of what is, the operation that moved
-the home sends again, after that map was published, every question of an order that is not settled
-and every event that nobody was told of (`resend-events`); and the sweeper of orders asks again
-for whatever still waits, which brings every answer again. The new home's own events are
-never taken for another region's: its relay works by the file that `elsewhere` reads again first.
+of a lost region may come back with events of orders that were lost with it. Nothing that exists
+stays unsettled: who passes over has read the map that moved the home, so the old home marks
+nothing as relayed any more. What is not marked at the new home is relayed there; what is, the
+operation that moved the home sends again after that map, as far as it is a question of an unsettled
+order or was told to nobody (`resend-events`); and the sweeper of orders asks again for every answer.
+The new home passes over nothing of its own: its relay has read the file that `elsewhere` reads.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ BATCH = 100
 BLOCK_SECONDS = 0.5
 # After a batch that was not full, so that the next is larger: a batch costs about as much as an
 # event.
-LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.1
 CLAIM_SECONDS = 3.0
 DELIVERIES = 5
 TIMEOUT_SECONDS = 2.0
@@ -332,7 +330,6 @@ class _Reader:
             elif self._elsewhere(event):
                 others.append(entry[0])
                 CONSUMED.labels("elsewhere").inc()
-                log.info("event of another region", extra={"data": {"event": event.id}})
             else:
                 good.append((entry, event))
         if others:

@@ -13,6 +13,7 @@ from pathlib import Path
 from infra.local import certificates
 from infra.local import layout as files
 from infra.local.ports import HOST
+from infra.local.services import PATIENCE
 from infra.local.site import Site
 from infra.local.supervisor import Program
 from infra.topology import MAILBOX, PAYMENT_GATEWAY
@@ -60,6 +61,8 @@ def program(site: Site, instance: str) -> Program:
         directory=site.layout.root,
         autostart=True,
         priority=800,
+        # They stand for machines elsewhere.
+        nice=PATIENCE,
     )
 
 

@@ -15,7 +15,7 @@ from runtime.errors import Invalid
 
 # Work that no client waits for gives way to the requests.
 PATIENT = frozenset({"payments", "notifications"})
-PATIENT_NICE = ("nice", "-n", "10")
+PATIENCE = 10
 NEEDS = {
     "auth": ("tokenKey",),
     "payments": ("gatewayKey", "webhookSecret", "objectsKey", "objectsSecret"),
@@ -27,14 +27,17 @@ EXTERNAL = ("gatewayKey", "webhookSecret", "smtpUser", "smtpPassword")
 def program(site: Site, instance: str) -> Program:
     spec = site.spec(instance)
     command = (
-        *(PATIENT_NICE if spec.component in PATIENT else ()),
         *(sys.executable, "-m", "uvicorn", "runtime.app:create", "--factory"),
         *("--host", HOST, "--port", str(site.port(instance))),
         *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10"),
         *("--no-access-log", "--loop", "uvloop", "--http", "httptools"),
     )
     return Program(
-        instance, command, environment=_environment(site, spec), directory=site.layout.root
+        instance,
+        command,
+        environment=_environment(site, spec),
+        directory=site.layout.root,
+        nice=PATIENCE if spec.component in PATIENT else 0,
     )
 
 

@@ -38,7 +38,8 @@ class Program:
 
     `autostart` is with the supervisor itself, `autorestart` after an unexpected end. `user` is
     another system user to run as (root only). A database has neither of the first two: a primary
-    that died must not come back as a primary by itself.
+    that died must not come back as a primary by itself. With `nice` above 0 it gives way to
+    others when processors are short.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Program:
     stop_signal: str = "TERM"
     stop_wait_seconds: int = 12
     priority: int = 500
+    nice: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,11 @@ def render(folder: Path, port: int, password: str, programs: Iterable[Program]) 
 
 
 def _section(folder: Path, program: Program) -> list[str]:
+    # `nice` becomes the program: the supervisor's pid is the program's own.
+    patience = ("nice", "-n", str(program.nice)) if program.nice else ()
     lines = [
         f"[program:{program.name}]",
-        f"command={shlex.join(program.command).replace('%', '%%')}",
+        f"command={shlex.join((*patience, *program.command)).replace('%', '%%')}",
         f"autostart={str(program.autostart).lower()}",
         f"autorestart={str(program.autorestart).lower()}",
         f"startsecs={program.start_seconds}",

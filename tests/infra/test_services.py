@@ -104,7 +104,7 @@ def test_only_work_that_no_client_waits_for_gives_way(make: Make) -> None:
     patient = {
         service
         for service in site.topology.services
-        if services.program(site, f"{service}.{REGION}a").command[0] == "nice"
+        if services.program(site, f"{service}.{REGION}a").nice
     }
     assert patient == {"payments", "notifications"}
 
