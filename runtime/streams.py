@@ -14,8 +14,8 @@ An event whose database has its home in another region is acknowledged and passe
 of a lost region may come back with events of orders that were lost with it. Nothing that exists
 stays unsettled: who passes over has read the map that moved the home, so the old home marks
 nothing as relayed any more. What is not marked at the new home is relayed there; what is, the
-operation that moved the home sends again after that map, as far as it is a question of an unsettled
-order or was told to nobody (`resend-events`); and the sweeper of orders asks again for every answer.
+operation that moved the home (`resend-events`) sends again after that map, if it is a question of
+an unsettled order or nobody was told of it; and the sweeper of orders asks for each answer again.
 The new home passes over nothing of its own: its relay has read the file that `elsewhere` reads.
 """
 
@@ -168,8 +168,7 @@ class Streams:
                 STREAM_PENDING.labels(group).set(each.pending)
 
     def elsewhere(self, event: Event) -> bool:
-        """Whether the database that `event` is from has its home in another region, by the newest
-        map there is. Events that name no user are nowhere else."""
+        """Whether the database of `event` has its home in another region, by the newest map."""
         try:
             _, user_id = subject_of(event)
         except Poison:
