@@ -170,7 +170,7 @@ async def _learn(context: Context, settler: Settler, told: HookData) -> None:
     known = done.value.get(order_id)
     if known is None or not known.stored:
         return
-    charge = Charge(told.id, told.reference, told.status, told.reason, told.refund_id, told.created)
+    charge = Charge(told.id, told.reference, told.status, told.reason, told.refund_id, told.changed)
     turn = Turn(known.payment.user_id, order_id, rules.finding(charge))
     _, problems = await settler.settle(await settler.record([turn]))
     if problems:

@@ -78,10 +78,10 @@ class Gateway:
         return Refunded(charge.id, charge.refund_id)
 
     async def charges(self, after: int) -> tuple[list[Charge], int | None]:
-        """Charges made after `after` (µs since 1970), oldest first; and where the next page begins,
-        None on the last."""
+        """Charges made or refunded after `after` (µs since 1970), in the order of that; and where
+        the next page begins, None on the last."""
         answer = await self._outside.call(
-            "GET", "/v1/charges", params={"after": str(after), "limit": str(PAGE)}
+            "GET", "/v1/charges", params={"changed_after": str(after), "limit": str(PAGE)}
         )
         return _charges(answer)
 

@@ -28,7 +28,7 @@ EVERY_SECONDS = 30.0
 YOUNG_SECONDS = 60.0
 STUCK_SECONDS = 30.0
 # How far back a shard is compared when it comes to this process, or has a new epoch: a failover
-# between regions may have lost the refund of an old charge.
+# between regions may have lost a charge, or the refund of one of any age, which changed it.
 FIRST_WINDOW = timedelta(days=1)
 BATCH = 500
 
@@ -68,7 +68,7 @@ class Reconciler:
         left: list[Problem] = []
         while following is not None and following < until:
             charges, following = await self._gateway.charges(following)
-            old = [charge for charge in charges if charge.created <= until]
+            old = [charge for charge in charges if charge.changed <= until]
             left += await self._compare(old, homes)
         if not left:
             self._compared = dict.fromkeys(epochs, max(after, until))

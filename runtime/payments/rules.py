@@ -89,14 +89,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Charge:
-    """What the gateway has for `reference`, made at `created` (its own cursor, µs since 1970)."""
+    """What the gateway has for `reference`, last changed at `changed` (its own cursor, µs)."""
 
     id: str
     reference: str
     status: Literal["captured", "declined", "refunded"]
     reason: str | None
     refund_id: str | None
-    created: int
+    changed: int
 
 
 def turn_of(event: Event) -> Turn | None:
@@ -222,22 +222,22 @@ def charge_of(document: Mapping[str, Any]) -> Charge:
     """The gateway's document of a charge. Raises `ValueError`."""
     try:
         id, reference, status = (document[name] for name in ("id", "reference", "status"))
-        created = document["created"]
+        changed = document["changed"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"a charge lacks {error}") from error
     reason, refund_id = document.get("reason"), document.get("refund_id")
     texts = (id, reference, status, reason or "", refund_id or "")
     if not all(isinstance(text, str) and "\0" not in text for text in texts):
         raise ValueError("a charge's members are texts")
-    if status not in ("captured", "declined", "refunded") or type(created) is not int:
-        raise ValueError(f"a charge of status {status!r}, created {created!r}")
+    if status not in ("captured", "declined", "refunded") or type(changed) is not int:
+        raise ValueError(f"a charge of status {status!r}, changed {changed!r}")
     return Charge(
         id,
         reference,
         cast(Literal["captured", "declined", "refunded"], status),
         reason,
         refund_id,
-        created,
+        changed,
     )
 
 

@@ -41,7 +41,7 @@ class HookData(BaseModel):
     status: Literal["captured", "declined", "refunded"]
     reason: GatewayText | None = None
     refund_id: GatewayText | None = None
-    created: int = 0
+    changed: int = 0
 
 
 class Hook(BaseModel):

@@ -22,7 +22,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS charges (
     id TEXT PRIMARY KEY, created INTEGER NOT NULL UNIQUE, reference TEXT NOT NULL,
     amount_cents INTEGER NOT NULL, currency TEXT NOT NULL, method TEXT NOT NULL,
-    status TEXT NOT NULL, reason TEXT, refund_id TEXT
+    status TEXT NOT NULL, reason TEXT, refund_id TEXT, changed INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS charges_reference ON charges (reference);
 CREATE TABLE IF NOT EXISTS answers (
@@ -35,7 +35,9 @@ CREATE TABLE IF NOT EXISTS hooks (
 CREATE INDEX IF NOT EXISTS hooks_due ON hooks (due);
 CREATE TABLE IF NOT EXISTS fault (one INTEGER PRIMARY KEY, mode TEXT NOT NULL, until REAL NOT NULL);
 """
-CHARGE = "id, created, reference, amount_cents, currency, method, status, reason, refund_id"
+CHARGE = (
+    "id, created, reference, amount_cents, currency, method, status, reason, refund_id, changed"
+)
 
 
 class Ledger:
@@ -47,9 +49,16 @@ class Ledger:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA cache_size = -2000")
         self._db.executescript(TABLES)
+        # A file that a stand-in without this column made.
+        if not self._db.execute(
+            "SELECT count(*) FROM pragma_table_info('charges') WHERE name = 'changed'"
+        ).fetchone()[0]:
+            self._db.execute("ALTER TABLE charges ADD COLUMN changed INTEGER NOT NULL DEFAULT 0")
+            self._db.execute("UPDATE charges SET changed = created")
+        self._db.execute("CREATE UNIQUE INDEX IF NOT EXISTS charges_changed ON charges (changed)")
         self._wishes: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-        newest = self._db.execute("SELECT max(created) FROM charges").fetchone()[0]
-        self._created = int(newest or 0)
+        newest = self._db.execute("SELECT max(changed) FROM charges").fetchone()[0]
+        self._moment = int(newest or 0)
         self.hooked = asyncio.Event()
 
     def close(self) -> None:
@@ -108,19 +117,19 @@ class Ledger:
         known = self.replay(key, digest)
         if known:
             return known
-        # Strictly growing, so that it is a cursor too.
-        self._created = max(self._created + 1, time.time_ns() // 1000)
+        now = self._now()
         declined = wish["method"] == "card-declined"
         charge = {
             "id": _name("ch", key),
-            "created": self._created,
+            "created": now,
             **{name: wish[name] for name in ("reference", "amount_cents", "currency", "method")},
             "status": "declined" if declined else "captured",
             "reason": "card-declined" if declined else None,
             "refund_id": None,
+            "changed": now,
         }
         self._db.execute(
-            f"INSERT INTO charges ({CHARGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT INTO charges ({CHARGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             tuple(charge.values()),
         )
         return self._answer(key, digest, charge)
@@ -136,10 +145,12 @@ class Ledger:
         if charge["status"] == "declined":
             return 422, json.dumps({"error": "A declined charge cannot be refunded."})
         if charge["status"] == "captured":
-            charge |= {"status": "refunded", "refund_id": _name("re", key)}
+            charge |= {
+                "status": "refunded", "refund_id": _name("re", key), "changed": self._now()
+            }  # fmt: skip
             self._db.execute(
-                "UPDATE charges SET status = 'refunded', refund_id = ? WHERE id = ?",
-                (charge["refund_id"], id),
+                "UPDATE charges SET status = 'refunded', refund_id = ?, changed = ? WHERE id = ?",
+                (charge["refund_id"], charge["changed"], id),
             )
         return self._answer(key, digest, charge)
 
@@ -154,6 +165,10 @@ class Ledger:
         return self._charges(
             "WHERE reference = ? AND created > ? ORDER BY created LIMIT ?", reference, after, limit
         )
+
+    def changed(self, after: int, limit: int) -> list[Document]:
+        """Charges last changed after the time `after` (µs since 1970), in the order of that."""
+        return self._charges("WHERE changed > ? ORDER BY changed LIMIT ?", after, limit)
 
     def hooks_due(self, now: float, limit: int) -> list[tuple[str, str, int]]:
         """(id, body, attempts so far), the longest due first."""
@@ -181,6 +196,11 @@ class Ledger:
 
     def set_fault(self, mode: str, until: float) -> None:
         self._db.execute("INSERT OR REPLACE INTO fault VALUES (1, ?, ?)", (mode, until))
+
+    def _now(self) -> int:
+        """µs since 1970; strictly growing, so that it is a cursor too."""
+        self._moment = max(self._moment + 1, time.time_ns() // 1000)
+        return self._moment
 
     def _answer(self, key: str, digest: str, charge: Document) -> tuple[int, str]:
         body = json.dumps(charge)

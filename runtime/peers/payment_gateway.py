@@ -4,11 +4,13 @@
     POST /v1/charges               {amount_cents, currency, method, reference} → 201 charge
     POST /v1/charges/{id}/refund   → 201 charge, status refunded
     GET  /v1/charges?reference=&after=&limit=   → {"charges": [charge], "next": after | null}
+    GET  /v1/charges?changed_after=&limit=      → the same, by last change
     POST /v1/faults                {"mode": up | down | slow, "seconds": N}
 
 Every request needs `Authorization: Bearer KEY` (`gatewayKey` of the secrets); a POST to charges
 needs an `Idempotency-Key`: the same key and request get the same answer, another request 409.
-`after` is a charge's `created` (µs since 1970). Methods: card, card-declined, card-slow (answers
+`after` is a charge's `created` (µs since 1970), `changed_after` its `changed`, which is when it
+was made or refunded. Methods: card, card-declined, card-slow (answers
 after 3 s), card-timeout (the charge is made, and its first answer never comes), card-error-once
 (500 and no charge, then well).
 
@@ -102,8 +104,14 @@ class Gateway:
         query = request.query_params
         after = _whole(query.get("after", "0"), "after", 2**63 - 1)
         limit = min(_whole(query.get("limit", "100"), "limit", 2**31), 1000)
-        charges = self._ledger.charges(query.get("reference"), after, limit)
-        following = charges[-1]["created"] if limit and len(charges) == limit else None
+        cursor = "created"
+        if "changed_after" in query:
+            cursor = "changed"
+            changed_after = _whole(query["changed_after"], "changed_after", 2**63 - 1)
+            charges = self._ledger.changed(changed_after, limit)
+        else:
+            charges = self._ledger.charges(query.get("reference"), after, limit)
+        following = charges[-1][cursor] if limit and len(charges) == limit else None
         return JSONResponse({"charges": charges, "next": following})
 
     async def fault(self, request: Request) -> Response:

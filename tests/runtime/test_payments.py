@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -355,6 +356,35 @@ async def test_the_reconciler_finishes_what_stopped_and_returns_the_money_of_los
     assert await statuses(shard_db) == ["captured", "refunded", "captured"]
     assert (await peer.charges(lost))[0]["status"] == "refunded"
     assert (await peer.charges(known))[0]["status"] == "captured"
+
+
+async def test_the_refund_of_an_old_charge_that_a_region_lost_is_learned(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    (order,) = await place(shard_db, [1])
+    charge = (await peer.charge(str(order))).json()
+    await shard_db.execute(
+        "INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status, "
+        "transaction_id) VALUES ($1, $2, 500, 'USD', 'card', 'captured', $3)",
+        *(USER, order, charge["id"]),
+    )
+    peer.kill()
+    ledger = sqlite3.connect(peer.root / "peer.db")
+    week = timedelta(days=7) // timedelta(microseconds=1)
+    ledger.execute("UPDATE charges SET created = created - ?, changed = changed - ?", (week, week))
+    ledger.commit()
+    ledger.close()
+    await peer.start()
+    context = _context(settings(platform, peer.url))
+    context.routing.refresh()
+    gateway = Gateway(context.settings)
+    try:
+        await gateway.refund(order, charge["id"])
+        await Reconciler(context, gateway, Settler(context, gateway)).once(young=0)
+    finally:
+        await gateway.close()
+        context.shards.close()
+    assert await statuses(shard_db) == ["refunded"]
 
 
 async def test_one_payment_that_fails_for_ever_keeps_no_money_of_others(
