@@ -7,10 +7,13 @@
     user.register          user             -
     user.password          user             sessions (how many others were ended)
     user.role              user             role, before
+    product.change         product          name, price_cents, currency, add: what was to change
+    audit.read             -                - (only denied ones)
     client.grant           client           reason (only denied ones)
     keys.rotate            kid              active_from
 
-An event whose commit was in doubt may be there twice; none that was answered is missing.
+Refusals of what only admins may do are there as denied. An event whose commit
+was in doubt may be there twice; none that was answered is missing.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from typing import Any, Literal
 
 from starlette.requests import Request
 
+from runtime import identity
+from runtime.errors import Forbidden
 from runtime.identity import Caller
 from runtime.pool import Connection
 from runtime.ratelimit import address_of
@@ -115,6 +120,15 @@ async def write(shards: Shards, event: Event, ended: Sequence[int] = ()) -> None
             await record(connection, place, event)
 
     await shards.write(catalog, work)
+
+
+async def require_admin(shards: Shards, request: Request, action: str, subject: str = "") -> Caller:
+    """Raises `Unauthorized`, or `Forbidden`, which is recorded."""
+    try:
+        return identity.require_admin(request)
+    except Forbidden:
+        await write(shards, Event(action, "denied", subject, origin_of(request)))
+        raise
 
 
 async def page(

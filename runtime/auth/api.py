@@ -24,7 +24,6 @@ from runtime.auth.schemas import (
 from runtime.auth.throttle import Throttle
 from runtime.context import Background, Context
 from runtime.errors import Problem
-from runtime.identity import require_admin
 from runtime.shards import catalog
 from runtime.wire import MAX_ID, answer, parse_id
 
@@ -127,7 +126,7 @@ def _add_metadata(routes: APIRouter, context: Context) -> None:
 def _add_administration(routes: APIRouter, context: Context, keys: Keys) -> None:
     @routes.post("/oauth/keys", status_code=201, response_model=SigningKey, openapi_extra=SECURED)
     async def rotate(request: Request) -> Response:
-        require_admin(request)
+        await audit.require_admin(context.shards, request, "keys.rotate")
         made = await keys.rotate()
         active = made.active_from.isoformat()
         event = audit.Event(
@@ -146,7 +145,7 @@ def _add_administration(routes: APIRouter, context: Context, keys: Keys) -> None
         cursor: str | None = None,
         action: Annotated[str | None, Query(pattern=r"^[a-z.]{1,40}$")] = None,
     ) -> Response:
-        require_admin(request)
+        await audit.require_admin(context.shards, request, "audit.read")
         before = parse_id(cursor) if cursor else MAX_ID
         done = await context.shards.read(
             catalog, lambda connection, _: audit.page(connection, before, action, limit + 1)

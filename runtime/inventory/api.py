@@ -9,16 +9,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
+from runtime import audit
 from runtime.context import Background, Context
 from runtime.errors import NotFound
-from runtime.identity import require_admin
 from runtime.inventory import rules, static, store
 from runtime.inventory.consumer import consume
 from runtime.inventory.schemas import Product, ProductChange, ProductPage, Sku
 from runtime.inventory.shelf import Shelf
 from runtime.orders.prices import announce
 from runtime.outbox import Relay
-from runtime.shardmap import CATALOG
+from runtime.pool import Connection
+from runtime.shardmap import CATALOG, Placement
 from runtime.shards import catalog
 from runtime.wire import IdempotencyKey, answer, money, placed_at
 
@@ -86,7 +87,7 @@ def _private(context: Context, shelf: Shelf) -> APIRouter:
     async def change(
         request: Request, sku: Sku, body: ProductChange, key: IdempotencyKey = None
     ) -> Response:
-        require_admin(request)
+        await audit.require_admin(context.shards, request, "product.change", f"product:{sku}")
         wish = store.Edit(
             sku=sku,
             key=_movement_id(sku, key or secrets.token_hex(16)),
@@ -95,7 +96,8 @@ def _private(context: Context, shelf: Shelf) -> APIRouter:
             currency=body.price.currency if body.price else None,
             add=body.add_stock,
         )
-        done = await context.shards.write(catalog, partial(store.edit, wish=wish))
+        work = partial(_change, wish=wish, origin=audit.origin_of(request))
+        done = await context.shards.write(catalog, work)
         product, xid = done.value
         headers = placed_at(done, xid)
         await shelf.rewrite()
@@ -103,6 +105,22 @@ def _private(context: Context, shelf: Shelf) -> APIRouter:
         return answer(_document(product), headers=headers)
 
     return routes
+
+
+async def _change(
+    connection: Connection, place: Placement, *, wish: store.Edit, origin: audit.Origin
+) -> tuple[rules.Product, int]:
+    """The product changed and that recorded, or neither."""
+    wished = {
+        "name": wish.name, "price_cents": wish.price_cents, "currency": wish.currency,
+        "add": wish.add or None,
+    }  # fmt: skip
+    detail = {name: value for name, value in wished.items() if value is not None}
+    event = audit.Event("product.change", "allowed", f"product:{wish.sku}", origin, detail)
+    async with connection.transaction():
+        changed = await store.edit(connection, place, wish)
+        await audit.record(connection, place, event)
+    return changed
 
 
 def _cacheable(made: Response, if_none_match: str | None) -> Response:

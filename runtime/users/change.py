@@ -32,7 +32,11 @@ class Changes:
         Raises `NotFound`, `Forbidden`, `Invalid`, `Refused` or `TooManyRequests`.
         """
         wish = rules.Change(body.name, body.role, body.password is not None)
-        rules.may_change(who, user_id, wish)
+        try:
+            rules.may_change(who, user_id, wish)
+        except Forbidden:
+            await self._audit("user.role", "denied", user_id, origin)
+            raise
         before = await self._user(user_id)
         hashes = await self._hashes(before, body, origin) if wish.new_password else None
         work = partial(

@@ -228,6 +228,7 @@ async def test_a_new_key_is_published_before_it_signs_and_the_old_one_stays(
     assert (await auth.post("/oauth/keys")).status_code == 401
     plain = await bearer(platform, user_id=1)
     assert (await auth.post("/oauth/keys", headers=plain)).status_code == 403
+    assert ("keys.rotate", "denied") in await audited(catalog_db)
     admin = await bearer(platform, role="admin", client="operator")
     made = await auth.post("/oauth/keys", headers=admin)
     assert made.status_code == 201, made.text
@@ -270,6 +271,7 @@ async def test_admins_read_the_audit_log_page_by_page_and_nobody_changes_it(
     assert rest.json()["next"] is None
     user = await bearer(platform, user_id=1)
     assert (await auth.get("/api/v1/audit", headers=user)).status_code == 403
+    assert ("audit.read", "denied") in await audited(catalog_db)
     with pytest.raises(Exception, match="append-only"):
         await catalog_db.execute("DELETE FROM audit_log")
 

@@ -233,7 +233,9 @@ async def test_a_senseless_change_is_refused(platform: Platform, gadget: str, ch
         assert (await client.get(gadget)).json()["stock"] == 10
 
 
-async def test_only_an_admin_changes_products(platform: Platform, gadget: str) -> None:
+async def test_only_an_admin_changes_products_and_every_attempt_is_recorded(
+    platform: Platform, gadget: str, catalog_db: checks.Database
+) -> None:
     async with platform.service("inventory") as client:
         assert (await client.patch(gadget, json={"add_stock": 1})).status_code == 401
         for headers in (
@@ -245,6 +247,15 @@ async def test_only_an_admin_changes_products(platform: Platform, gadget: str) -
         admin = await bearer(platform, role="admin", client="operator")
         answer = await client.patch(f"{PATH}/NO-SUCH", json={"add_stock": 1}, headers=admin)
         assert answer.status_code == 404
+        assert (await client.patch(gadget, json={"add_stock": 1}, headers=admin)).is_success
+    rows = await catalog_db.fetch(
+        "SELECT action, outcome, actor, subject, detail::text FROM audit_log ORDER BY id"
+    )
+    who = ("product.change", "denied", "user:7"), ("product.change", "denied", "client:probe")
+    assert [tuple(row) for row in rows] == [
+        *((*each, f"product:{SKU}", "{}") for each in who),
+        ("product.change", "allowed", "client:operator", f"product:{SKU}", '{"add": 1}'),
+    ]
 
 
 async def test_stock_that_was_taken_shows_in_the_cached_list(

@@ -226,10 +226,15 @@ async def test_only_an_admin_changes_a_role_which_counts_from_the_next_login(
         assert (await auth.post("/oauth/token", data=form)).status_code == 400
         token = {"Authorization": f"Bearer {(await log_in(auth)).json()['access_token']}"}
     assert (await users.get("/api/v1/users", headers=token)).status_code == 200
-    detail = await catalog_db.fetchval(
-        "SELECT detail::text FROM audit_log WHERE action = 'user.role'"
+    rows = await catalog_db.fetch(
+        "SELECT outcome, actor, detail::text FROM audit_log WHERE action = 'user.role' ORDER BY id"
     )
-    assert '"before": "user"' in detail
+    assert [tuple(row)[:2] for row in rows] == [
+        ("denied", f"user:{id}"),
+        ("denied", "client:probe"),
+        ("allowed", "client:operator"),
+    ]
+    assert '"before": "user"' in rows[-1]["detail"]
 
 
 async def test_users_are_listed_page_by_page_for_admins_and_services_only(
