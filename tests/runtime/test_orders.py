@@ -73,6 +73,33 @@ async def test_somebody_elses_order_does_not_exist_for_a_user(
     assert (await orders.get(path)).json()["status"] == "placed"
 
 
+async def test_the_cursor_and_the_position_of_a_stranger_reveal_nothing(
+    platform: Platform, orders: httpx.AsyncClient
+) -> None:
+    placed = await place(orders, ADA, "k")
+    theirs = placed.json()["id"]
+    position = {"X-Regionctl-Position": placed.headers["X-Regionctl-Position"]}
+    never = str(int(theirs) + 4096 * 1024)
+    bob = await bearer(platform, user_id=BOB)
+
+    async def seen(path: str, extra: dict[str, str], **params: str) -> tuple[int, Any]:
+        answer = await orders.get(path, headers=bob | extra, params=params)
+        document = answer.json()
+        for private in ("requestId", "detail"):
+            document.pop(private, None)
+        assert theirs not in json.dumps(document)
+        return answer.status_code, document
+
+    for extra in ({}, position):
+        for path, more in (("/api/v1/orders", {}), ("/api/v1/orders/search", {"q": "mug"})):
+            found = await seen(path, extra, cursor=theirs, **more)
+            assert found == (200, {"orders": [], "next": None})
+            assert found == await seen(path, extra, cursor=never, **more)
+        found = await seen(f"/api/v1/orders/{theirs}", extra)
+        assert found[0] == 404
+        assert found == await seen(f"/api/v1/orders/{never}", extra)
+
+
 async def test_a_stranger_who_cancels_an_order_does_not_disturb_the_caches_entry(
     platform: Platform, orders: httpx.AsyncClient
 ) -> None:
