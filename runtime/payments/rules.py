@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
 from runtime.events import Event, Kind, Poison, event_id, subject_of
 
 Status = Literal["pending", "captured", "declined", "void", "refunded"]
 Step = Literal["charge", "look", "refund"]
+KEY_REMEMBERED = timedelta(hours=20)
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def turn_of(event: Event) -> Turn | None:
 def birth(turn: Turn) -> Payment | None:
     """The row that `turn` makes where there is none.
 
-    A cancellation that comes first leaves one that is void, for the order to meet.
+    A cancellation that comes first leaves one for the order to meet. It is void only when the
+    gateway was asked: the row of a charge may have been lost with a region.
     """
     if isinstance(turn.change, Created):
         change = turn.change
@@ -130,7 +132,7 @@ def birth(turn: Turn) -> Payment | None:
             turn.user_id, turn.order_id, change.amount_cents, change.currency, change.method
         )
     if isinstance(turn.change, Cancelled):
-        return Payment(turn.user_id, turn.order_id, 0, "", "", "void", cancel_requested=True)
+        return Payment(turn.user_id, turn.order_id, 0, "", "", cancel_requested=True)
     return None
 
 
@@ -191,6 +193,12 @@ def next_step(payment: Payment) -> Step | None:
     if payment.status == "captured" and payment.cancel_requested:
         return "refund"
     return None
+
+
+def key_may_be_forgotten(payment: Payment, now: datetime) -> bool:
+    """Whether a charge under the order's key might be made a second time: gateways remember a key
+    for a day. What is so old is looked for first."""
+    return payment.updated_at is not None and payment.updated_at < now - KEY_REMEMBERED
 
 
 def charge_key(order_id: int) -> str:

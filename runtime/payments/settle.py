@@ -14,7 +14,14 @@ from runtime.context import Context
 from runtime.errors import Problem
 from runtime.payments import store
 from runtime.payments.gateway import Gateway
-from runtime.payments.rules import Change, Payment, Turn, next_step
+from runtime.payments.rules import (
+    Change,
+    NothingCharged,
+    Payment,
+    Turn,
+    key_may_be_forgotten,
+    next_step,
+)
 from runtime.shardmap import slot_of
 
 AT_ONCE = 16
@@ -83,6 +90,10 @@ class Settler:
     async def _answer(self, payment: Payment) -> Change:
         match next_step(payment):
             case "charge":
+                if key_may_be_forgotten(payment, self._context.clock.now()):
+                    found = await self._gateway.look(payment.order_id)
+                    if not isinstance(found, NothingCharged):
+                        return found
                 return await self._gateway.charge(payment)
             case "refund" if payment.transaction_id:
                 return await self._gateway.refund(payment.order_id, payment.transaction_id)

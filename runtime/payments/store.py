@@ -17,14 +17,19 @@ p.transaction_id, p.refund_id, p.reason, p.version, p.updated_at
 """
 # Always in one order, so that two transactions never wait for each other. Only for orders that
 # this database has: the queue of a region that was lost may come back with events of orders that
-# were lost with it, and those are not to be charged.
+# were lost with it, and those are not to be charged. A cancellation's row has the order's amount.
 BEAR = """
 INSERT INTO payments
     (user_id, order_id, amount_cents, currency, method, status, cancel_requested)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[],
-                     $6::text[], $7::boolean[]) AS born(user_id, order_id)
-WHERE EXISTS (SELECT FROM orders o WHERE o.user_id = born.user_id AND o.id = born.order_id)
-ORDER BY user_id, order_id
+SELECT b.user_id, b.order_id,
+       CASE b.method WHEN '' THEN o.total_cents ELSE b.amount_cents END,
+       CASE b.method WHEN '' THEN o.currency ELSE b.currency END,
+       CASE b.method WHEN '' THEN o.payment_method ELSE b.method END, b.status, b.cancel_requested
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[],
+            $7::boolean[])
+     AS b(user_id, order_id, amount_cents, currency, method, status, cancel_requested)
+JOIN orders o ON o.user_id = b.user_id AND o.id = b.order_id
+ORDER BY b.user_id, b.order_id
 ON CONFLICT DO NOTHING
 """
 # The lock is written, so the commit waits for the standby even when nothing is news.
@@ -129,7 +134,7 @@ async def _bear(connection: Connection, turns: Iterable[Turn]) -> None:
     born: dict[int, Payment] = {}
     for turn in turns:
         made = birth(turn)
-        if made and (turn.order_id not in born or made.status == "pending"):
+        if made and (turn.order_id not in born or not made.cancel_requested):
             born[turn.order_id] = made
     if born:
         await connection.execute(BEAR, *_columns([_values(p) for p in born.values()], 7))

@@ -387,6 +387,34 @@ async def test_the_refund_of_an_old_charge_that_a_region_lost_is_learned(
     assert await statuses(shard_db) == ["refunded"]
 
 
+async def test_money_of_a_payment_that_was_lost_is_found_by_its_cancellation_and_by_its_age(
+    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
+) -> None:
+    cancelled, old = await place(shard_db, [1, 2])
+    for order in (cancelled, old):
+        # Under a key that is not the order's: as if the gateway had forgotten that one.
+        assert (await peer.charge(str(order), key=f"forgotten {order}")).status_code == 201
+    await shard_db.execute(
+        "INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status, "
+        "updated_at) VALUES ($1, $2, 2410, 'EUR', 'card', 'pending', now() - interval '21 hours')",
+        *(USER, old),
+    )
+    context = _context(settings(platform, peer.url))
+    context.routing.refresh()
+    gateway = Gateway(context.settings)
+    settler = Settler(context, gateway)
+    try:
+        take = consumer.Consumer(context, settler).take
+        await take([event(cancelled, "OrderCancelled"), event(old)])
+    finally:
+        await gateway.close()
+        context.shards.close()
+    assert await statuses(shard_db) == ["refunded", "captured"]
+    assert [len(await peer.charges(order)) for order in (cancelled, old)] == [1, 1]
+    amount = "SELECT amount_cents FROM payments WHERE order_id = $1"
+    assert await shard_db.fetchval(amount, cancelled) == 2410
+
+
 async def test_one_payment_that_fails_for_ever_keeps_no_money_of_others(
     platform: Platform, shard_db: checks.Database, peer: PaymentPeer
 ) -> None:

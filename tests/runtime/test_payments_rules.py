@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from runtime.payments.rules import (
     birth,
     charge_of,
     finding,
+    key_may_be_forgotten,
     next_step,
     order_of,
     reconciled,
@@ -169,11 +171,21 @@ def test_a_refunded_payment_stays_refunded_and_a_cancellation_is_never_forgotten
         row = after
 
 
-def test_a_cancellation_that_comes_first_leaves_a_void_payment_that_the_order_meets() -> None:
+def test_a_cancellation_that_comes_first_is_void_once_the_gateway_has_no_charge() -> None:
     first = birth(Turn(1, ORDER, Cancelled()))
     assert first is not None
     met = advance(first, MAKE)
-    assert (met.status, met.amount_cents, next_step(met)) == ("void", 500, None)
+    assert (met.status, met.amount_cents, next_step(met)) == ("pending", 500, "look")
+    void = advance(met, NothingCharged())
+    assert (void.status, next_step(void)) == ("void", None)
+    assert next_step(advance(met, Charged("ch", True))) == "refund"
+
+
+def test_a_key_is_trusted_for_twenty_hours() -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    assert not key_may_be_forgotten(payment(), now)
+    assert not key_may_be_forgotten(payment(updated_at=now - timedelta(hours=19)), now)
+    assert key_may_be_forgotten(payment(updated_at=now - timedelta(hours=21)), now)
 
 
 def test_a_payment_with_more_to_come_says_nothing_yet() -> None:
