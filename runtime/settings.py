@@ -6,7 +6,8 @@ REGIONCTL_REGION     "us-east-1"
 REGIONCTL_ZONE       "a"
 REGIONCTL_SHARD_MAP  path of the shard map that is polled
 REGIONCTL_SECRETS    path of a JSON object of passwords; what a service does not need is not in it:
-                     app, valkey (all); tokenKey (auth: seals the signing keys);
+                     database (all: the password of the database role that has the service's
+                     name); valkey (all: one password); tokenKey (auth: seals the signing keys);
                      gatewayKey, webhookSecret (payments); objectsKey, objectsSecret (payments,
                      notifications); smtpUser, smtpPassword (notifications; empty: no login)
 REGIONCTL_CACHE      "host:port" of the region's cache; empty: no cache
@@ -30,7 +31,6 @@ from pathlib import Path
 from runtime.errors import Invalid
 
 DATABASE = "app"
-ROLE = "app"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         region=values["REGION"],
         zone=values["ZONE"],
         shard_map=Path(values["SHARD_MAP"]),
-        database_password=secrets.get("app", ""),
+        database_password=secrets.get("database", ""),
         valkey_password=secrets.get("valkey", ""),
         cache=_address("CACHE", environment),
         entry_url=environment.get("REGIONCTL_ENTRY_URL", "") or "https://127.0.0.1:18001",

@@ -23,7 +23,7 @@ from runtime.errors import Unavailable
 from runtime.pool import Connection, Pool
 from runtime.position import Position
 from runtime.routing import Routing
-from runtime.settings import DATABASE, ROLE, Settings
+from runtime.settings import DATABASE, Settings
 from runtime.shardmap import CATALOG, Endpoint, Placement, ShardMap
 from runtime.telemetry import READS, RETRIES
 
@@ -325,7 +325,7 @@ class Shards:
         connection = await asyncpg.connect(
             host=endpoint.host,
             port=endpoint.port,
-            user=ROLE,
+            user=self._settings.service,
             password=self._settings.database_password,
             database=DATABASE,
             ssl=False,

@@ -15,11 +15,12 @@ import asyncpg
 
 from infra.local import postgres
 from infra.local.monitor import LOST, Monitor, connect
-from infra.local.postgres import APP, DATABASE, REPLICATION
+from infra.local.postgres import DATABASE, REPLICATION
 from infra.local.site import Site
 from infra.provider import JSON
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import OperationFailed, Problem, Refused, TimedOut, Unavailable
+from runtime.migrations import roles
 
 CLOCK = SystemClock()
 START_SECONDS = 60.0
@@ -57,14 +58,16 @@ class Cluster:
             )
         await self.start(instance, database="postgres")
         async with self._session(instance, "postgres") as connection:
-            for role, secret, extra in (
-                (REPLICATION, site.secrets.replication, "REPLICATION"),
-                (APP, site.secrets.app, ""),
-            ):
-                if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
-                    await connection.execute(
-                        f"CREATE ROLE {role} LOGIN {extra} PASSWORD '{secret}'"
-                    )
+            # The server's log is to show no password, whatever fails.
+            await connection.execute("SET log_statement = none")
+            await connection.execute("SET log_min_error_statement = panic")
+            known = "SELECT 1 FROM pg_roles WHERE rolname = $1"
+            if not await connection.fetchval(known, REPLICATION):
+                secret = site.secrets.replication
+                await connection.execute(
+                    f"CREATE ROLE {REPLICATION} LOGIN REPLICATION PASSWORD '{secret}'"
+                )
+            await roles.create(connection, site.secrets.databases())
             known = "SELECT 1 FROM pg_database WHERE datname = $1"
             if not await connection.fetchval(known, DATABASE):
                 await connection.execute(f"CREATE DATABASE {DATABASE} STRATEGY wal_log")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import Invalid, NotFound, OperationFailed, Refused
+from runtime.migrations.roles import ROLES
 
 FORMAT = 1
 _SAFE_PATH = re.compile(r"[\w./@+:,=~-]+")
@@ -49,15 +50,21 @@ class State:
 class Secrets:
     """Passwords and keys.
 
-    Three PostgreSQL roles, Valkey, the supervisors' XML-RPC; `tokenKey` (Fernet) seals the signing
-    keys of tokens; `gatewayKey` and `webhookSecret` are shared with the payment gateway;
-    `objectsKey` and `objectsSecret` open the object stores; `probe` and `operator` are the secrets
-    of the clients of those names.
+    PostgreSQL's superuser, its role for replication, and its role for each service (`authDatabase`
+    and so on); Valkey, the same for all services; the supervisors' XML-RPC; `tokenKey` (Fernet)
+    seals the signing keys of tokens; `gatewayKey` and `webhookSecret` are shared with the payment
+    gateway; `objectsKey` and `objectsSecret` open the object stores; `probe` and `operator` are the
+    secrets of the clients of those names.
     """
 
     superuser: str
     replication: str
-    app: str
+    authDatabase: str
+    usersDatabase: str
+    ordersDatabase: str
+    paymentsDatabase: str
+    inventoryDatabase: str
+    notificationsDatabase: str
     valkey: str
     supervisor: str
     tokenKey: str
@@ -67,6 +74,11 @@ class Secrets:
     objectsSecret: str
     probe: str
     operator: str
+
+    def databases(self) -> dict[str, str]:
+        """The password of each service's role."""
+        known: dict[str, str] = vars(self)
+        return {role: known[f"{role}Database"] for role in ROLES}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from runtime.errors import OperationFailed
 DATABASE = settings.DATABASE
 SUPERUSER = "regionctl"
 REPLICATION = "replicator"
-APP = settings.ROLE
 # What writes into a data directory beside the server.
 HELPERS = ("initdb", "pg_basebackup", "pg_rewind")
 

@@ -79,9 +79,11 @@ def write_secrets(site: Site, region: str) -> None:
     Raises `Invalid` when the file of the external systems' secrets cannot be read.
     """
     known = vars(site.secrets) | _external(site.topology.external.secrets)
+    passwords = site.secrets.databases()
     for component in site.topology.services:
-        wanted = ("app", "valkey", *NEEDS.get(component, ()))
+        wanted = ("valkey", *NEEDS.get(component, ()))
         document = {name: known[name] for name in wanted if name in known}
+        document["database"] = passwords[component]
         files.replace_file(site.layout.secrets_of(region, component), json.dumps(document))
 
 

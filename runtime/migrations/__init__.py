@@ -1,8 +1,9 @@
 """The schemas of the two kinds of database, brought up to date by Alembic.
 
-The roles `app`, `regionctl` and `replicator` exist before: the provider makes them. What the
-services' role may do is granted here, and is the least that they need; it cannot change
-`regionctl.slot_owner`.
+The roles exist before: the provider makes `regionctl`, `replicator`, and by `roles.create` the
+group `app` and one role for each service. What each may do is granted here, and is the least that
+the service needs; none can change `regionctl.slot_owner`. A service whose SQL uses one more column
+needs a grant of it.
 """
 
 from __future__ import annotations

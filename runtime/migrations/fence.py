@@ -7,6 +7,27 @@ waits for the lock's holders knows that no write of the old epoch is left.
 
 from __future__ import annotations
 
+# Catches code that forgot the guard; the superuser and replication pass.
+REFUSE_UNGUARDED = """
+    CREATE OR REPLACE FUNCTION regionctl.refuse_unguarded() RETURNS trigger
+    LANGUAGE plpgsql AS $body$
+    BEGIN
+        IF pg_catalog.current_setting('regionctl.guarded', true)
+           IS DISTINCT FROM pg_catalog.pg_current_xact_id()::text
+        THEN
+            IF EXISTS (SELECT FROM pg_catalog.pg_roles
+                       WHERE rolname = session_user AND NOT rolsuper)
+            THEN
+                RAISE EXCEPTION USING
+                    ERRCODE = 'RG003',
+                    MESSAGE = pg_catalog.format(
+                        '%s on %s without regionctl.guard()', TG_OP, TG_RELNAME);
+            END IF;
+        END IF;
+        RETURN coalesce(NEW, OLD);
+    END
+    $body$
+"""
 FENCE = (
     """
     CREATE TABLE regionctl.slot_owner (
@@ -42,24 +63,7 @@ FENCE = (
     END
     $body$
     """,
-    # Catches code that forgot the guard; the superuser and replication pass.
-    """
-    CREATE FUNCTION regionctl.refuse_unguarded() RETURNS trigger
-    LANGUAGE plpgsql AS $body$
-    BEGIN
-        IF pg_catalog.current_setting('regionctl.guarded', true)
-           IS DISTINCT FROM pg_catalog.pg_current_xact_id()::text
-           AND session_user = 'app'
-        THEN
-            RAISE EXCEPTION USING
-                ERRCODE = 'RG003',
-                MESSAGE = pg_catalog.format(
-                    '%s on %s without regionctl.guard()', TG_OP, TG_RELNAME);
-        END IF;
-        RETURN coalesce(NEW, OLD);
-    END
-    $body$
-    """,
+    REFUSE_UNGUARDED,
     "REVOKE ALL ON FUNCTION regionctl.guard(int, bigint) FROM PUBLIC",
     "GRANT USAGE ON SCHEMA regionctl TO app",
     "GRANT EXECUTE ON FUNCTION regionctl.guard(int, bigint) TO app",
@@ -70,7 +74,7 @@ FENCE = (
 
 
 def guarded(table: str) -> str:
-    """The trigger that refuses an unguarded write of the services' role to `table`."""
+    """The trigger that refuses an unguarded write of any service to `table`."""
     return (
         f"CREATE TRIGGER guarded BEFORE INSERT OR UPDATE OR DELETE ON {table} "
         "FOR EACH ROW EXECUTE FUNCTION regionctl.refuse_unguarded()"

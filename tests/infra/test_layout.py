@@ -84,7 +84,7 @@ def test_a_state_directory_is_made_once_and_opened_afterwards(tmp_path: Path) ->
 
 
 def test_secrets_that_a_platform_lacks_are_made_and_those_it_has_are_kept(tmp_path: Path) -> None:
-    old = {"superuser": "a", "replication": "b", "app": "c", "valkey": "d", "supervisor": "e"}
+    old = {"superuser": "a", "replication": "b", "authDatabase": "c", "valkey": "d"}
     Layout(tmp_path).secrets.write_text(json.dumps(old))
     made = layout.read_secrets(Layout(tmp_path))
     assert vars(made).items() >= old.items()

@@ -45,7 +45,7 @@ def test_a_service_is_told_the_secrets_that_it_needs_and_no_others(
     make: Make, service: str
 ) -> None:
     told = loaded(make(), service)
-    known = {"app", "valkey", *services.NEEDS.get(service, ())} - {"smtpUser", "smtpPassword"}
+    known = {"database", "valkey", *services.NEEDS.get(service, ())} - {"smtpUser", "smtpPassword"}
     assert set(told.secrets) == known
     assert (told.service, told.region, told.zone) == (service, REGION, "a")
 

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from runtime import checks, migrations
 from runtime.app import build
+from runtime.migrations import roles
 from runtime.settings import Settings
 from runtime.shardmap import CATALOG, Endpoint, Shard, ShardMap, SlotRange, even_ranges
 from tests.runtime.servers import PASSWORD, Postgres, Valkey, binaries
@@ -122,7 +123,7 @@ def server_root() -> Iterator[Path]:
 
 async def _prepare(server: Postgres, kind: migrations.Kind) -> None:
     connection = await asyncpg.connect(**server.dsn(database="postgres"))
-    await connection.execute(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+    await roles.create(connection, dict.fromkeys(roles.ROLES, PASSWORD))
     await connection.execute("CREATE DATABASE app")
     await connection.close()
     dsn = server.dsn()

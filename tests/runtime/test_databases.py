@@ -16,25 +16,28 @@ pytestmark = pytest.mark.process
 async def test_the_fence_refuses_what_it_should(
     platform: Platform, shard_db: checks.Database
 ) -> None:
-    app: checks.Database = await asyncpg.connect(**platform.s1.dsn("app"))
-    insert = "INSERT INTO outbox VALUES (1, 1, 'x', '{}', now(), NULL)"
+    orders: checks.Database = await asyncpg.connect(**platform.s1.dsn("orders"))
+    insert = (
+        "INSERT INTO outbox (user_id, event_id, kind, payload, created_at) "
+        "VALUES (1, 1, 'x', '{}', now())"
+    )
     try:
         for slot, epoch in ((5, 2), (5, 0), (9999, 1)):
             with pytest.raises(asyncpg.PostgresError) as refused:
-                await app.execute("SELECT regionctl.guard($1, $2)", slot, epoch)
+                await orders.execute("SELECT regionctl.guard($1, $2)", slot, epoch)
             assert refused.value.sqlstate == "RG001"
         with pytest.raises(asyncpg.PostgresError) as unguarded:
-            await app.execute(insert)
+            await orders.execute(insert)
         assert unguarded.value.sqlstate == "RG003"
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await app.execute("UPDATE regionctl.slot_owner SET epoch = 9")
+            await orders.execute("UPDATE regionctl.slot_owner SET epoch = 9")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await app.execute("DELETE FROM orders")
-        async with app.transaction():
-            await app.execute("SELECT regionctl.guard(5, 1)")
-            await app.execute(insert)
+            await orders.execute("DELETE FROM orders")
+        async with orders.transaction():
+            await orders.execute("SELECT regionctl.guard(5, 1)")
+            await orders.execute(insert)
     finally:
-        await app.close()
+        await orders.close()
     await checks.set_epochs(shard_db, even_ranges(["s1"], 7))
     await checks.set_epochs(shard_db, even_ranges(["s1"], 3))
     assert await shard_db.fetchval("SELECT min(epoch) FROM regionctl.slot_owner") == 7

@@ -39,7 +39,7 @@ SECRETS = {
     "objectsSecret": "the-secret-key-of-objects",
     "smtpUser": "the-user-of-smtp",
     "smtpPassword": "the-password-of-smtp",
-    "app": "the-password-of-databases",
+    "database": "the-password-of-databases",
     "valkey": "the-password-of-queues",
 }
 HEADERS = ("$argon2", "authorization", "set-cookie", "bearer ", "basic ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from runtime.migrations.fence import guarded
+from runtime.migrations.fence import REFUSE_UNGUARDED, guarded
 
 revision = "catalog_0002"
 down_revision = "catalog_0001"
@@ -84,19 +84,51 @@ TABLES = (
     CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION regionctl.refuse_change()
     """,
-    "GRANT SELECT, INSERT ON outbox, signing_keys, revocations, audit_log TO app",
-    "GRANT SELECT ON oauth_clients TO app",
-    "GRANT DELETE ON revocations, signing_keys TO app",
-    "GRANT UPDATE (relayed_at) ON outbox TO app",
-    "GRANT UPDATE (name, price_cents, stock, initial_stock, version) ON products TO app",
-    "GRANT UPDATE (outcome) ON stock_movements TO app",
     guarded("outbox"),
     guarded("signing_keys"),
     guarded("revocations"),
     guarded("audit_log"),
+    REFUSE_UNGUARDED,
+)
+# By service, what its SQL uses; to the group what every service polls.
+GRANTS = (
+    "REVOKE ALL ON products, stock_movements, emails FROM app",
+    "GRANT SELECT (kid, public_jwk, expires_at) ON signing_keys TO app",
+    "GRANT SELECT (session_id, expires_at) ON revocations TO app",
+    "GRANT SELECT (id, secret_hash, role) ON oauth_clients TO auth",
+    "GRANT SELECT (email, user_id) ON emails TO auth",
+    "GRANT SELECT, INSERT, DELETE ON signing_keys TO auth",
+    "GRANT DELETE ON revocations TO auth",
+    "GRANT SELECT ON audit_log TO auth",
+    "GRANT INSERT (session_id, revoked_at, expires_at) ON revocations TO auth, users",
+    """
+    GRANT INSERT (action, outcome, actor, subject, address, request_id, detail) ON audit_log
+    TO auth, users, inventory
+    """,
+    """
+    GRANT SELECT (email, user_id, idempotency_key, request_hash, state),
+          INSERT (email, user_id, idempotency_key, request_hash, state),
+          UPDATE (idempotency_key, request_hash, state)
+    ON emails TO users
+    """,
+    "GRANT SELECT (sku, name, price_cents, currency) ON products TO orders",
+    """
+    GRANT SELECT, UPDATE (name, price_cents, stock, initial_stock, version) ON products
+    TO inventory
+    """,
+    """
+    GRANT SELECT (event_id, sku, quantity, outcome),
+          INSERT (event_id, order_id, user_id, sku, quantity, outcome), UPDATE (outcome)
+    ON stock_movements TO inventory
+    """,
+    """
+    GRANT SELECT, INSERT (user_id, event_id, kind, payload, traceparent, created_at),
+          UPDATE (relayed_at)
+    ON outbox TO inventory
+    """,
 )
 
 
 def upgrade() -> None:
-    for statement in TABLES:
+    for statement in (*TABLES, *GRANTS):
         op.execute(statement)

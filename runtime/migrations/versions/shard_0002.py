@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from runtime.migrations.fence import guarded
+from runtime.migrations.fence import REFUSE_UNGUARDED, guarded
 
 revision = "shard_0002"
 down_revision = "shard_0001"
@@ -97,18 +97,76 @@ TABLES = (
         PRIMARY KEY (user_id, event_id)
     )
     """,
-    "GRANT UPDATE (name, role, password_hash, version) ON users TO app",
-    "GRANT UPDATE (status, stock, payment, reason, version, updated_at) ON orders TO app",
-    "GRANT SELECT, INSERT, UPDATE ON sessions, payments TO app",
-    "GRANT DELETE ON sessions TO app",
-    "GRANT SELECT, INSERT ON notifications TO app",
     guarded("order_items"),
     guarded("sessions"),
     guarded("payments"),
     guarded("notifications"),
+    REFUSE_UNGUARDED,
+)
+# By service, what its SQL uses. Inventory has nothing here. UPDATE of one column is also what a
+# lock of the row needs (SELECT FOR UPDATE, FOR SHARE).
+GRANTS = (
+    "REVOKE ALL ON users, orders, order_items, outbox FROM app",
+    "GRANT SELECT (user_id, role, password_hash), UPDATE (password_hash) ON users TO auth",
+    """
+    GRANT SELECT, INSERT (user_id, id, client_id, token_hash, created_at, expires_at), DELETE,
+          UPDATE (token_hash, previous_hash, rotation_key, rotated_at, expires_at, revoked_at)
+    ON sessions TO auth
+    """,
+    """
+    GRANT SELECT,
+          INSERT (user_id, email, name, idempotency_key, request_hash, created_at, password_hash),
+          UPDATE (name, role, password_hash, version)
+    ON users TO users
+    """,
+    "GRANT SELECT (user_id, id, expires_at, revoked_at), UPDATE (revoked_at) ON sessions TO users",
+    "GRANT SELECT (user_id) ON users TO orders",
+    """
+    GRANT SELECT,
+          INSERT (user_id, id, idempotency_key, request_hash, status, currency, total_cents,
+                  created_at, updated_at, payment_method, keywords),
+          UPDATE (status, stock, payment, reason, version, updated_at)
+    ON orders TO orders
+    """,
+    """
+    GRANT SELECT, INSERT (user_id, order_id, sku, quantity, unit_price_cents, name) ON order_items
+    TO orders
+    """,
+    """
+    GRANT SELECT, INSERT (user_id, event_id, kind, payload, traceparent, created_at),
+          UPDATE (relayed_at)
+    ON outbox TO orders
+    """,
+    "GRANT SELECT (user_id, event_id) ON notifications TO orders",
+    """
+    GRANT SELECT (user_id, id, total_cents, currency, payment_method, created_at) ON orders
+    TO payments
+    """,
+    """
+    GRANT SELECT (user_id, order_id, sku, name, quantity, unit_price_cents) ON order_items
+    TO payments
+    """,
+    """
+    GRANT SELECT,
+          INSERT (user_id, order_id, amount_cents, currency, method, status, cancel_requested),
+          UPDATE (amount_cents, currency, method, status, cancel_requested, transaction_id,
+                  refund_id, reason, version, updated_at)
+    ON payments TO payments
+    """,
+    """
+    GRANT SELECT (user_id, event_id),
+          INSERT (user_id, event_id, kind, payload, traceparent, created_at), UPDATE (relayed_at)
+    ON outbox TO payments
+    """,
+    "GRANT SELECT (user_id, email, name) ON users TO notifications",
+    "GRANT SELECT (user_id, id) ON orders TO notifications",
+    """
+    GRANT SELECT, INSERT (user_id, event_id, kind, recipient, status, reason) ON notifications
+    TO notifications
+    """,
 )
 
 
 def upgrade() -> None:
-    for statement in TABLES:
+    for statement in (*TABLES, *GRANTS):
         op.execute(statement)
