@@ -58,6 +58,10 @@ FROM fence
 WHERE email = $3::text AND user_id = $4::bigint
   AND (state <> 'confirmed' OR idempotency_key <> $5::text)
 """
+CONFIRM_ONLY = """
+WITH fence AS MATERIALIZED (SELECT regionctl.guard($1::int, $2::bigint))
+UPDATE emails SET state = 'confirmed' FROM fence WHERE email = $3::text AND user_id = $4::bigint
+"""
 COLUMNS = "user_id, email, name, created_at, role, version"
 GET = f"SELECT {COLUMNS} FROM users WHERE user_id = $1"  # noqa: S608
 PAGE = f"""
@@ -148,16 +152,15 @@ async def create(
 
 
 async def confirm(connection: Connection, place: Placement, created: Created) -> None:
-    """The address belongs to the user that exists, under the key that made it."""
-    await connection.execute(
-        CONFIRM,
-        place.slot,
-        place.epoch,
-        created.user.email,
-        created.user.id,
-        created.key,
-        created.digest,
-    )
+    """The address belongs to the user that exists, under the key that made it.
+
+    Where that key has reserved another address since, this one keeps the key it was reserved by.
+    """
+    line = (place.slot, place.epoch, created.user.email, created.user.id)
+    try:
+        await connection.execute(CONFIRM, *line, created.key, created.digest)
+    except asyncpg.UniqueViolationError:
+        await connection.execute(CONFIRM_ONLY, *line)
 
 
 async def get(connection: Connection, user_id: int) -> User | None:

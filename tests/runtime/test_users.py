@@ -57,6 +57,24 @@ async def test_a_registration_is_repeated_under_its_key_with_the_same_password_o
     assert await catalog_db.fetchval("SELECT count(*) FROM audit_log") >= 1
 
 
+async def test_a_key_that_two_crashes_left_at_two_addresses_is_no_fault_of_the_service(
+    users: httpx.AsyncClient, shard_db: checks.Database, catalog_db: checks.Database
+) -> None:
+    """The first crash left a reservation, the second a user of another key, which goes on."""
+    answer = await users.post("/api/v1/users", json=new_user(), headers=with_key("second"))
+    assert answer.status_code == 201
+    await catalog_db.execute("UPDATE emails SET state = 'reserved', idempotency_key = 'first'")
+    other = new_user("eve@example.org")
+    assert (
+        await users.post("/api/v1/users", json=other, headers=with_key("second"))
+    ).status_code == 201
+    for key, status in (("first", 409), ("second", 422), ("third", 409)):
+        answer = await users.post("/api/v1/users", json=new_user(), headers=with_key(key))
+        assert answer.status_code == status, (key, answer.text)
+    states = await catalog_db.fetch("SELECT DISTINCT state FROM emails")
+    assert [row[0] for row in states] == ["confirmed"]
+
+
 async def test_who_knows_the_key_of_a_registration_cannot_try_many_passwords(
     users: httpx.AsyncClient, shard_db: checks.Database
 ) -> None:
