@@ -58,6 +58,9 @@ FORGET = f"""
 DELETE FROM sessions USING unnest($1::bigint[], $2::bigint[]) AS old(user_id, id)
 WHERE sessions.user_id = old.user_id AND sessions.id = old.id AND {OVER}
 """  # noqa: S608
+# The empty message makes the commit wait for the standby: a session that had ended may be one whose
+# end is not confirmed there.
+MARK = "SELECT pg_logical_emit_message(true, 'regionctl.replay', '')"
 FORGET_REVOCATIONS = """
 WITH fence AS MATERIALIZED (SELECT regionctl.guard($1::int, $2::bigint))
 DELETE FROM revocations USING fence WHERE expires_at < clock_timestamp()
@@ -174,6 +177,7 @@ async def end_session(
     async with connection.transaction():
         await connection.execute(GUARD, place.slot, place.epoch)
         await connection.execute(END, user_id, session_id, now)
+        await connection.execute(MARK)
 
 
 async def sessions_over(connection: Connection, after: Key, limit: int) -> list[Key]:

@@ -21,6 +21,9 @@ INSERT INTO notifications (user_id, event_id, kind, recipient, status, reason)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
 ON CONFLICT (user_id, event_id) DO NOTHING
 """
+# The empty message makes the commit wait for the standby: a row that was there may be one whose own
+# commit is not confirmed there.
+MARK = "SELECT pg_logical_emit_message(true, 'regionctl.replay', '')"
 OWNER = "SELECT user_id FROM orders WHERE id = $1"
 OF_EVENTS = """
 SELECT kind, recipient, status, reason, created_at FROM notifications
@@ -50,6 +53,8 @@ async def brief(connection: Connection, notices: Sequence[Notice]) -> Briefing:
     users = [notice.user_id for notice in notices]
     found = await connection.fetch(RECIPIENTS, sorted(set(users)))
     known = await connection.fetch(KNOWN, users, [notice.event_id for notice in notices])
+    if known:
+        await connection.execute(MARK)
     return Briefing(
         {row["user_id"]: Recipient(*row) for row in found},
         frozenset((row["user_id"], row["event_id"]) for row in known),
@@ -57,7 +62,7 @@ async def brief(connection: Connection, notices: Sequence[Notice]) -> Briefing:
 
 
 async def record(connection: Connection, records: Sequence[Record]) -> None:
-    """Every one of `records` has a row; one that had a row keeps it."""
+    """Every one of `records` has a row; one that had a row keeps it. In a transaction."""
     # In one order always, so that two consumers never wait for each other.
     rows = sorted(records, key=lambda each: (each.user_id, each.event_id))
     columns: list[list[Any]] = [
@@ -65,6 +70,7 @@ async def record(connection: Connection, records: Sequence[Record]) -> None:
         for name in ("user_id", "event_id", "kind", "recipient", "status", "reason")
     ]
     await connection.execute(RECORD, *columns)
+    await connection.execute(MARK)
 
 
 async def owner_of(connection: Connection, order_id: int) -> int | None:

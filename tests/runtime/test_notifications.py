@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from runtime import checks
+from runtime.auth import store as auth
 from runtime.clock import SystemClock, wait_until
 from runtime.events import STREAM, Event, Kind, event_id
+from runtime.notifications import store
+from runtime.notifications.rules import Notice, Record
 from runtime.settings import Settings
+from runtime.shardmap import Placement, slot_of
 from runtime.streams import encode
 from tests.runtime.conftest import Platform
 from tests.runtime.servers import PASSWORD
@@ -187,3 +192,22 @@ async def until_authorised(client: httpx.AsyncClient, path: str, header: dict[st
         return (await client.get(path, headers=header)).status_code != 401
 
     await wait_until(SystemClock(), known, what="the signing key", seconds=10)
+
+
+async def test_a_repetition_that_changes_nothing_waits_for_the_standby_too(
+    platform: Platform, shard_db: checks.Database
+) -> None:
+    """What was there may be what a dead primary had not yet sent to its standby."""
+    record = Record(1, 10, "OrderCreated", "ada@example.org", "sent")
+    session = Placement(slot_of(1), 1, platform.shard_map.shards["s1"])
+    now = datetime.now(UTC)
+    works: list[Callable[[], Awaitable[Any]]] = [
+        lambda: store.record(shard_db, [record]),
+        lambda: store.record(shard_db, [record]),
+        lambda: store.brief(shard_db, [Notice(10, 10, 1, "OrderCreated")]),
+        lambda: auth.end_session(shard_db, session, user_id=1, session_id=1, now=now),
+    ]
+    for work in works:
+        async with shard_db.transaction():
+            await work()
+            assert await shard_db.fetchval("SELECT pg_current_xact_id_if_assigned()::text")
