@@ -47,11 +47,13 @@ WHERE outcome = 'reserved' AND order_id > $1
 ORDER BY order_id LIMIT $3
 """
 EXISTING = "SELECT id FROM orders WHERE id = ANY($1::bigint[])"
+# How far the queue was read: to the newest event that was told after it was relayed.
 UNTOLD = """
 SELECT e.event_id FROM outbox e
 WHERE e.kind = ANY($1::text[])
-  AND e.relayed_at < (SELECT max(n.created_at) FROM notifications n)
-                     - make_interval(secs => $2::float8)
+  AND e.relayed_at < (SELECT max(o.relayed_at) FROM notifications n
+                      JOIN outbox o ON o.user_id = n.user_id AND o.event_id = n.event_id
+                      WHERE n.created_at >= o.relayed_at) - make_interval(secs => $2::float8)
   AND NOT EXISTS (SELECT FROM notifications n
                   WHERE n.user_id = e.user_id AND n.event_id = e.event_id)
 LIMIT 20
