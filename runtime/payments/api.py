@@ -171,8 +171,11 @@ async def _learn(context: Context, settler: Settler, told: HookData) -> None:
     if known is None or not known.stored:
         return
     charge = Charge(told.id, told.reference, told.status, told.reason, told.refund_id, told.changed)
-    turn = Turn(known.payment.user_id, order_id, rules.finding(charge))
-    _, problems = await settler.settle(await settler.record([turn]))
+    change = rules.finding(charge)
+    payment: rules.Payment | None = known.payment
+    if rules.advance(known.payment, change) != known.payment:
+        payment = await settler.note(Turn(known.payment.user_id, order_id, change))
+    _, problems = await settler.settle([payment] if payment else [])
     if problems:
         # What was told is written; the rest is for the reconciler.
         log.warning("refund to be repeated", extra={"data": {"reason": problems[0].detail}})
