@@ -63,7 +63,9 @@ class Outside:
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=threshold, default_ttl=rest, exclude=[asyncio.CancelledError]
         )
-        self._client: httpx.AsyncClient | None = None
+        # Idle ones, the last used last. A client has one connection: a pool of many looks at every
+        # one of them at each request.
+        self._clients: list[httpx.AsyncClient] = []
 
     async def call(
         self,
@@ -75,9 +77,15 @@ class Outside:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """The server's answer. Raises `Unavailable` when there is none, or none but failures."""
-        request = self._http().build_request(
-            method, path, json=json, params=params, headers=headers
-        )
+        client = self._clients.pop() if self._clients else self._connect()
+        try:
+            request = client.build_request(method, path, json=json, params=params, headers=headers)
+            return await self._repeat(client, request)
+        finally:
+            self._clients.append(client)
+
+    async def _repeat(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+        method = request.method
         safe = method in SAFE or KEY in request.headers
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts if safe else 1),
@@ -89,30 +97,29 @@ class Outside:
             if parent := tracing.traceparent():
                 request.headers["traceparent"] = parent
             try:
-                return await retrying(self._attempt, request)
+                return await retrying(self._attempt, client, request)
             except _Failed as error:
                 raise self._unavailable(str(error)) from error
 
     async def close(self) -> None:
         """Ends its connections; a later call makes new ones."""
-        client, self._client = self._client, None
-        if client:
-            await client.aclose()
+        while self._clients:
+            await self._clients.pop().aclose()
 
-    async def _attempt(self, request: httpx.Request) -> httpx.Response:
+    async def _attempt(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
         breaker = await self._breakers.get_breaker(self._name)
         try:
             async with breaker:
-                return await self._send(request)
+                return await self._send(client, request)
         except OpenedState as error:
             OUTSIDE.labels(self._name, "open").inc()
             # The breaker raises one object again and again, which would keep every frame.
             error.__traceback__ = None
             raise self._unavailable("it has failed too often and rests for a moment") from None
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
         try:
-            answer = await self._http().send(request)
+            answer = await client.send(request)
         except httpx.HTTPError as error:
             OUTSIDE.labels(self._name, "lost").inc()
             raise _Failed(type(error).__name__) from error
@@ -122,17 +129,15 @@ class Outside:
         OUTSIDE.labels(self._name, "answered").inc()
         return answer
 
-    def _http(self) -> httpx.AsyncClient:
+    def _connect(self) -> httpx.AsyncClient:
         if not self._base_url:
             raise self._unavailable("no address is set")
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                base_url=self._base_url,
-                headers=self._headers,
-                timeout=self._timeout,
-                trust_env=False,
-            )
-        return self._client
+        return httpx.AsyncClient(
+            base_url=self._base_url,
+            headers=self._headers,
+            timeout=self._timeout,
+            trust_env=False,
+        )
 
     def _unavailable(self, reason: str) -> Unavailable:
         return Unavailable(f"The {self._name} cannot be used: {reason}.", hint=self._hint)

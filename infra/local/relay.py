@@ -29,6 +29,7 @@ from typing import Any
 
 POLL_SECONDS = 0.05
 CHUNK = 1 << 16
+GATHER_SECONDS = 0.01
 BUFFER = 8 << 20
 CONNECT_SECONDS = 5.0
 
@@ -118,6 +119,10 @@ class Lane:
             while self._held > BUFFER:
                 self._changed.clear()
                 await self._changed.wait()
+            if self._delay() >= GATHER_SECONDS:
+                # What comes meanwhile goes on as one piece: a far replica is not to be woken, and
+                # to write to its disk, for every commit.
+                await asyncio.sleep(GATHER_SECONDS)
 
     async def drain(self, writer: asyncio.StreamWriter) -> None:
         """Give bytes out as they are due; then say that there are no more."""

@@ -15,7 +15,7 @@ from runtime.errors import Invalid
 
 # Work that no client waits for gives way to the requests.
 PATIENT = frozenset({"payments", "notifications"})
-PATIENCE = 10
+PATIENCE = 19
 NEEDS = {
     "auth": ("tokenKey",),
     "payments": ("gatewayKey", "webhookSecret", "objectsKey", "objectsSecret"),
