@@ -44,6 +44,8 @@ async def completion(
     """Print the completion script of a shell."""
     render.out(
         get_completion_script(
-            prog_name="regionctl", complete_var="_REGIONCTL_COMPLETE", shell=shell.value
+            prog_name="regionctl",
+            complete_var="_REGIONCTL_COMPLETE",
+            shell=shell.value,  # nosec B604
         )
     )

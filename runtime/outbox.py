@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 BATCH = 200
 PAGE = 2000
 # Events that come one by one are sent several at once: each batch is a transaction.
-LINGER_SECONDS = 0.05
+LINGER_SECONDS = 0.1
 IDLE_SECONDS = 0.1
 FAILED_SECONDS = 0.5
 CHECK_SECONDS = 1.0

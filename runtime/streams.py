@@ -49,7 +49,7 @@ BATCH = 100
 BLOCK_SECONDS = 0.5
 # After a batch that was not full, so that the next is larger: a batch costs about as much as an
 # event.
-LINGER_SECONDS = 0.1
+LINGER_SECONDS = 0.25
 CLAIM_SECONDS = 3.0
 DELIVERIES = 5
 TIMEOUT_SECONDS = 2.0

@@ -12,7 +12,7 @@ import base64
 import contextlib
 import shlex
 import sys
-import xmlrpc.client
+import xmlrpc.client  # nosec B411: it speaks with our own supervisor
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -25,7 +25,7 @@ from runtime.payments.rules import (
 from runtime.shardmap import slot_of
 
 AT_ONCE = 16
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.1
 
 
 class Settler:

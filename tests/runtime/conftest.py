@@ -25,6 +25,7 @@ from runtime.app import build
 from runtime.migrations import roles
 from runtime.settings import Settings
 from runtime.shardmap import CATALOG, Endpoint, Shard, ShardMap, SlotRange, even_ranges
+from tests.runtime.payment_peer import PaymentPeer, payment_peer
 from tests.runtime.servers import PASSWORD, Postgres, Valkey, binaries
 
 REGION = "us-east-1"
@@ -214,3 +215,9 @@ async def catalog_db(platform: Platform) -> AsyncIterator[checks.Database]:
     connection = await asyncpg.connect(**platform.catalog.dsn())
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[PaymentPeer]:
+    async with payment_peer(tmp_path) as made:
+        yield made

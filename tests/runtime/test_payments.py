@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from standardwebhooks import Webhook
@@ -22,120 +18,32 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from runtime import checks, streams
-from runtime.app import _context, build
+from runtime.app import build
 from runtime.clock import SystemClock, wait_until
-from runtime.errors import Unavailable
-from runtime.events import STREAM, Event, Kind, event_id
+from runtime.events import STREAM
 from runtime.payments import consumer
 from runtime.payments import gateway as client
-from runtime.payments.gateway import Gateway
-from runtime.payments.reconciler import Reconciler
-from runtime.payments.settle import Settler
-from runtime.settings import Settings
-from runtime.shardmap import slot_of
-from runtime.streams import encode
 from tests.runtime.conftest import Platform
-from tests.runtime.payment_peer import SECRETS, WEBHOOK_SECRET, PaymentPeer, payment_peer
+from tests.runtime.payment_orders import (
+    HOOK,
+    USER,
+    event,
+    listening,
+    order_id,
+    place,
+    said,
+    settings,
+    statuses,
+    tell,
+    until,
+)
+from tests.runtime.payment_peer import WEBHOOK_SECRET, PaymentPeer, payment_peer
 from tests.runtime.servers import PASSWORD, free_port
 from tests.runtime.tokens import bearer
 
 pytestmark = pytest.mark.process
-
-USER = 41
-ORDER = """
-INSERT INTO orders (id, user_id, status, idempotency_key, request_hash, currency, total_cents,
-                    created_at) VALUES ($1, $2, 'placed', $3, '', 'EUR', 2410, now())
-"""
-LINE = """
-INSERT INTO order_items (user_id, order_id, sku, quantity, unit_price_cents, name)
-VALUES ($1, $2, 'MUG-ONCALL', 2, 1205, 'Mug <b>')
-"""
-HOOK = "/api/v1/payments/webhook"
-
-
-def order_id(number: int, user: int = USER) -> int:
-    return (number << 22) | (slot_of(user) << 12)
-
-
-def settings(platform: Platform, url: str, **options: Any) -> Settings:
-    made = platform.settings("payments")
-    secrets = {**made.secrets, **SECRETS, "objectsKey": "k", "objectsSecret": "s"}
-    return replace(made, payment_gateway=url, secrets=secrets, **options)
-
-
-async def place(shard_db: checks.Database, numbers: Sequence[int]) -> list[int]:
-    """Orders in the database, of which nobody has been told."""
-    orders = [order_id(number) for number in numbers]
-    for order in orders:
-        await shard_db.execute(ORDER, order, USER, str(order))
-        await shard_db.execute(LINE, USER, order)
-    return orders
-
-
-def event(order: int, kind: Kind = "OrderCreated", method: str = "card") -> Event:
-    payload = {"order_id": order, "user_id": USER, "items": [["MUG-ONCALL", 2]],
-               "total_cents": 2410, "currency": "EUR", "payment_method": method}  # fmt: skip
-    return Event(event_id(order, kind), kind, payload)
-
-
-async def tell(platform: Platform, *events: Event) -> None:
-    queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
-    for each in events:
-        await queue.xadd(STREAM, encode(each))  # type: ignore[arg-type]
-    await queue.aclose()
-
-
-async def statuses(shard_db: checks.Database) -> list[str]:
-    rows = await shard_db.fetch("SELECT status FROM payments ORDER BY order_id")
-    return [row[0] for row in rows]
-
-
-async def until(shard_db: checks.Database, *expected: str, seconds: float = 15) -> None:
-    found: list[str] = []
-
-    async def reached() -> bool:
-        found[:] = await statuses(shard_db)
-        return found == list(expected)
-
-    try:
-        await wait_until(SystemClock(), reached, what=f"payments {expected}", seconds=seconds)
-    except Exception as error:
-        raise AssertionError(f"payments are {found}, not {expected}") from error
-
-
-async def said(shard_db: checks.Database, order: int) -> list[tuple[str, str | None]]:
-    rows = await shard_db.fetch(
-        "SELECT kind, payload FROM outbox WHERE event_id = ANY($1) ORDER BY kind",
-        [event_id(order, "PaymentProcessed"), event_id(order, "PaymentRefunded")],
-    )
-    return [(row["kind"], json.loads(row["payload"]).get("status")) for row in rows]
-
-
-@pytest.fixture
-async def peer(tmp_path: Path) -> AsyncIterator[PaymentPeer]:
-    async with payment_peer(tmp_path) as made:
-        yield made
-
-
-@asynccontextmanager
-async def listening(app: ASGIApp, port: int) -> AsyncIterator[None]:
-    """The application on a real port."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
-
-    async def started() -> bool:
-        return server.started
-
-    await wait_until(SystemClock(), started, what="uvicorn", seconds=10)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
 
 
 async def test_orders_are_charged_once_and_asking_again_is_answered_again(
@@ -325,125 +233,6 @@ async def test_a_webhook_that_the_gateway_did_not_sign_just_now_changes_nothing(
         unknown = await payments.post(HOOK, content=body, headers=signed(now))
         assert unknown.status_code == 204
     assert await statuses(shard_db) == []
-
-
-async def test_the_reconciler_finishes_what_stopped_and_returns_the_money_of_lost_orders(
-    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
-) -> None:
-    stuck, half, known = await place(shard_db, [1, 2, 3])
-    lost = order_id(4)
-    row = """
-        INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status,
-                              cancel_requested, updated_at)
-        VALUES ($1, $2, 500, 'USD', 'card', 'pending', $3, now() - interval '5 minutes')
-    """
-    await shard_db.execute(row, USER, stuck, False)
-    await shard_db.execute(row, USER, half, True)
-    for order in (half, known, lost):
-        assert (await peer.charge(str(order))).status_code == 201
-    context = _context(settings(platform, peer.url))
-    context.routing.refresh()
-    gateway = Gateway(context.settings)
-    reconciler = Reconciler(context, gateway, Settler(context, gateway))
-    try:
-        await reconciler.once()
-        assert (await peer.charges(lost))[0]["status"] == "captured"
-        for _ in range(2):
-            await reconciler.once(young=0)
-    finally:
-        await gateway.close()
-        context.shards.close()
-    assert await statuses(shard_db) == ["captured", "refunded", "captured"]
-    assert (await peer.charges(lost))[0]["status"] == "refunded"
-    assert (await peer.charges(known))[0]["status"] == "captured"
-
-
-async def test_the_refund_of_an_old_charge_that_a_region_lost_is_learned(
-    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
-) -> None:
-    (order,) = await place(shard_db, [1])
-    charge = (await peer.charge(str(order))).json()
-    await shard_db.execute(
-        "INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status, "
-        "transaction_id) VALUES ($1, $2, 500, 'USD', 'card', 'captured', $3)",
-        *(USER, order, charge["id"]),
-    )
-    peer.kill()
-    ledger = sqlite3.connect(peer.root / "peer.db")
-    week = timedelta(days=7) // timedelta(microseconds=1)
-    ledger.execute("UPDATE charges SET created = created - ?, changed = changed - ?", (week, week))
-    ledger.commit()
-    ledger.close()
-    await peer.start()
-    context = _context(settings(platform, peer.url))
-    context.routing.refresh()
-    gateway = Gateway(context.settings)
-    try:
-        await gateway.refund(order, charge["id"])
-        await Reconciler(context, gateway, Settler(context, gateway)).once(young=0)
-    finally:
-        await gateway.close()
-        context.shards.close()
-    assert await statuses(shard_db) == ["refunded"]
-
-
-async def test_money_of_a_payment_that_was_lost_is_found_by_its_cancellation_and_by_its_age(
-    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
-) -> None:
-    cancelled, old = await place(shard_db, [1, 2])
-    for order in (cancelled, old):
-        # Under a key that is not the order's: as if the gateway had forgotten that one.
-        assert (await peer.charge(str(order), key=f"forgotten {order}")).status_code == 201
-    await shard_db.execute(
-        "INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status, "
-        "updated_at) VALUES ($1, $2, 2410, 'EUR', 'card', 'pending', now() - interval '21 hours')",
-        *(USER, old),
-    )
-    context = _context(settings(platform, peer.url))
-    context.routing.refresh()
-    gateway = Gateway(context.settings)
-    settler = Settler(context, gateway)
-    try:
-        take = consumer.Consumer(context, settler).take
-        await take([event(cancelled, "OrderCancelled"), event(old)])
-    finally:
-        await gateway.close()
-        context.shards.close()
-    assert await statuses(shard_db) == ["refunded", "captured"]
-    assert [len(await peer.charges(order)) for order in (cancelled, old)] == [1, 1]
-    amount = "SELECT amount_cents FROM payments WHERE order_id = $1"
-    assert await shard_db.fetchval(amount, cancelled) == 2410
-
-
-async def test_one_payment_that_fails_for_ever_keeps_no_money_of_others(
-    platform: Platform, shard_db: checks.Database, peer: PaymentPeer
-) -> None:
-    bad, returned = await place(shard_db, [1, 2])
-    lost = order_id(3)
-    await shard_db.execute(
-        "INSERT INTO payments (user_id, order_id, amount_cents, currency, method, status, "
-        "cancel_requested, transaction_id, updated_at) VALUES "
-        "($1, $2, 500, 'USD', 'card', 'captured', true, 'unknown', now() - interval '1 hour')",
-        *(USER, bad),
-    )
-    for order in (returned, lost):
-        assert (await peer.charge(str(order))).status_code == 201
-    context = _context(settings(platform, peer.url))
-    context.routing.refresh()
-    gateway = Gateway(context.settings)
-    settler = Settler(context, gateway)
-    try:
-        await gateway.refund(returned, (await peer.charges(returned))[0]["id"])
-        with pytest.raises(Unavailable):
-            await Reconciler(context, gateway, settler).once(young=0)
-        # The order's event comes only now: its first charge must not be believed again.
-        await consumer.Consumer(context, settler).take([event(returned)])
-    finally:
-        await gateway.close()
-        context.shards.close()
-    assert (await peer.charges(lost))[0]["status"] == "refunded"
-    assert await statuses(shard_db) == ["captured", "refunded"]
-    assert await said(shard_db, returned) == [("PaymentRefunded", None)]
 
 
 async def test_an_invoice_is_made_once_and_its_address_is_signed(
