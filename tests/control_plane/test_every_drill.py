@@ -161,6 +161,7 @@ async def in_this_process(world: World, folder: Path, module: str, arguments: Se
     asked = argparse.Namespace(
         url=given["--url"],
         ca=None,
+        client=Path(given["--client"]) if "--client" in given else None,
         journal=Path(given["--journal"]),
         out=Path(given["--out"]),
         last=int(given.get("--last", 0)),

@@ -26,7 +26,7 @@ INSERT_USER = (
 )
 INSERT_ORDER = (
     "INSERT INTO orders (user_id, id, idempotency_key, request_hash, status, currency, "
-    "total_cents, created_at) VALUES ($1, $2, 'key', '', 'created', 'USD', 0, clock_timestamp())"
+    "total_cents, created_at) VALUES ($1, $2, 'key', '', 'placed', 'USD', 0, clock_timestamp())"
 )
 
 
