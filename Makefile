@@ -111,9 +111,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "fast tests"
-	@$(BIN)/pytest -m 'not process'
+	@$(BIN)/pytest -m 'not process' -n 2
 	@echo "tests on real servers"
-	@$(BIN)/pytest -m process
+	@$(BIN)/pytest -m process -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check .

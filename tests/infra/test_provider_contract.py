@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,7 +29,9 @@ from tests.infra.platform import (
 
 KINDS = [
     pytest.param(platform.in_memory, id="memory"),
-    pytest.param(platform.on_this_machine, id="local", marks=pytest.mark.process),
+    pytest.param(
+        partial(platform.on_this_machine, platform.PAYING), id="local", marks=pytest.mark.process
+    ),
 ]
 
 
