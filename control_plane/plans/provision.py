@@ -33,13 +33,13 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
         *_servers(topology, observed, foundation=True),
         *_primaries(topology, observed, shard_map),
         *_map(observed, shard_map),
+        # Before any service looks: an empty catalog would be kept for a while.
+        *([Step("seed-catalog")] if shard_map is None else []),
         *standbys(topology, observed, shard_map),
         *_servers(topology, observed, foundation=False),
     ]
     if not observed.running(EDGE):
         steps.append(Step("start-servers", {"instances": [EDGE]}))
-    if shard_map is None:
-        steps.append(Step("seed-catalog"))
     home = shard_map.shards[CATALOG].home if shard_map else topology.primary_region.name
     if observed.route is None:
         steps.append(Step("open-route", {"region": home}))

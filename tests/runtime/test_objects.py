@@ -68,8 +68,14 @@ async def test_what_was_put_is_there_after_a_kill_and_signed_urls_read_it(
     with pytest.raises(Unavailable):
         await objects.ensure([ANALYTICS, INVOICES])
     seaweed.start()
-    await takes_objects(objects)
-    assert {key: await objects.get(INVOICES, key) for key in bodies} == bodies
+
+    async def whole() -> bool:
+        try:
+            return {key: await objects.get(INVOICES, key) for key in bodies} == bodies
+        except Unavailable:
+            return False
+
+    await wait_until(SystemClock(), whole, what="every object", seconds=30, every=0.2)
     assert {key async for key in objects.list(INVOICES, "2026")} == set(bodies)
     await objects.delete(INVOICES, "2026/1.html")
     await objects.delete(INVOICES, "2026/1.html")
