@@ -224,9 +224,9 @@ after it at the latest. Memory of the whole platform afterwards: {figures.megaby
 {profile(figures)}
 
 Parts that used a hundredth or more; the sum has all. *PostgreSQL* counts primaries, standbys and
-the replicas of the other region. The services that handle events (payments and notifications at
-nice 10), payment gateway, mail server and control plane share the two cores with the requests:
-what they use is taken from the ceiling. *client* is the load generator.
+the replicas of the other region. The services that handle events (payments, notifications and the
+stand-ins at nice 19) and the control plane share the two cores with the requests: what they use is
+taken from the ceiling. *client* is the load generator.
 
 ## Method
 
