@@ -16,6 +16,7 @@ again: so whoever misses an answer only has to repeat the question.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,3 +78,21 @@ def items_of(event: Event) -> tuple[tuple[str, int], ...]:
     if not items or not whole or len(dict(items)) != len(items):
         raise Poison("items must be distinct, with positive quantities")
     return items
+
+
+def encode(event: Event) -> dict[str, str]:
+    """The fields of its entry in a stream."""
+    fields = {"id": str(event.id), "kind": event.kind, "payload": json.dumps(dict(event.payload))}
+    return fields | ({"traceparent": event.traceparent} if event.traceparent else {})
+
+
+def decode(fields: Mapping[bytes, bytes]) -> Event:
+    """The event of an entry's fields. Raises `Poison`."""
+    try:
+        payload = json.loads(fields[b"payload"])
+        if not isinstance(payload, dict):
+            raise ValueError("payload is not an object")
+        traceparent = fields.get(b"traceparent", b"").decode() or None
+        return Event(int(fields[b"id"]), fields[b"kind"].decode(), payload, traceparent)
+    except (KeyError, ValueError) as error:
+        raise Poison(repr(error)) from error

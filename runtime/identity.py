@@ -197,14 +197,7 @@ class Identity:
                 raise ValueError("typ")
             self._registry().validate(decoded.claims)
             return _Verified(_caller(decoded.claims), kid, float(decoded.claims["exp"]))
-        except (
-            JoseError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except MALFORMED as error:
             raise _refused(_reason(error)) from error
 
     def _registry(self) -> jwt.JWTClaimsRegistry:

@@ -33,9 +33,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 200
 PAGE = 2000
-# Events that come one by one are sent several at once: each batch is a transaction.
-LINGER_SECONDS = 0.1
-IDLE_SECONDS = 0.1
+# Also after a batch that was not full, so that the next is larger: each is a transaction.
+PAUSE_SECONDS = 0.1
 FAILED_SECONDS = 0.5
 CHECK_SECONDS = 1.0
 # How far back events are sent again, from the last that the queue took: it is empty, or may lack
@@ -190,7 +189,7 @@ class Relay:
     async def _follow(self, database: str) -> None:
         checked = -CHECK_SECONDS
         while True:
-            pause = IDLE_SECONDS
+            pause = PAUSE_SECONDS
             if database in self._mine():
                 try:
                     if self._clock.monotonic() - checked >= CHECK_SECONDS:
@@ -198,7 +197,7 @@ class Relay:
                         checked = self._clock.monotonic()
                     sent = await self.once(database)
                     RELAYED.labels(database).inc(sent)
-                    pause = _pause(sent)
+                    pause = 0.0 if sent == BATCH else PAUSE_SECONDS
                 except (RedisError, Problem) as error:
                     data = {"database": database, "reason": repr(error)}
                     log.warning("relay", extra={"data": data})
@@ -248,22 +247,13 @@ class Relay:
                 page: Sequence[tuple[int, int]] = page,
             ) -> None:
                 async with connection.transaction():
-                    await connection.execute(
-                        "SELECT regionctl.guard($1, $2)", place.slot, place.epoch
-                    )
+                    await connection.execute(GUARD, place.slot, place.epoch)
                     await connection.execute(
                         AGAIN, [key[0] for key in page], [key[1] for key in page]
                     )
 
             await self._shards.write(locate, mark)
         return len(keys)
-
-
-def _pause(sent: int) -> float:
-    """Seconds until the next look, after a batch of `sent` events."""
-    if sent == BATCH:
-        return 0.0
-    return LINGER_SECONDS if sent else IDLE_SECONDS
 
 
 async def _reign(client: Redis) -> bytes:

@@ -105,6 +105,10 @@ class ShardMap:
     def slots_of(self, shard: str) -> tuple[SlotRange, ...]:
         return tuple(owned for owned in self.ranges if owned.shard == shard)
 
+    def all_at_home_in(self, region: str) -> bool:
+        """Whether every writer is in `region`, and so tells that region's cache."""
+        return all(shard.home == region for shard in self.shards.values())
+
     def next_epoch(self) -> int:
         """An epoch that is higher than every one in this map."""
         return 1 + max(

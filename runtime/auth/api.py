@@ -25,12 +25,11 @@ from runtime.auth.throttle import Throttle
 from runtime.context import Background, Context
 from runtime.errors import Problem
 from runtime.shards import catalog
-from runtime.wire import MAX_ID, answer, parse_id
+from runtime.wire import MAX_ID, SECURED, answer, parse_id
 
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 # Shorter than the minute between a key's making and its first use.
 KEYS_SECONDS = 15
-SECURED: dict[str, Any] = {"security": [{"oauth2": []}]}
 CLIENT_CHALLENGE = 'Basic realm="regionctl"'
 
 

@@ -7,7 +7,7 @@ import secrets
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from runtime import audit
 from runtime.context import Background, Context
@@ -21,7 +21,17 @@ from runtime.outbox import Relay
 from runtime.pool import Connection
 from runtime.shardmap import CATALOG, Placement
 from runtime.shards import catalog
-from runtime.wire import IdempotencyKey, answer, money, placed_at
+from runtime.wire import (
+    SECURED,
+    IdempotencyKey,
+    IfNoneMatch,
+    answer,
+    compact,
+    money,
+    placed_at,
+    tag_of,
+    tagged,
+)
 
 # Short, because stock changes; long enough for the edge to answer most of a flood.
 CACHE_CONTROL = "public, max-age=2, stale-if-error=60"
@@ -29,7 +39,6 @@ CACHE_CONTROL = "public, max-age=2, stale-if-error=60"
 Cursor = Annotated[str, Query(max_length=100)]
 Search = Annotated[str, Query(max_length=100)]
 SkuPath = Annotated[str, Path(min_length=1, max_length=100)]
-IfNoneMatch = Annotated[str | None, Header(max_length=2000)]
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
@@ -68,14 +77,14 @@ def _public(shelf: Shelf) -> APIRouter:
     ) -> Response:
         here, following = rules.page((await shelf.products()).values(), q, cursor, limit)
         document = {"products": [_document(product) for product in here], "next": following}
-        return _cacheable(answer(document), if_none_match)
+        return _cacheable(document, if_none_match)
 
     @routes.get("/{sku}", response_model=Product)
     async def product(sku: SkuPath, if_none_match: IfNoneMatch = None) -> Response:
         found = (await shelf.products()).get(sku)
         if found is None:
             raise NotFound(f"There is no product {sku!r}.", hint="GET /api/v1/products lists them.")
-        return _cacheable(answer(_document(found.product)), if_none_match)
+        return _cacheable(_document(found.product), if_none_match)
 
     return routes
 
@@ -83,7 +92,7 @@ def _public(shelf: Shelf) -> APIRouter:
 def _private(context: Context, shelf: Shelf) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/products")
 
-    @routes.patch("/{sku}", response_model=Product, openapi_extra={"security": [{"oauth2": []}]})
+    @routes.patch("/{sku}", response_model=Product, openapi_extra=SECURED)
     async def change(
         request: Request, sku: Sku, body: ProductChange, key: IdempotencyKey = None
     ) -> Response:
@@ -123,13 +132,9 @@ async def _change(
     return changed
 
 
-def _cacheable(made: Response, if_none_match: str | None) -> Response:
-    tag = f'"{hashlib.sha256(made.body).hexdigest()[:24]}"'
-    headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL}
-    if static.matches(if_none_match, tag):
-        return Response(status_code=304, headers=headers)
-    made.headers.update(headers)
-    return made
+def _cacheable(document: object, if_none_match: str | None) -> Response:
+    body = compact(document)
+    return tagged(body, tag_of(body), if_none_match, {"Cache-Control": CACHE_CONTROL})
 
 
 def _movement_id(sku: str, key: str) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 
 from runtime.errors import NotFound
 from runtime.settings import Settings
+from runtime.wire import IfNoneMatch, tag_of, tagged
 
 FOLDER = Path(__file__).parent.parent / "static"
 CACHE_CONTROL = "public, max-age=2592000, immutable"
@@ -48,7 +48,7 @@ def load(folder: Path = FOLDER) -> dict[str, File]:
 
 
 def _file(body: bytes, suffix: str) -> File:
-    return File(body, TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:24]}"')
+    return File(body, TYPES[suffix], tag_of(body))
 
 
 def routes(entry_url: str) -> APIRouter:
@@ -61,14 +61,12 @@ def routes(entry_url: str) -> APIRouter:
 
     @router.get(f"/{API}", include_in_schema=False)
     async def api(
-        if_none_match: Annotated[str | None, Header(max_length=2000)] = None,
+        if_none_match: IfNoneMatch = None,
     ) -> Response:
         return _answer(files[API], API_CACHE_CONTROL, if_none_match)
 
     @router.get("/static/{name}", response_class=Response, responses=CONTENT)
-    async def file(
-        name: str, if_none_match: Annotated[str | None, Header(max_length=2000)] = None
-    ) -> Response:
+    async def file(name: str, if_none_match: IfNoneMatch = None) -> Response:
         found = files.get(name)
         if found is None:
             raise NotFound(f"There is no static file {name!r}.")
@@ -78,19 +76,5 @@ def routes(entry_url: str) -> APIRouter:
 
 
 def _answer(file: File, cache_control: str, if_none_match: str | None) -> Response:
-    headers = {
-        "ETag": file.tag,
-        "Cache-Control": cache_control,
-        "X-Content-Type-Options": "nosniff",
-    }
-    if matches(if_none_match, file.tag):
-        return Response(status_code=304, headers=headers)
-    return Response(file.body, headers=headers, media_type=file.media_type)
-
-
-def matches(if_none_match: str | None, tag: str) -> bool:
-    """Whether the client has what `tag` names (RFC 9110 13.1.2: weak comparison)."""
-    if not if_none_match:
-        return False
-    tags = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
-    return tag in tags or tags == ["*"]
+    headers = {"Cache-Control": cache_control, "X-Content-Type-Options": "nosniff"}
+    return tagged(file.body, file.tag, if_none_match, headers, file.media_type)

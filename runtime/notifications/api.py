@@ -18,9 +18,7 @@ from runtime.objects import Objects
 from runtime.pool import Connection
 from runtime.shardmap import Placement, slot_of_order
 from runtime.shards import of_slot
-from runtime.wire import Id, PositionHeader, answer, parse_position
-
-LOCKED: dict[str, Any] = {"security": [{"oauth2": []}]}
+from runtime.wire import PRIVATE, SECURED, Id, PositionHeader, answer, parse_position
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
@@ -40,7 +38,7 @@ def _routes(context: Context) -> APIRouter:
     @routes.get(
         "/orders/{order_id}/notifications",
         response_model=NotificationList,
-        openapi_extra=LOCKED,
+        openapi_extra=SECURED,
         operation_id="list_order_notifications",
     )
     async def notifications(
@@ -59,7 +57,7 @@ def _routes(context: Context) -> APIRouter:
             }
             for each in found
         ]
-        return answer({"notifications": rows}, headers={"Cache-Control": "private, no-cache"})
+        return answer({"notifications": rows}, headers=PRIVATE)
 
     return routes
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import asyncpg
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from runtime import tracing
 from runtime.context import Background, Context
@@ -25,21 +23,24 @@ from runtime.shardmap import Placement, slot_of_order
 from runtime.shards import Done, of_slot, of_user
 from runtime.wire import (
     MAX_ID,
+    PRIVATE,
+    SECURED,
+    CacheControl,
     IdempotencyKey,
+    IfNoneMatch,
     PositionHeader,
     answer,
+    cached_at,
+    compact,
     parse_id,
     parse_position,
     placed_at,
+    tag_of,
+    tagged,
 )
-
-SECURED: dict[str, Any] = {"security": [{"oauth2": []}]}
-PRIVATE = {"Cache-Control": "private, no-cache"}
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Words = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
-CacheControl = Annotated[str | None, Header(max_length=200)]
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
@@ -126,13 +127,14 @@ def _add_reads(routes: APIRouter, context: Context) -> None:
             place, headers = done.place, placed_at(done)
         else:
             entry, place = await kept.fetch(context, id)
-            headers = _of_place(place)
+            headers = cached_at(place)
         if entry is None:
             raise NotFound(f"There is no order {order_id}.")
         owner, body = kept.owner_and_body(entry)
         if not who.may_act_for(owner):
             raise NotFound(f"There is no order {order_id}.")
-        return _tagged(body, f'"{place.epoch}.{entry.version}"', if_none_match, headers)
+        tag = f'"{place.epoch}.{entry.version}"'
+        return tagged(body, tag, if_none_match, headers | PRIVATE)
 
     @routes.get("", response_model=OrderPage, openapi_extra=SECURED)
     async def page(
@@ -222,17 +224,5 @@ def _page(
     shown = orders[:limit]
     following = str(shown[-1].id) if len(orders) > limit else None
     content = {"orders": [document(order) for order in shown], "next": following}
-    body = json.dumps(content, separators=(",", ":")).encode()
-    tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-    return _tagged(body, tag, if_none_match, headers or {})
-
-
-def _tagged(body: bytes, tag: str, if_none_match: str | None, headers: dict[str, str]) -> Response:
-    headers = {**headers, **PRIVATE, "ETag": tag}
-    if if_none_match and (tag in if_none_match or if_none_match.strip() == "*"):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
-
-
-def _of_place(place: Placement) -> dict[str, str]:
-    return {"X-Regionctl-Shard": place.shard.name, "X-Regionctl-Epoch": str(place.epoch)}
+    body = compact(content)
+    return tagged(body, tag_of(body), if_none_match, {**(headers or {}), **PRIVATE})

@@ -34,12 +34,6 @@ def place_of(context: Context, id: int) -> Placement:
     return context.routing.map.place(slot_of_order(id))
 
 
-def usable(context: Context) -> bool:
-    """Whether every writer of orders is in this region, and so tells this region's cache."""
-    shards = context.routing.map.shards.values()
-    return all(shard.home == context.settings.region for shard in shards)
-
-
 async def fetch(context: Context, id: int) -> tuple[Found | None, Placement]:
     """The order from the cache, else from the primary; None when there is none."""
     place = place_of(context, id)
@@ -50,7 +44,7 @@ async def fetch(context: Context, id: int) -> tuple[Found | None, Placement]:
         )
         return found(done.value) if done.value else None
 
-    if not usable(context):
+    if not context.routing.map.all_at_home_in(context.settings.region):
         return await load(), place
     return await context.cache.fetch(key_of(place, id), load, KEEP_SECONDS), place
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -24,13 +24,23 @@ from runtime.payments.settle import Settler
 from runtime.payments.store import Known
 from runtime.shardmap import slot_of_order
 from runtime.shards import Done, of_slot
-from runtime.wire import PositionHeader, answer, money, parse_id, parse_position, placed_at
+from runtime.wire import (
+    PRIVATE,
+    SECURED,
+    IfNoneMatch,
+    PositionHeader,
+    answer,
+    compact,
+    money,
+    parse_id,
+    parse_position,
+    placed_at,
+    tagged,
+)
 
 log = logging.getLogger(__name__)
 
-PRIVATE = "private, no-cache"
 INVOICE_SECONDS = 3600
-LOCKED: dict[str, Any] = {"security": [{"oauth2": []}]}
 OPEN: dict[str, Any] = {
     "security": [],
     # https://www.standardwebhooks.com: the signature is of the three and the body.
@@ -47,7 +57,6 @@ OPEN: dict[str, Any] = {
         },
     },
 }
-IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
@@ -72,7 +81,7 @@ def service(context: Context) -> tuple[APIRouter, Background]:
 def _add_reading(routes: APIRouter, context: Context) -> None:
     objects = Objects(context.settings)
 
-    @routes.get("/orders/{order_id}/payment", response_model=Payment, openapi_extra=LOCKED)
+    @routes.get("/orders/{order_id}/payment", response_model=Payment, openapi_extra=SECURED)
     async def payment(
         request: Request,
         order_id: str,
@@ -83,12 +92,10 @@ def _add_reading(routes: APIRouter, context: Context) -> None:
         # With the epoch: a failover between regions may make a version anew.
         found = done.value.payment
         tag = f'"{found.order_id}-{done.place.epoch}.{found.version}"'
-        headers = {**placed_at(done), "ETag": tag, "Cache-Control": PRIVATE}
-        if if_none_match and tag in if_none_match:
-            return Response(status_code=304, headers=headers)
-        return answer(_document(done.value), headers=headers)
+        body = compact(_document(done.value))
+        return tagged(body, tag, if_none_match, placed_at(done) | PRIVATE)
 
-    @routes.get("/orders/{order_id}/invoice", response_model=Invoice, openapi_extra=LOCKED)
+    @routes.get("/orders/{order_id}/invoice", response_model=Invoice, openapi_extra=SECURED)
     async def get_invoice(
         request: Request, order_id: str, position: PositionHeader = None
     ) -> Response:

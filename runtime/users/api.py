@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from runtime import audit
 from runtime.auth.throttle import Throttle
@@ -18,19 +18,19 @@ from runtime.users.change import Changes
 from runtime.users.register import register
 from runtime.users.schemas import NewUser, User, UserChange, UserPage, document
 from runtime.wire import (
+    PRIVATE,
+    SECURED,
+    CacheControl,
     IdempotencyKey,
+    IfNoneMatch,
     PositionHeader,
     answer,
+    cached_at,
     parse_id,
     parse_position,
     placed_at,
+    tagged,
 )
-
-SECURED: dict[str, Any] = {"security": [{"oauth2": []}]}
-PRIVATE = {"Cache-Control": "private, no-cache"}
-
-IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
-CacheControl = Annotated[str | None, Header(max_length=200)]
 
 
 def service(context: Context) -> tuple[APIRouter, Background]:
@@ -85,17 +85,11 @@ def _add_reads(routes: APIRouter, context: Context) -> None:
             place, headers = done.place, placed_at(done)
         else:
             entry, place = await profiles.fetch(context, id)
-            headers = {
-                "X-Regionctl-Shard": place.shard.name,
-                "X-Regionctl-Epoch": str(place.epoch),
-            }
+            headers = cached_at(place)
         if entry is None:
             raise rules.unknown(id)
         tag = f'"{place.epoch}.{entry.version}"'
-        headers |= PRIVATE | {"ETag": tag}
-        if if_none_match and tag in [each.strip() for each in if_none_match.split(",")]:
-            return Response(status_code=304, headers=headers)
-        return Response(entry.body, 200, headers, media_type="application/json")
+        return tagged(entry.body, tag, if_none_match, headers | PRIVATE)
 
     @routes.get("", response_model=UserPage, openapi_extra=SECURED)
     async def page(

@@ -28,12 +28,6 @@ def key_of(place: Placement, user_id: int) -> str:
     return entry_key("user", place, user_id)
 
 
-def usable(context: Context) -> bool:
-    """Whether every writer of users is in this region, and so tells this region's cache."""
-    shards = context.routing.map.shards.values()
-    return all(shard.home == context.settings.region for shard in shards)
-
-
 async def fetch(context: Context, user_id: int) -> tuple[Found | None, Placement]:
     """The profile from the cache, else from the primary; None when there is none."""
     place = context.routing.map.locate(user_id)
@@ -44,7 +38,7 @@ async def fetch(context: Context, user_id: int) -> tuple[Found | None, Placement
         )
         return found(done.value) if done.value else None
 
-    if not usable(context):
+    if not context.routing.map.all_at_home_in(context.settings.region):
         return await load(), place
     return await context.cache.fetch(key_of(place, user_id), load, KEEP_SECONDS), place
 

@@ -15,10 +15,9 @@ from starlette.types import ASGIApp
 
 from runtime import checks
 from runtime.clock import SystemClock, wait_until
-from runtime.events import STREAM, Event, Kind, event_id
+from runtime.events import STREAM, Event, Kind, encode, event_id
 from runtime.settings import Settings
 from runtime.shardmap import slot_of
-from runtime.streams import encode
 from tests.runtime.conftest import Platform
 from tests.runtime.payment_peer import SECRETS
 from tests.runtime.servers import PASSWORD

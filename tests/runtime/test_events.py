@@ -9,8 +9,7 @@ from redis.asyncio import Redis
 
 from runtime import checks, deadletters
 from runtime.clock import SystemClock, wait_until
-from runtime.events import STREAM, Event
-from runtime.streams import encode
+from runtime.events import STREAM, Event, encode
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import place, register, sign_in, until_recorded
 from tests.runtime.servers import PASSWORD

@@ -13,10 +13,9 @@ from redis.asyncio import Redis
 
 from runtime import checks
 from runtime.clock import SystemClock, wait_until
-from runtime.events import STREAM, Event, event_id
+from runtime.events import STREAM, Event, decode, encode, event_id
 from runtime.inventory import static
 from runtime.shardmap import CATALOG
-from runtime.streams import decode, encode
 from tests.runtime.conftest import FENCE_OF_CATALOG, Platform
 from tests.runtime.servers import PASSWORD
 from tests.runtime.tokens import bearer

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runtime import checks
 from runtime.app import build
 from runtime.clock import SystemClock, wait_until
-from runtime.streams import CLAIM_SECONDS
+from runtime.reader import CLAIM_SECONDS
 from runtime.telemetry import REQUESTS
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import place, register, sign_in, until_recorded

@@ -17,12 +17,11 @@ from redis.exceptions import ResponseError
 from runtime import checks
 from runtime.auth import store as auth
 from runtime.clock import SystemClock, wait_until
-from runtime.events import STREAM, Event, Kind, event_id
+from runtime.events import STREAM, Event, Kind, encode, event_id
 from runtime.notifications import store
 from runtime.notifications.rules import Notice, Record
 from runtime.settings import Settings
 from runtime.shardmap import Placement, slot_of
-from runtime.streams import encode
 from tests.runtime.conftest import Platform
 from tests.runtime.servers import PASSWORD
 from tests.runtime.test_mailbox import MailboxServer

@@ -13,10 +13,9 @@ from redis.asyncio import Redis
 from runtime.analytics import Archive
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid, NotFound, Unavailable
-from runtime.events import STREAM, Event
+from runtime.events import STREAM, Event, encode
 from runtime.objects import ANALYTICS, INVOICES, Objects
 from runtime.settings import Settings
-from runtime.streams import encode
 from tests.runtime.conftest import Platform
 from tests.runtime.seaweed import KEY, SECRET, Seaweed
 from tests.runtime.servers import PASSWORD, Valkey, free_port

@@ -12,12 +12,11 @@ from redis.asyncio import Redis
 from runtime import checks, outbox
 from runtime.app import _context
 from runtime.context import Context
-from runtime.events import STREAM, Event, Kind, event_id
+from runtime.events import STREAM, Event, Kind, decode, event_id
 from runtime.outbox import GUARD, Relay
 from runtime.pool import Connection
 from runtime.shardmap import CATALOG, Placement, slot_of
 from runtime.shards import Locate, catalog, of_user
-from runtime.streams import decode
 from tests.runtime.conftest import Platform
 from tests.runtime.servers import PASSWORD
 

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from runtime import checks, streams
+from runtime import checks, reader, streams
 from runtime.app import build
 from runtime.clock import SystemClock, wait_until
 from runtime.events import STREAM
@@ -126,7 +126,8 @@ async def test_events_wait_while_the_gateway_is_away_and_none_is_set_aside(
     peer: PaymentPeer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(streams, "CLAIM_SECONDS", 0.5)
+    for module in (reader, streams):
+        monkeypatch.setattr(module, "CLAIM_SECONDS", 0.5)
     orders = await place(shard_db, range(1, 21))
     await peer.break_for(60)
     await tell(platform, *(event(order) for order in orders))

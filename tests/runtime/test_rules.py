@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import Invalid
-from runtime.events import Event, Poison
+from runtime.events import Event, Poison, decode, encode
 from runtime.inventory.rules import question_of
 from runtime.orders import rules as orders
 from runtime.position import Position
 from runtime.shardmap import SLOTS, slot_of, slot_of_order
-from runtime.streams import decode, encode
 from runtime.users import rules as users
 from runtime.wire import money, parse_id
 

@@ -12,14 +12,16 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from runtime import deadletters, streams
+from runtime import deadletters
+from runtime import reader as readers
 from runtime.app import _context
 from runtime.batches import write_by_shard
 from runtime.clock import FakeClock
 from runtime.errors import Unavailable
-from runtime.events import STREAM, Event, Poison
+from runtime.events import STREAM, Event, Poison, encode
+from runtime.reader import DELIVERIES, Reader
 from runtime.shards import transient
-from runtime.streams import DELIVERIES, Group, _Reader, encode
+from runtime.streams import Group
 from tests.runtime.conftest import Platform
 from tests.runtime.servers import PASSWORD
 
@@ -68,7 +70,7 @@ def reader(error: Exception | None) -> Any:
         if error:
             raise error
 
-    return _Reader("events", "group", "me", handle, FakeClock())
+    return Reader("events", "group", "me", handle, FakeClock())
 
 
 async def test_during_an_outage_it_stays_in_the_queue() -> None:
@@ -105,7 +107,7 @@ async def test_one_bad_event_does_not_hold_up_the_others_of_its_batch(platform: 
     queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
     faults = {2: Poison("nonsense"), 3: KeyError("defect"), 4: Unavailable("away")}
     seen: list[int] = []
-    one = _Reader(STREAM, "g", "me", picky(lambda e: faults.get(e.id), seen), FakeClock())
+    one = Reader(STREAM, "g", "me", picky(lambda e: faults.get(e.id), seen), FakeClock())
     await one.ensure_group(queue)
     for id in range(1, 6):
         fields: Any = encode(Event(id, "OrderCreated", {}))
@@ -125,9 +127,9 @@ async def test_one_bad_event_does_not_hold_up_the_others_of_its_batch(platform: 
 async def test_what_must_wait_does_not_keep_what_a_dead_reader_left(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "CLAIM_SECONDS", 0.0)
+    monkeypatch.setattr(readers, "CLAIM_SECONDS", 0.0)
     queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
-    dead = _Reader(STREAM, "g", "dead", picky(lambda _: Unavailable("away"), []), FakeClock())
+    dead = Reader(STREAM, "g", "dead", picky(lambda _: Unavailable("away"), []), FakeClock())
     await dead.ensure_group(queue)
     for id in range(1, 4):
         fields: Any = encode(Event(id, "OrderCreated", {}))
@@ -136,7 +138,7 @@ async def test_what_must_wait_does_not_keep_what_a_dead_reader_left(
         await dead.read(queue)
     seen: list[int] = []
     waits = picky(lambda event: Unavailable("away") if event.id == 1 else None, seen)
-    one = _Reader(STREAM, "g", "me", waits, FakeClock(), batch=1)
+    one = Reader(STREAM, "g", "me", waits, FakeClock(), batch=1)
     with pytest.raises(Unavailable):
         await one.claim(queue)
     await one.claim(queue)
@@ -177,7 +179,7 @@ async def test_a_replayed_letter_is_for_its_group_only_and_a_dropped_one_is_gone
         "b": lambda event: None,
     }
     readers = {
-        name: _Reader(STREAM, name, "me", picky(fail[name], seen[name]), FakeClock())
+        name: Reader(STREAM, name, "me", picky(fail[name], seen[name]), FakeClock())
         for name in seen
     }
     for id in (1, 2):
@@ -204,7 +206,7 @@ async def test_a_replayed_letter_is_for_its_group_only_and_a_dropped_one_is_gone
 async def test_an_event_of_no_interest_is_acknowledged_at_once(platform: Platform) -> None:
     queue = Redis(port=platform.queue.port, password=PASSWORD, protocol=2)
     seen: list[int] = []
-    one = _Reader(
+    one = Reader(
         *(STREAM, "g", "me", picky(lambda event: None, seen), FakeClock()), kinds={"OrderCreated"}
     )
     await one.ensure_group(queue)
@@ -223,7 +225,7 @@ async def test_how_far_behind_each_group_is_can_be_seen(platform: Platform) -> N
     context = _context(platform.settings("orders"))
     context.routing.refresh()
     assert await context.streams.groups(STREAM) == []
-    one = _Reader(STREAM, "g", "me", picky(lambda _: Unavailable("away"), []), FakeClock(), batch=2)
+    one = Reader(STREAM, "g", "me", picky(lambda _: Unavailable("away"), []), FakeClock(), batch=2)
     await one.ensure_group(queue)
     await context.streams.publish(STREAM, [Event(id, "OrderCreated", {}) for id in range(1, 6)])
     with pytest.raises(Unavailable):
