@@ -113,9 +113,9 @@ test: $(INSTALLED)
 	@echo "fast tests"
 	@$(BIN)/pytest -m 'not process' -n 2
 	@echo "tests on real servers"
-	@$(BIN)/pytest -m process -n 2 --dist loadfile --ignore tests/system
-	@echo "tests of the whole platform"
-	@$(BIN)/pytest tests/system
+	@$(BIN)/pytest -m 'process and not alone' -n 2 --dist loadfile
+	@echo "tests of the whole platform, one at a time"
+	@$(BIN)/pytest -m alone
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check .

@@ -151,7 +151,7 @@ async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
     else:
         _end_orphans(paths.root)
         ports.require_free({table.control: "control plane", table.supervisor: "global supervisor"})
-        await supervisor.start()
+        await supervisor.start(own_session=True)
 
     async def live() -> bool:
         return await asyncio.to_thread(_alive, paths.root, table.control)

@@ -1,7 +1,7 @@
 """One supervisord: its file, its start, and a client for it.
 
-Each region is one supervisord in a session of its own; a further one runs the edge and the
-control plane. It is spoken to over XML-RPC on loopback with a password, because paths of UNIX
+Each region is one supervisord; a further one runs the edge and the control plane. It is spoken
+to over XML-RPC on loopback with a password, because paths of UNIX
 sockets must be shorter than 108 bytes and a state directory need not be.
 """
 
@@ -29,6 +29,8 @@ USER = "regionctl"
 # A dead supervisor refuses at once; only a frozen one, or a very busy machine, takes time.
 ANSWER_SECONDS = 3.0
 RUNNING_STATES = ("STARTING", "RUNNING", "STOPPING")
+# Runs a command that outlives us and says its pid; $0 is where its complaints go.
+_LAUNCH = '"$@" >/dev/null 2>"$0" & echo $!'
 _ALREADY_STARTED, _NOT_RUNNING, _BAD_NAME, _SPAWN_ERROR = 60, 70, 10, 50
 
 
@@ -143,33 +145,37 @@ class Supervisor:
         text = render(self.folder, self.port, self._password, programs)
         files.replace_file(self.file, text)
 
-    async def start(self, seconds: float = 10.0) -> None:
-        """It runs, detached from us, and answers. Does nothing when it already does."""
+    async def start(self, seconds: float = 10.0, *, own_session: bool = False) -> None:
+        """It runs, is nobody's child, and answers. Does nothing when it already does.
+
+        `own_session` is for the one that starts first, from a terminal: the regions join its
+        session. Linux shares processors out among sessions before it looks at `nice`
+        (sched(7), autogroup), so work that gives way must be in one session with what it
+        gives way to.
+        """
         if await self.alive():
             return
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "supervisor.supervisord", "-c", str(self.file)),
+        log = self.folder / "logs" / "start.log"
+        launch = await asyncio.create_subprocess_exec(
+            *("sh", "-c", _LAUNCH, str(log)),
+            *(sys.executable, "-m", "supervisor.supervisord", "-n", "-s", "-c", str(self.file)),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
             env=clean_environment(self._state_dir),
             cwd="/",
-            start_new_session=True,
+            start_new_session=own_session,
+            process_group=None if own_session else 0,
         )
-        # It forks away after reading its file; the pipe may stay open in the fork, so read only
-        # when the start failed.
-        if await process.wait() != 0:
-            assert process.stderr is not None
-            said = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
-            raise OperationFailed(
-                f"The supervisor of {self.folder.name} did not start.",
-                hint=f"Read {self.folder}/logs/supervisord.log and check port {self.port}.",
-                extra={"log": str(self.file), "lines": said[-5:] or self.log_tail()},
-            )
+        pid = int((await launch.communicate())[0])
+
+        async def decided() -> bool:
+            return await self.alive() or not psutil.pid_exists(pid)
+
         try:
             await wait_until(
                 SystemClock(),
-                self.alive,
+                decided,
                 what=f"the supervisor of {self.folder.name} to answer",
                 seconds=seconds,
             )
@@ -179,6 +185,12 @@ class Supervisor:
                 "lines": self.log_tail(),
             }
             raise
+        if not psutil.pid_exists(pid):
+            raise OperationFailed(
+                f"The supervisor of {self.folder.name} did not start.",
+                hint=f"Read {self.folder}/logs/supervisord.log and check port {self.port}.",
+                extra={"log": str(self.file), "lines": tail(log, 5) or self.log_tail()},
+            )
 
     async def alive(self) -> bool:
         try:

@@ -42,7 +42,7 @@ from tests.control_plane.test_drills import whole
 from tests.control_plane.test_every_step import INTERRUPTIONS, Interruption
 from tests.loadtests.shop import open_shop
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 TOPOLOGY = load("two-regions")
 CASES = ("crash_before", "crash_after", "fail_after", "repeat")

@@ -16,7 +16,7 @@ import pytest
 from tests.system.conftest import Operator
 from tests.system.session import Platform, Shopper
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 RECOVERY_SECONDS = 30.0
 

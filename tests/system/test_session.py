@@ -10,7 +10,7 @@ from tests.system.conftest import Operator
 from tests.system.session import Shopper
 from tests.system.tour import CONTROL_PLANE, Crowd, Tour, reckoning
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 
 @pytest.fixture

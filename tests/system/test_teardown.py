@@ -7,7 +7,7 @@ import pytest
 from infra.local import leftovers
 from tests.system.conftest import Operator
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 
 def test_down_with_delete_leaves_no_process_and_no_file(operator: Operator) -> None:
