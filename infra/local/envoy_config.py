@@ -7,6 +7,8 @@ Figures that were measured, and why they are so:
   a connection that is being closed;
 - `per_try_timeout`: neither health checks nor outlier detection free a request from a server that
   hangs;
+- `update_merge_window` 0: by default the second change of health within a second reaches the
+  workers at the end of that second, and meanwhile every retry goes to the dead server;
 - `no_traffic_interval`: by default a cluster without traffic is checked once a minute only.
 """
 
@@ -134,6 +136,7 @@ def cluster(name: str, endpoints: Path, health: Health) -> JSON:
         "lb_policy": "LEAST_REQUEST",
         "eds_cluster_config": {"eds_config": file_source(endpoints)},
         "ignore_health_on_host_removal": True,
+        "common_lb_config": {"update_merge_window": "0s"},
         "typed_extension_protocol_options": {
             protocol: {
                 "@type": f"type.googleapis.com/{protocol}",

@@ -239,10 +239,17 @@ async def test_a_client_cannot_ask_for_retries_of_its_own(world: World) -> None:
     gateway = await world.gateway(orders)
     edge = await world.edge([gateway.address])
     steering = {"x-envoy-retry-on": "reset,5xx", "x-envoy-max-retries": "5", "x-attempt": "one"}
+
+    async def kill_when_busy() -> None:
+        async def all_arrived() -> bool:
+            return len(world.journal.read_text().split()) == 4
+
+        await wait_until(SystemClock(), all_arrived, what="four POSTs", seconds=5, every=0.01)
+        servers[0].kill()
+
     async with world.client(edge.listen) as client:
         posts = [client.post("/api/v1/orders/slow", headers=steering) for _ in range(4)]
-        kill = later(0.15, servers[0], signal.SIGKILL)
-        answers = await asyncio.gather(*posts, kill)
+        answers = await asyncio.gather(*posts, kill_when_busy())
     assert len(world.journal.read_text().split()) == 4
     assert 503 in {answer.status_code for answer in answers if answer}
 
