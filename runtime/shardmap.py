@@ -84,13 +84,32 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Slots `first`..`last` go from shard `source` to shard `target`, a batch at a time.
+
+    `id` is unique for ever: the version of the map that first had the move. `soak_until` (ISO
+    8601) is set when the last batch was handed over: until then the source follows the target, and
+    the move can be taken back.
+    """
+
+    id: int
+    source: str
+    target: str
+    first: int
+    last: int
+    soak_until: str | None = None
+
+
+@dataclass(frozen=True)
 class ShardMap:
-    """One version of the map. `queues` has the events' stream server of each region."""
+    """One version of the map. `queues` has the events' stream server of each region, `moves` what
+    is being moved or can still be taken back."""
 
     version: int
     ranges: tuple[SlotRange, ...]
     shards: Mapping[str, Shard]
     queues: Mapping[str, Endpoint]
+    moves: tuple[Move, ...] = ()
 
     def locate(self, user_id: int) -> Placement:
         return self.place(slot_of(user_id))
@@ -154,6 +173,49 @@ class ShardMap:
     def with_queue(self, region: str, queue: Endpoint) -> ShardMap:
         return replace(self, version=self.version + 1, queues={**self.queues, region: queue})
 
+    def with_shard(self, shard: Shard) -> ShardMap:
+        """The map with one more shard, which owns nothing yet."""
+        return replace(self, version=self.version + 1, shards={**self.shards, shard.name: shard})
+
+    def without_shard(self, name: str) -> ShardMap:
+        """The map without a shard. Raises `ValueError` while it owns or moves slots."""
+        if self.slots_of(name) or any(name in (m.source, m.target) for m in self.moves):
+            raise ValueError(f"{name} still owns or moves slots")
+        left = {key: shard for key, shard in self.shards.items() if key != name}
+        return replace(self, version=self.version + 1, shards=left)
+
+    def with_slots(self, first: int, last: int, shard: str, epoch: int) -> ShardMap:
+        """The map after slots `first`..`last` became `shard`'s under `epoch`.
+
+        Neighbours of one owner and epoch are joined. Raises `ValueError` when `epoch` is not
+        higher than every epoch of the map: an epoch is never had by two owners.
+        """
+        if epoch < self.next_epoch():
+            raise ValueError(f"epoch {epoch} is not new")
+        parts = [SlotRange(first, last, shard, epoch)]
+        for owned in self.ranges:
+            if owned.first < first:
+                parts.append(replace(owned, last=min(owned.last, first - 1)))
+            if owned.last > last:
+                parts.append(replace(owned, first=max(owned.first, last + 1)))
+        ranges: list[SlotRange] = []
+        for part in sorted(parts, key=lambda each: each.first):
+            before = ranges[-1] if ranges else None
+            if before and (before.shard, before.epoch) == (part.shard, part.epoch):
+                ranges[-1] = replace(before, last=part.last)
+            else:
+                ranges.append(part)
+        return replace(self, version=self.version + 1, ranges=tuple(ranges))
+
+    def with_move(self, move: Move) -> ShardMap:
+        """The map with `move` added, or changed when it has one of its id."""
+        others = tuple(each for each in self.moves if each.id != move.id)
+        return replace(self, version=self.version + 1, moves=(*others, move))
+
+    def without_move(self, id: int) -> ShardMap:
+        left = tuple(each for each in self.moves if each.id != id)
+        return replace(self, version=self.version + 1, moves=left)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -175,6 +237,7 @@ class ShardMap:
                 for name, shard in document["shards"].items()
             },
             queues={region: Endpoint(**end) for region, end in document["queues"].items()},
+            moves=tuple(Move(**move) for move in document.get("moves", ())),
         )
 
 
