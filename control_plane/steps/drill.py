@@ -18,7 +18,6 @@ from typing import Any
 from control_plane import drills
 from control_plane import ledger as ledgers
 from control_plane.operations import Operation
-from control_plane.plans import PLANNERS
 from control_plane.steps.drill_files import (
     book,
     keep,
@@ -29,9 +28,10 @@ from control_plane.steps.drill_files import (
     spawn,
     unless_left_out,
 )
+from control_plane.steps.drill_operations import patiently, perform, told
 from control_plane.world import World
 from runtime.clock import wait_until
-from runtime.errors import MeasurementVoid, Refused, TimedOut
+from runtime.errors import MeasurementVoid, TimedOut
 
 JSON = dict[str, Any]
 
@@ -124,8 +124,8 @@ async def await_recovery(world: World, *, run: int, operations: Sequence[Sequenc
 
     what = ", ".join(f"{kind} of {target}" for kind, target in sorted(wanted))
     # Seldom enough not to compete with the recovery itself for the processor.
-    await _patiently(world, all_done, what, RECOVERY_SECONDS, every=0.5)
-    document: JSON = {"operations": [_told(operation) for operation in found.values()]}
+    await patiently(world, all_done, what, RECOVERY_SECONDS, every=0.5)
+    document: JSON = {"operations": [told(operation) for operation in found.values()]}
     document["operations"] += [
         {"id": None, "kind": kind, "target": target, "state": "never opened", "steps": []}
         for kind, target in sorted(wanted - found.keys())
@@ -138,27 +138,6 @@ def _succeeded(operation: Operation | None) -> bool:
     return operation is not None and operation.state == "succeeded"
 
 
-def _told(operation: Operation) -> JSON:
-    return {
-        "id": operation.id,
-        "kind": operation.kind,
-        "target": operation.target,
-        "state": operation.state,
-        "reason": operation.reason,
-        "requestedBy": operation.requested_by,
-        "steps": [
-            {
-                "name": step.name,
-                "state": step.state,
-                "started": step.started_monotonic,
-                "finished": step.finished_monotonic,
-                "result": step.result,
-            }
-            for step in operation.steps
-        ],
-    }
-
-
 @unless_left_out
 async def run_recovery(world: World, *, run: int, verb: str, asked: Mapping[str, Any]) -> JSON:
     """Plans `verb` from what is observed now, as an operator would, and waits for its end."""
@@ -166,8 +145,8 @@ async def run_recovery(world: World, *, run: int, verb: str, asked: Mapping[str,
     known: JSON | None = kept(folder, "recovery.json")
     if known:
         return known
-    operation = await _perform(world, run, verb, asked, RECOVERY_SECONDS)
-    document = {"operations": [_told(operation)]}
+    operation = await perform(world, run, verb, asked, RECOVERY_SECONDS)
+    document = {"operations": [told(operation)]}
     keep(folder, "recovery.json", document)
     return document
 
@@ -178,46 +157,8 @@ async def run_return(world: World, *, run: int, verb: str, asked: Mapping[str, A
 
     When it fails, the next repeat finds that the platform is not whole and leaves itself out.
     """
-    operation = await _perform(world, run, verb, asked, RETURN_SECONDS)
+    operation = await perform(world, run, verb, asked, RETURN_SECONDS)
     return {"operation": operation.id, "state": operation.state}
-
-
-async def _perform(
-    world: World, run: int, verb: str, asked: Mapping[str, Any], seconds: float
-) -> Operation:
-    """One operation for each run and verb, however often this is called."""
-    key = f"{world.operation_id}/{run}/{verb}"
-    refusals: list[Refused] = []
-
-    async def opened() -> Operation | None:
-        known = await world.store.operation_by_key(key)
-        if known is not None:
-            return known
-        try:
-            plan = PLANNERS[verb](
-                world.topology,
-                await world.provider.observe(),
-                await world.store.shard_map(),
-                **asked,
-            )
-            reason = str(asked.get("reason") or f"drill {world.operation_id}")
-            return await world.store.create_operation(plan, reason, key, world.operation_id)
-        except Refused as refused:
-            refusals[:] = [refused]
-            return None
-
-    try:
-        operation = await wait_until(
-            world.clock, opened, what=f"the {verb} to be opened", seconds=seconds
-        )
-    except TimedOut as timed_out:
-        raise (refusals[0] if refusals else timed_out) from None
-
-    async def ended() -> bool:
-        return (await world.store.operation(operation.id)).finished
-
-    await _patiently(world, ended, f"{operation.id} to end", seconds)
-    return await world.store.operation(operation.id)
 
 
 @unless_left_out
@@ -233,7 +174,7 @@ async def await_hold(world: World, *, run: int) -> JSON:
     async def proven() -> bool:
         return None not in times().values()
 
-    await _patiently(world, proven, "steady service", RECOVERY_SECONDS, every=0.25)
+    await patiently(world, proven, "steady service", RECOVERY_SECONDS, every=0.25)
     return {"rto": times()}
 
 
@@ -248,7 +189,7 @@ async def await_redundancy(world: World, *, run: int) -> JSON:
         missing[:] = drills.wounds(world.topology, observed, await world.store.shard_map())
         return not missing
 
-    restored = await _patiently(world, whole, "full redundancy", REDUNDANCY_SECONDS, every=0.3)
+    restored = await patiently(world, whole, "full redundancy", REDUNDANCY_SECONDS, every=0.3)
     document = {
         "restored": restored,
         "at": world.clock.monotonic(),
@@ -268,16 +209,5 @@ async def stop_probe(world: World, *, run: int) -> JSON:
     async def gone() -> bool:
         return not await asyncio.to_thread(probe_alive, folder)
 
-    ended = await _patiently(world, gone, "the probe to end", STOP_SECONDS, every=0.1)
+    ended = await patiently(world, gone, "the probe to end", STOP_SECONDS, every=0.1)
     return {"ended": ended, **asdict(ledgers.counts(book(folder)))}
-
-
-async def _patiently(
-    world: World, condition: Any, what: str, seconds: float, *, every: float = 0.1
-) -> bool:
-    """Waits for `condition`; False, instead of an error, when it does not come."""
-    try:
-        await wait_until(world.clock, condition, what=what, seconds=seconds, every=every)
-    except TimedOut:
-        return False
-    return True
