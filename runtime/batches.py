@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from runtime.errors import Problem
-from runtime.pool import Connection
+from runtime.pool import Connection, Driver
 from runtime.routing import Routing
-from runtime.shardmap import Placement
+from runtime.shardmap import Placement, ShardMap
 from runtime.shards import Shards, of_slot
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 GUARD = "SELECT regionctl.guard(slot, epoch) FROM unnest($1::int[], $2::bigint[]) AS g(slot, epoch)"
+TRY_GUARD = """
+SELECT slot FROM unnest($1::int[], $2::bigint[]) AS g(slot, epoch)
+WHERE regionctl.try_guard(slot, epoch)
+"""
 
 
 class _Moved(Exception):
     """A slot of the group lies on another shard by now."""
+
+
+async def guard_owned(
+    connection: Driver, shard_map: ShardMap, shard: str, slots: Iterable[int]
+) -> set[int]:
+    """Those of `slots` that the map gives to `shard` and its database too; they are guarded now.
+
+    Inside a transaction. In one order always, so that two never wait for each other.
+    """
+    places = [shard_map.place(slot) for slot in sorted(set(slots))]
+    mine = [place for place in places if place.shard.name == shard]
+    rows = await connection.fetch(
+        TRY_GUARD, [place.slot for place in mine], [place.epoch for place in mine]
+    )
+    return {row[0] for row in rows}
 
 
 async def write_by_shard(

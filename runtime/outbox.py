@@ -18,13 +18,15 @@ from collections.abc import Collection, Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from runtime.batches import guard_owned
 from runtime.clock import Clock
 from runtime.errors import Problem
 from runtime.events import STREAM, TOLD, Event, subject_of
 from runtime.pool import Connection
 from runtime.routing import Routing
+from runtime.served import owned
 from runtime.settings import Settings
-from runtime.shardmap import CATALOG, Placement, ShardMap
+from runtime.shardmap import CATALOG, Placement, ShardMap, slot_of
 from runtime.shards import Locate, Shards, catalog, of_slot, transient
 from runtime.streams import Streams
 from runtime.telemetry import RELAYED
@@ -51,10 +53,11 @@ FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
      AS emitted(user_id, event_id, kind, payload, traceparent)
 ON CONFLICT (user_id, event_id) DO UPDATE SET relayed_at = NULL
 """
-ANY = "SELECT EXISTS (SELECT FROM outbox WHERE relayed_at IS NULL)"
+# {mine}: on a shard, the rows of slots that it owns; of the catalog, all.
+ANY = "SELECT EXISTS (SELECT FROM outbox WHERE relayed_at IS NULL AND {mine})"
 PENDING = """
 SELECT user_id, event_id, kind, payload, traceparent FROM outbox
-WHERE relayed_at IS NULL ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED
+WHERE relayed_at IS NULL AND {mine} ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED
 """
 MARK = """
 UPDATE outbox SET relayed_at = clock_timestamp()
@@ -69,24 +72,25 @@ WHERE outbox.user_id = again.user_id AND outbox.event_id = again.event_id
 RECENT = """
 SELECT user_id, event_id FROM outbox
 WHERE relayed_at > (SELECT max(relayed_at) FROM outbox) - make_interval(secs => $1::float8)
+  AND {mine}
 """
 # The last question of every order that is not settled (the condition of the index
 # orders_unsettled), and what nobody was told of.
-UNANSWERED = """
+UNANSWERED = f"""
 SELECT e.user_id, e.event_id FROM orders o JOIN outbox e
   ON e.user_id = o.user_id AND (e.payload->>'order_id')::bigint = o.id
  AND e.kind = CASE o.status WHEN 'placed' THEN 'OrderCreated' ELSE 'OrderCancelled' END
-WHERE e.relayed_at IS NOT NULL
+WHERE e.relayed_at IS NOT NULL AND {owned("o.user_id")}
   AND (o.status = 'placed'
        OR o.status = 'cancelled' AND NOT (o.stock IN ('refused', 'returned')
                                           AND o.payment IN ('declined', 'void', 'refunded')))
-"""
-UNTOLD = """
+"""  # noqa: S608
+UNTOLD = f"""
 SELECT e.user_id, e.event_id FROM outbox e
-WHERE e.relayed_at IS NOT NULL AND e.kind = ANY($1::text[])
+WHERE e.relayed_at IS NOT NULL AND e.kind = ANY($1::text[]) AND {owned("e.user_id")}
   AND NOT EXISTS (SELECT FROM notifications n
                   WHERE n.user_id = e.user_id AND n.event_id = e.event_id)
-"""
+"""  # noqa: S608
 
 
 async def emit(connection: Connection, events: Sequence[Event]) -> None:
@@ -209,12 +213,16 @@ class Relay:
             await self._clock.sleep(pause)
 
     async def _batch(self, connection: Connection, place: Placement) -> int:
-        if not await connection.fetchval(ANY):
+        """Sends, then marks under the guard of each slot, so that no fence waits for the queue.
+
+        What is handed over to another shard meanwhile is not marked, and is sent again from there.
+        """
+        mine = _mine_of(place)
+        if not await connection.fetchval(ANY.format(mine=mine)):
             return 0
         async with connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = off")
-            await connection.execute(GUARD, place.slot, place.epoch)
-            rows = await connection.fetch(PENDING, BATCH)
+            rows = await connection.fetch(PENDING.format(mine=mine), BATCH)
             if not rows:
                 return 0
             events: Sequence[Event] = [
@@ -222,22 +230,40 @@ class Relay:
                 for row in rows
             ]
             await self._streams.publish(self._stream, events)
-            await connection.execute(
-                MARK, [row["user_id"] for row in rows], [row["event_id"] for row in rows]
-            )
+            await self._mark(connection, place, MARK, [(row[0], row[1]) for row in rows])
             return len(rows)
+
+    async def _mark(
+        self,
+        connection: Connection,
+        place: Placement,
+        statement: str,
+        keys: Sequence[tuple[int, int]],
+    ) -> None:
+        """Runs `statement` on those of the rows `keys` that belong here, inside a transaction."""
+        if place.shard.name == CATALOG:
+            await connection.execute(GUARD, place.slot, place.epoch)
+        else:
+            slots = [slot_of(user) for user, _ in keys]
+            shard = place.shard.name
+            mine = await guard_owned(connection, self._routing.map, shard, slots)
+            keys = [key for key, slot in zip(keys, slots, strict=True) if slot in mine]
+        await connection.execute(statement, [key[0] for key in keys], [key[1] for key in keys])
 
     async def _again(self, locate: Locate, database: str, *, lost: bool) -> int:
         seconds = LOST_SECONDS if lost else RESTARTED_SECONDS
 
-        async def find(connection: Connection, _: Placement) -> set[tuple[int, int]]:
-            found = await connection.fetch(RECENT, seconds)
+        async def find(connection: Connection, place: Placement) -> set[tuple[int, int]]:
+            found = await connection.fetch(RECENT.format(mine=_mine_of(place)), seconds)
             if lost and database != CATALOG:
                 found += await connection.fetch(UNANSWERED)
                 found += await connection.fetch(UNTOLD, list(TOLD))
             return {(row[0], row[1]) for row in found}
 
-        keys = sorted((await self._shards.read(locate, find)).value)
+        # Slot by slot, so that a page guards few.
+        keys = sorted(
+            (await self._shards.read(locate, find)).value, key=lambda key: (slot_of(key[0]), key)
+        )
         for start in range(0, len(keys), PAGE):
             page = keys[start : start + PAGE]
 
@@ -247,13 +273,14 @@ class Relay:
                 page: Sequence[tuple[int, int]] = page,
             ) -> None:
                 async with connection.transaction():
-                    await connection.execute(GUARD, place.slot, place.epoch)
-                    await connection.execute(
-                        AGAIN, [key[0] for key in page], [key[1] for key in page]
-                    )
+                    await self._mark(connection, place, AGAIN, page)
 
             await self._shards.write(locate, mark)
         return len(keys)
+
+
+def _mine_of(place: Placement) -> str:
+    return "true" if place.shard.name == CATALOG else owned()
 
 
 async def _reign(client: Redis) -> bytes:

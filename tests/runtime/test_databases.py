@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from runtime import checks, directory
-from runtime.shardmap import even_ranges
+from runtime.shardmap import even_ranges, slot_of
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import new_user, place, register, sign_in
 
@@ -34,7 +34,7 @@ async def test_the_fence_refuses_what_it_should(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await orders.execute("DELETE FROM orders")
         async with orders.transaction():
-            await orders.execute("SELECT regionctl.guard(5, 1)")
+            await orders.execute("SELECT regionctl.guard($1, 1)", slot_of(1))
             await orders.execute(insert)
     finally:
         await orders.close()
