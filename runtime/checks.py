@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from runtime import directory, outbox, settlement
+from runtime import directory, outbox, owners, settlement
 from runtime.events import TOLD
-from runtime.shardmap import SlotRange
+from runtime.served import served
+from runtime.shardmap import Move, SlotRange, slot_of
 
 Database = directory.Database
 JSON = dict[str, Any]
@@ -60,28 +61,30 @@ SELECT p.sku, p.initial_stock, p.stock, coalesce(sum(m.quantity), 0) AS reserved
 FROM products p LEFT JOIN stock_movements m ON m.sku = p.sku AND m.outcome = 'reserved'
 GROUP BY p.sku HAVING p.initial_stock <> p.stock + coalesce(sum(m.quantity), 0)
 """
-TOTALS = """
+TOTALS = f"""
 SELECT o.id FROM orders o LEFT JOIN order_items i ON i.user_id = o.user_id AND i.order_id = o.id
+WHERE {served("o.user_id")}
 GROUP BY o.user_id, o.id HAVING o.total_cents IS DISTINCT FROM sum(i.quantity * i.unit_price_cents)
 LIMIT 20
-"""
-DUPLICATES = """
-SELECT user_id, idempotency_key FROM orders
+"""  # noqa: S608
+DUPLICATES = f"""
+SELECT user_id, idempotency_key FROM orders WHERE {served()}
 GROUP BY user_id, idempotency_key HAVING count(*) > 1 LIMIT 20
-"""
-UNSENT = """
+"""  # noqa: S608
+UNSENT = f"""
 SELECT o.id FROM orders o
-WHERE NOT EXISTS (SELECT FROM outbox e WHERE e.user_id = o.user_id AND e.event_id = o.id) LIMIT 20
-"""
+WHERE NOT EXISTS (SELECT FROM outbox e WHERE e.user_id = o.user_id AND e.event_id = o.id)
+  AND {served("o.user_id")} LIMIT 20
+"""  # noqa: S608
 # OrderCreated is answered by any movement of the order, OrderCancelled by one that is not held.
-ASKED = """
+ASKED = f"""
 SELECT user_id, event_id, (payload->>'order_id')::bigint AS order_id,
        kind = 'OrderCancelled' AS cancels
 FROM outbox
 WHERE kind IN ('OrderCreated', 'OrderCancelled')
   AND created_at < clock_timestamp() - make_interval(secs => $1::float8)
-  AND (user_id, event_id) > ($2, $3) ORDER BY user_id, event_id LIMIT $4
-"""
+  AND (user_id, event_id) > ($2, $3) AND {served()} ORDER BY user_id, event_id LIMIT $4
+"""  # noqa: S608
 UNRECORDED = """
 SELECT asked.event_id
 FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS asked(event_id, order_id, cancels)
@@ -89,14 +92,18 @@ WHERE NOT EXISTS (SELECT FROM stock_movements m WHERE m.event_id = asked.order_i
                   AND NOT (asked.cancels AND m.outcome = 'reserved'))
 """
 # Orders that believe to have their stock, or may come to.
-EXPECTING = """
+EXPECTING = f"""
 SELECT user_id, id FROM orders
-WHERE status IN ('placed', 'confirmed') AND (user_id, id) > ($1, $2)
+WHERE status IN ('placed', 'confirmed') AND (user_id, id) > ($1, $2) AND {served()}
 ORDER BY user_id, id LIMIT $3
-"""
+"""  # noqa: S608
 LET_GO = """
 SELECT DISTINCT event_id FROM stock_movements
 WHERE event_id = ANY($1::bigint[]) AND outcome <> 'reserved'
+"""
+GUARD = """
+SELECT slot FROM regionctl.slot_owner
+WHERE slot = ANY($1::int[]) AND state = 'owned' AND regionctl.try_guard(slot, epoch)
 """
 
 
@@ -105,15 +112,18 @@ async def invariants(
     catalog: Database,
     *,
     ranges: Sequence[SlotRange] | None = None,
+    moves: Sequence[Move] = (),
     settled_seconds: float = 5.0,
 ) -> list[JSON]:
     """What must hold at any time, each as {"name", "held", "detail"}.
 
     Events younger than `settled_seconds` may still be on their way, and orders that changed in
     that time too (`runtime/settlement.py` says what else may keep them). With the map's `ranges`
-    the epochs of the shards' fence rows are compared with it.
+    the owners and epochs of the shards' fence rows are compared with it; with its `moves` either
+    side of a move may own a slot.
     """
     faults = await settlement.compare(shards, catalog, settled_seconds)
+    owned = await owners.faults(shards, ranges, moves)
     return [
         await _stock(catalog),
         await _totals(shards),
@@ -124,7 +134,7 @@ async def invariants(
         _named("stock-has-orders", faults.orphans, "each reservation has its order"),
         _named("orders-settled", faults.unsettled, "settled, or waiting for the payment gateway"),
         _named("users-told", faults.untold, "every event has its notification, or mail waits"),
-        await _one_owner(shards, ranges),
+        _named("one-owner-per-slot", owned, "one owner a slot"),
         await _directory(shards, catalog),
     ]
 
@@ -143,9 +153,15 @@ async def resend_events(shard: Database, catalog: Database) -> int:
         keys.add((row["user_id"], row["event_id"]))
     for row in await shard.fetch(outbox.UNTOLD, list(TOLD)):
         keys.add((row["user_id"], row["event_id"]))
-    if keys:
-        await shard.execute(outbox.AGAIN, *zip(*sorted(keys), strict=True))
-    return len(keys)
+    if not keys:
+        return 0
+    async with shard.transaction():
+        rows = await shard.fetch(GUARD, sorted({slot_of(user) for user, _ in keys}))
+        mine = {row[0] for row in rows}
+        again = sorted(key for key in keys if slot_of(key[0]) in mine)
+        if again:
+            await shard.execute(outbox.AGAIN, *zip(*again, strict=True))
+    return len(again)
 
 
 async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database) -> int:
@@ -161,11 +177,7 @@ async def return_orphan_stock(shards: Mapping[str, Database], catalog: Database)
             "SELECT DISTINCT order_id FROM stock_movements WHERE outcome = 'reserved'"
         )
     }
-    for shard in shards.values():
-        if not taken:
-            break
-        found = await shard.fetch("SELECT id FROM orders WHERE id = ANY($1::bigint[])", list(taken))
-        taken -= {row[0] for row in found}
+    taken = await directory.nowhere(shards, settlement.EXISTING, taken)
     if not taken:
         return 0
     async with catalog.transaction():
@@ -196,13 +208,17 @@ async def orphan_rows(old: Database, new: Database, since: datetime | None = Non
     """Rows that `old` has and `new` lacks, a shard or a catalog: what a rewind would destroy.
 
     `since` limits the search to rows created then or later. An order comes with its lines; no
-    row comes with its `SECRETS`.
+    row comes with its `SECRETS`. Rows that a shard had only for a move of their slots are another
+    shard's.
     """
     orphans: list[JSON] = []
+    is_shard = await old.fetchval("SELECT to_regclass('regionctl.served') IS NOT NULL")
     for table, key, created in SALVAGED:
         if not await old.fetchval("SELECT to_regclass($1) IS NOT NULL", f"public.{table}"):
             continue
-        condition = f"WHERE {created} >= $1" if since else ""
+        condition = f"WHERE {served() if is_shard else 'true'}"
+        if since:
+            condition += f" AND {created} >= $1"
         arguments = [since] if since else []
         keys = [
             row[0]
@@ -232,27 +248,6 @@ async def seed(catalog: Database, clients: Mapping[str, tuple[str, bytes]] | Non
         "DO UPDATE SET role = excluded.role, secret_hash = excluded.secret_hash",
         [(id, role, digest) for id, (role, digest) in (clients or {}).items()],
     )
-
-
-async def set_epochs(connection: Database, ranges: Sequence[SlotRange]) -> None:
-    """This database owns exactly the slots of `ranges`, each under the greater of both epochs.
-
-    The catalog is one range of the single slot 0. Never lowers an epoch.
-    """
-    owned = {slot: owned.epoch for owned in ranges for slot in range(owned.first, owned.last + 1)}
-    async with connection.transaction():
-        await connection.execute(
-            "DELETE FROM regionctl.slot_owner WHERE slot <> ALL($1::int[])", list(owned)
-        )
-        await connection.execute(
-            "INSERT INTO regionctl.slot_owner AS mine (slot, state, epoch) "
-            "SELECT slot, 'owned', epoch "
-            "FROM unnest($1::int[], $2::bigint[]) AS given(slot, epoch) "
-            "ON CONFLICT (slot) DO UPDATE SET state = 'owned', "
-            "epoch = greatest(mine.epoch, excluded.epoch)",
-            list(owned),
-            list(owned.values()),
-        )
 
 
 async def _stock(catalog: Database) -> JSON:
@@ -291,26 +286,6 @@ async def _no_event_lost(
         return _verdict("no-event-lost", False, f"orders without event: {', '.join(silent[:10])}")
     detail = f"{len(lost)} not recorded: {', '.join(lost[:10])}" if lost else "all recorded"
     return _verdict("no-event-lost", not lost, detail)
-
-
-async def _one_owner(shards: Mapping[str, Database], ranges: Sequence[SlotRange] | None) -> JSON:
-    owners: dict[int, list[tuple[str, int]]] = {}
-    for name, shard in shards.items():
-        rows = await shard.fetch(
-            "SELECT slot, epoch FROM regionctl.slot_owner WHERE state = 'owned'"
-        )
-        for row in rows:
-            owners.setdefault(row["slot"], []).append((name, row["epoch"]))
-    faults = [f"slot {slot}: {found}" for slot, found in owners.items() if len(found) > 1]
-    for owned in ranges or ():
-        expected = [(owned.shard, owned.epoch)]
-        faults += [
-            f"slot {slot}: {owners.get(slot, [])}, the map says {expected}"
-            for slot in range(owned.first, owned.last + 1)
-            if owners.get(slot, []) != expected
-        ]
-    detail = "; ".join(faults[:5]) if faults else "one owner a slot"
-    return _verdict("one-owner-per-slot", not faults, detail)
 
 
 async def _directory(shards: Mapping[str, Database], catalog: Database) -> JSON:

@@ -6,10 +6,12 @@ parts of a registration. Everything here takes the superuser's connections and i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+
+from runtime.served import served
 
 if TYPE_CHECKING:
     Database = asyncpg.Connection[asyncpg.Record]
@@ -18,10 +20,11 @@ else:
 
 PAGE = 5000
 
-USERS = """
+USERS = f"""
 SELECT user_id, email, idempotency_key, request_hash, created_at FROM users
-WHERE user_id > $1 ORDER BY user_id LIMIT $2
-"""
+WHERE user_id > $1 AND {served()} ORDER BY user_id LIMIT $2
+"""  # noqa: S608
+KNOWN = "SELECT user_id FROM users WHERE user_id = ANY($1::bigint[])"
 CONFIRMED = """
 SELECT user_id FROM emails WHERE state = 'confirmed' AND user_id > $1 ORDER BY user_id LIMIT $2
 """
@@ -76,14 +79,22 @@ async def strays(shards: Mapping[str, Database], catalog: Database) -> list[int]
     """Users of confirmed rows that no shard has. A user is made before its row is confirmed."""
     found: list[int] = []
     async for rows in _pages(catalog, CONFIRMED):
-        ids = {row[0] for row in rows}
-        for shard in shards.values():
-            known = await shard.fetch(
-                "SELECT user_id FROM users WHERE user_id = ANY($1::bigint[])", list(ids)
-            )
-            ids -= {row[0] for row in known}
-        found += sorted(ids)
+        found += sorted(await nowhere(shards, KNOWN, {row[0] for row in rows}))
     return found
+
+
+async def nowhere(shards: Mapping[str, Database], query: str, keys: Iterable[int]) -> set[int]:
+    """Those of `keys` that `query` finds on no shard.
+
+    Any copy counts, also one that its shard has for a move: nothing is given up while it may be
+    somewhere. Shards are read one after the other, twice, so that a row cannot slip past by moving
+    from a shard that is read late to one that was read early.
+    """
+    left = set(keys)
+    for shard in (*shards.values(), *shards.values()):
+        if left:
+            left -= {row[0] for row in await shard.fetch(query, list(left))}
+    return left
 
 
 async def _pages(database: Database, query: str) -> AsyncIterator[list[asyncpg.Record]]:

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.directory import Database
+from runtime.directory import Database, nowhere
 from runtime.events import TOLD
 from runtime.orders.rules import NOTHING_PAID, NOTHING_TAKEN
+from runtime.served import served
 
 PAGE = 5000
 MAIL_SECONDS = 60.0
@@ -27,14 +28,15 @@ SELECT o.user_id, o.id, o.status, o.stock, o.payment, o.version, o.total_cents,
        greatest(o.updated_at, coalesce(p.updated_at, o.updated_at))
            < clock_timestamp() - make_interval(secs => $1::float8) AS calm
 FROM orders o LEFT JOIN payments p ON p.user_id = o.user_id AND p.order_id = o.id
-WHERE {which} ORDER BY o.user_id, o.id LIMIT $2
+WHERE {which} AND {here} ORDER BY o.user_id, o.id LIMIT $2
 """
-NEXT = ORDERS.format(which="(o.user_id, o.id) > ($3, $4)")
-THESE = ORDERS.format(which="o.id = ANY($3::bigint[])")
-WAITS = """
+NEXT = ORDERS.format(which="(o.user_id, o.id) > ($3, $4)", here=served("o.user_id"))
+THESE = ORDERS.format(which="o.id = ANY($3::bigint[])", here=served("o.user_id"))
+WAITS = f"""
 SELECT EXISTS (SELECT FROM payments
-               WHERE status = 'pending' OR status = 'captured' AND cancel_requested)
-"""
+               WHERE (status = 'pending' OR status = 'captured' AND cancel_requested)
+                 AND {served()})
+"""  # noqa: S608
 MOVEMENTS = """
 SELECT event_id, min(outcome) AS least, max(outcome) AS most FROM stock_movements
 WHERE event_id = ANY($1::bigint[]) GROUP BY event_id
@@ -48,16 +50,16 @@ ORDER BY order_id LIMIT $3
 """
 EXISTING = "SELECT id FROM orders WHERE id = ANY($1::bigint[])"
 # How far the queue was read: to the newest event that was told after it was relayed.
-UNTOLD = """
+UNTOLD = f"""
 SELECT e.event_id FROM outbox e
-WHERE e.kind = ANY($1::text[])
+WHERE e.kind = ANY($1::text[]) AND {served("e.user_id")}
   AND e.relayed_at < (SELECT max(o.relayed_at) FROM notifications n
                       JOIN outbox o ON o.user_id = n.user_id AND o.event_id = n.event_id
                       WHERE n.created_at >= o.relayed_at) - make_interval(secs => $2::float8)
   AND NOT EXISTS (SELECT FROM notifications n
                   WHERE n.user_id = e.user_id AND n.event_id = e.event_id)
 LIMIT 20
-"""
+"""  # noqa: S608
 
 
 @dataclass
@@ -172,10 +174,7 @@ async def _orphans(
     while rows := await catalog.fetch(HELD, last, settled_seconds, PAGE):
         last = rows[-1]["order_id"]
         held = {row["order_id"] for row in rows}
-        for shard in shards.values():
-            if held:
-                held -= {row["id"] for row in await shard.fetch(EXISTING, list(held))}
-        found += sorted(held)
+        found += sorted(await nowhere(shards, EXISTING, held))
     return found
 
 

@@ -17,7 +17,7 @@ from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import clean_environment
 from infra.provider import JSON, Salvage
-from runtime import checks, directory
+from runtime import checks, directory, owners
 from runtime.clock import wait_until
 from runtime.errors import OperationFailed
 from runtime.shardmap import CATALOG, ShardMap, SlotRange
@@ -32,7 +32,7 @@ async def set_epoch(monitor: Monitor, instance: str, shard_map: ShardMap, databa
         # Not waiting for a standby, which may not run yet: the rows say again what the newest map
         # says, and whoever takes over from here gets a higher epoch anyway.
         await connection.execute("SET synchronous_commit = local")
-        await checks.set_epochs(connection, ranges)
+        await owners.set_epochs(connection, ranges, () if database == CATALOG else shard_map.moves)
 
 
 @contextlib.asynccontextmanager
@@ -73,7 +73,9 @@ async def invariants(monitor: Monitor, shard_map: ShardMap) -> Sequence[JSON]:
     primaries = {name: shard.primary.instance for name, shard in shard_map.shards.items()}
     async with _sessions(monitor, primaries) as sessions:
         catalog = sessions.pop(CATALOG)
-        return await checks.invariants(sessions, catalog, ranges=shard_map.ranges)
+        return await checks.invariants(
+            sessions, catalog, ranges=shard_map.ranges, moves=shard_map.moves
+        )
 
 
 async def seed(monitor: Monitor, catalog: str, clients: Mapping[str, tuple[str, bytes]]) -> None:

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from runtime import checks, migrations
+from runtime import checks, migrations, owners
 from runtime.app import build
 from runtime.migrations import roles
 from runtime.settings import Settings
@@ -133,9 +133,9 @@ async def _prepare(server: Postgres, kind: migrations.Kind) -> None:
     connection = await asyncpg.connect(**server.dsn())
     if kind == "catalog":
         await checks.seed(connection)
-        await checks.set_epochs(connection, FENCE_OF_CATALOG)
+        await owners.set_epochs(connection, FENCE_OF_CATALOG)
     else:
-        await checks.set_epochs(connection, even_ranges(["s1"], 1))
+        await owners.set_epochs(connection, even_ranges(["s1"], 1))
     await connection.close()
 
 

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from runtime import checks, directory
-from runtime.shardmap import even_ranges, slot_of
+from runtime.shardmap import slot_of
 from tests.runtime.conftest import Platform
 from tests.runtime.customers import new_user, place, register, sign_in
 
@@ -38,13 +38,6 @@ async def test_the_fence_refuses_what_it_should(
             await orders.execute(insert)
     finally:
         await orders.close()
-    await checks.set_epochs(shard_db, even_ranges(["s1"], 7))
-    await checks.set_epochs(shard_db, even_ranges(["s1"], 3))
-    assert await shard_db.fetchval("SELECT min(epoch) FROM regionctl.slot_owner") == 7
-    await checks.set_epochs(shard_db, even_ranges(["s1", "s2"], 8)[:1])
-    assert await shard_db.fetchval("SELECT count(*) FROM regionctl.slot_owner") == 512
-    await shard_db.execute("DELETE FROM regionctl.slot_owner")
-    await checks.set_epochs(shard_db, even_ranges(["s1"], 1))
 
 
 async def test_what_only_the_old_primary_has_is_exported_with_its_lines(

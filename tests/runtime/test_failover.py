@@ -10,7 +10,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from runtime import checks
+from runtime import checks, owners
 from runtime.shardmap import ShardMap
 from tests.runtime.conftest import Platform, endpoint
 from tests.runtime.customers import place, register, sign_in
@@ -83,7 +83,7 @@ async def test_a_frozen_primary_costs_waiting_and_no_order(
             await asyncio.to_thread(standby.promote)
             new = await asyncpg.connect(**standby.dsn())
             moved = platform.shard_map.with_primary("s1", endpoint(standby, "b"), home="us-east-1")
-            await checks.set_epochs(new, moved.slots_of("s1"))
+            await owners.set_epochs(new, moved.slots_of("s1"))
             platform.publish(moved)
             answers = await asyncio.wait_for(asyncio.gather(*during), 5)
             assert {answer.status_code for answer in answers} == {201}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from runtime import checks
+from runtime import checks, owners
 from runtime.clock import SystemClock, wait_until
 from runtime.events import STREAM, Event, decode, encode, event_id
 from runtime.inventory import static
@@ -117,7 +117,7 @@ async def test_events_of_a_region_that_lost_its_home_take_no_stock(
     platform: Platform, gadget: str, stream: Redis, catalog_db: checks.Database
 ) -> None:
     """The first is read by an old map and waits for the catalog; the second comes later."""
-    await checks.set_epochs(catalog_db, (replace(FENCE_OF_CATALOG[0], epoch=2),))
+    await owners.set_epochs(catalog_db, (replace(FENCE_OF_CATALOG[0], epoch=2),))
     try:
         async with platform.service("inventory"):
             await send(stream, order_event("OrderCreated", 1))

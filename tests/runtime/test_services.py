@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime import checks
+from runtime import checks, owners
 from runtime.clock import SystemClock
 from runtime.errors import TooEarly
 from runtime.position import Position
@@ -87,7 +87,7 @@ async def test_a_request_with_a_stale_epoch_waits_for_the_new_map_and_succeeds(
     async with platform.service("orders") as orders:
         await sign_in(platform, orders)
         assert (await place(orders, user, "k1")).headers["x-regionctl-epoch"] == "1"
-        await checks.set_epochs(shard_db, even_ranges(["s1"], 2))
+        await owners.set_epochs(shard_db, even_ranges(["s1"], 2))
         asked = asyncio.create_task(place(orders, user, "k2"))
         done, _ = await asyncio.wait({asked}, timeout=0.3)
         assert not done
@@ -108,7 +108,7 @@ async def test_a_read_is_never_answered_under_an_older_epoch_than_its_position_o
         asked = asyncio.create_task(orders.get(path, headers=later))
         done, _ = await asyncio.wait({asked}, timeout=0.3)
         assert not done
-        await checks.set_epochs(shard_db, even_ranges(["s1"], 2))
+        await owners.set_epochs(shard_db, even_ranges(["s1"], 2))
         fresh = {"Cache-Control": "no-cache"}
         without = asyncio.create_task(orders.get(path, headers=fresh))
         done, _ = await asyncio.wait({asked, without}, timeout=0.3)
