@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from infra.memory_world import SEGMENT, MemoryWorld, Node
+from infra.memory_backups import MemoryBackups
+from infra.memory_moves import MemoryMoves
+from infra.memory_world import ROW, SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
+from infra.topology import Topology
+from runtime.clock import Clock
 from runtime.errors import Invalid, OperationFailed, Refused, Unavailable
 from runtime.shardmap import ShardMap
 
 
 class MemoryProvider(MemoryWorld):
     """See `infra.provider.Provider` for what each verb promises."""
+
+    def __init__(self, topology: Topology, clock: Clock | None = None) -> None:
+        super().__init__(topology, clock)
+        self.moves = MemoryMoves(self)
+        self.backups = MemoryBackups(self)
 
     # Observing.
 
@@ -51,6 +60,12 @@ class MemoryProvider(MemoryWorld):
     async def ensure_region(self, region: str) -> None:
         self._reach(region)
         self.supervised.add(region)
+        for id in set(self.nodes) - set(self.topology.by_id):
+            if id.partition(".")[2][:-1] == region:
+                del self.nodes[id]
+
+    async def set_shards(self, count: int) -> None:
+        self.topology = self.topology.with_shards(count)
 
     async def remove_region(self, region: str) -> None:
         self._kill(spec.id for spec in self.topology.instances(region=region))
@@ -87,6 +102,8 @@ class MemoryProvider(MemoryWorld):
             wal=list(source.wal),
             upstream=upstream,
             epoch=source.epoch,
+            fences=source.fences,
+            attempts=source.attempts,
         )
 
     async def start_database(self, instance: str) -> None:
@@ -115,6 +132,13 @@ class MemoryProvider(MemoryWorld):
     async def set_epoch(self, instance: str, shard_map: ShardMap, database: str) -> None:
         node = self._answering(instance)
         node.epoch = max(node.epoch, shard_map.shards[database].epoch)
+        # What is being handed over, or was, stays so: only its hand-over may make it owned again.
+        known = dict(node.fences)
+        for owned in shard_map.slots_of(database):
+            for slot in range(owned.first, owned.last + 1):
+                state, epoch = known.get(slot, ("owned", owned.epoch))
+                known[slot] = (state, max(epoch, owned.epoch))
+        node.fences = known
         self._replicate()
 
     async def follow(self, instance: str, upstream: str) -> None:
@@ -131,10 +155,18 @@ class MemoryProvider(MemoryWorld):
 
     async def salvage(self, instance: str, upstream: str) -> Salvage:
         node, source = self.nodes[instance], self._answering(upstream)
-        orphans = tuple(id for id in node.wal if id not in source.wal)
+        orphans = tuple(id for id in node.wal if id not in source.wal and self._saved(node, id))
         if instance not in self.salvaged or orphans:
             self.salvaged[instance] = Salvage(f"salvage/{instance}", len(orphans), orphans)
         return self.salvaged[instance]
+
+    def _saved(self, node: Node, entry: str) -> bool:
+        """Whether it is somebody's: rows of a slot that its owner has elsewhere are not."""
+        row = ROW.fullmatch(entry)
+        if row is None:
+            return True
+        state = node.fences.get(int(row[1] or row[3]), ("absent", 0))[0]
+        return not row[3] and state in ("owned", "fencing")
 
     # Routing and fencing.
 

@@ -4,12 +4,17 @@ It keeps the two facts that failover is about and leaves out the rest. A databas
 writes (its WAL); a commit is acknowledged only when the primary's rule about synchronous standbys
 is met. So a plan that loses an acknowledged write, or lets two nodes acknowledge, can be caught
 here in microseconds.
+
+A write that belongs to a user is "SLOT/ID" in the history, "SLOT~ID" where a stream between two
+shards brought it, and "-SLOT" removes a slot's rows; every other write belongs to its database as a
+whole and never moves.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +25,16 @@ from runtime.errors import Unavailable
 from runtime.shardmap import Endpoint, ShardMap
 
 SEGMENT = 1000  # bytes that one write takes in the WAL
+ROW = re.compile(r"(\d+)[/~](.+)|-(\d+)")
 
 
 @dataclass
 class Node:
-    """One database server: its role, its history of writes, and whom it follows or waits for."""
+    """One database server: its role, its history of writes, and whom it follows or waits for.
+
+    `fences` has the state and the epoch of each slot that is known here, `attempts` the newest
+    attempt at a hand-over by move; both are replaced, never changed, and replicate like writes.
+    """
 
     running: bool = False
     frozen: bool = False
@@ -34,10 +44,23 @@ class Node:
     upstream: str | None = None
     sync_names: tuple[str, ...] = ()
     epoch: int = 0
+    fences: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    attempts: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def answers(self) -> bool:
         return self.running and not self.frozen
+
+    def rows(self) -> dict[int, list[str]]:
+        """slot → ids of its rows, in the order in which they came."""
+        found: dict[int, list[str]] = {}
+        for entry in self.wal:
+            row = ROW.fullmatch(entry)
+            if row and row[3]:
+                found.pop(int(row[3]), None)
+            elif row:
+                found.setdefault(int(row[1]), []).append(row[2])
+        return found
 
 
 class MemoryWorld:
@@ -76,30 +99,73 @@ class MemoryWorld:
         node = self.nodes[instance]
         if not node.answers or not node.primary or node.epoch != epoch:
             return False
-        node.wal.append(id)
+        return self._acknowledge(instance, id)
+
+    def write_slot(self, slot: int, id: str) -> bool:
+        """One write for a user of `slot` by the routed region's map. True: acknowledged."""
+        shard_map = self.maps.get(self.route) if self.route else None
+        if shard_map is None:
+            return False
+        place = shard_map.place(slot)
+        return self.write_slot_to(place.shard.primary.instance, slot, id, epoch=place.epoch)
+
+    def write_slot_to(self, instance: str, slot: int, id: str, *, epoch: int) -> bool:
+        """A write for a user of `slot` sent straight to one server, under the slot's fence."""
+        node = self.nodes.get(instance)
+        if node is None or not node.answers or not node.primary:
+            return False
+        return node.fences.get(slot) == ("owned", epoch) and self._acknowledge(
+            instance, f"{slot}/{id}"
+        )
+
+    def _acknowledge(self, instance: str, entry: str) -> bool:
+        self.nodes[instance].wal.append(entry)
+        if not self._commit(instance):
+            return False
+        self.acknowledged[entry] = instance.partition(".")[0]
+        return True
+
+    def _commit(self, instance: str) -> bool:
+        """What `instance` has is where its rule about standbys wants it."""
         self._replicate()
-        if node.sync_names and not any(
+        node = self.nodes[instance]
+        return not node.sync_names or any(
             name in node.sync_names and self.nodes[name].wal == node.wal
             for name in self._followers(instance)
-        ):
-            return False
-        self.acknowledged[id] = self.topology.instance(instance).component
-        return True
+        )
+
+    def owners(self, slot: int) -> list[str]:
+        """The primaries that would take a write for `slot` from somebody with their epoch."""
+        return [
+            id
+            for id, node in self.nodes.items()
+            if node.answers and node.primary and node.fences.get(slot, ("", 0))[0] == "owned"
+        ]
 
     def lost(self) -> list[str]:
         """Acknowledged writes that the primary of the newest map does not have."""
         newest = max(self.maps.values(), key=lambda shard_map: shard_map.version)
-        return [
-            id
-            for id, database in self.acknowledged.items()
-            if id not in self.nodes[newest.shards[database].primary.instance].wal
-        ]
+        rows = {
+            name: self.nodes[shard.primary.instance].rows() for name, shard in newest.shards.items()
+        }
+        lost = []
+        for entry, database in self.acknowledged.items():
+            slot, slash, id = entry.partition("/")
+            if slash and slot.isdigit():
+                kept = id in rows[newest.place(int(slot)).shard.name].get(int(slot), ())
+            else:
+                shard = newest.shards.get(database)
+                kept = shard is not None and entry in self.nodes[shard.primary.instance].wal
+            if not kept:
+                lost.append(entry)
+        return lost
 
     # How it looks.
 
     def endpoint(self, instance: str) -> Endpoint:
         spec = self.topology.instance(instance)
-        port = 10_000 + list(self.topology.by_id).index(instance)
+        names = [each.id for each in self.topology.in_growing_order()]
+        port = 10_000 + names.index(instance)
         return Endpoint(spec.id, spec.region, spec.zone, "127.0.0.1", port)
 
     def _view(self, id: str) -> InstanceView:
@@ -178,9 +244,11 @@ class MemoryWorld:
                 node = self.nodes[id]
                 node.wal, node.epoch = list(source.wal), source.epoch
                 node.timeline = source.timeline
+                node.fences, node.attempts = source.fences, source.attempts
 
     def _cut_between(self, one: str, other: str) -> bool:
-        regions = {self.topology.instance(one).region, self.topology.instance(other).region}
+        # By name: a database that the topology has no more may still run.
+        regions = {id.partition(".")[2][:-1] for id in (one, other)}
         return frozenset(regions) in self.cut
 
     # What can be reached.

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from infra.backups import Backups
+from infra.moves import Moves
 from infra.topology import Topology
 from runtime.shardmap import Endpoint, ShardMap
 
@@ -171,7 +173,25 @@ class Salvage:
 
 
 class Provider(Protocol):
-    topology: Topology
+    """`topology` is what this provider works on, `moves` and `backups` what it does to slots of
+    users and to archives."""
+
+    @property
+    def topology(self) -> Topology: ...
+
+    @property
+    def moves(self) -> Moves: ...
+
+    @property
+    def backups(self) -> Backups: ...
+
+    async def set_shards(self, count: int) -> None:
+        """The topology on record has `count` shards from now on.
+
+        A running control plane may have to be started again before its own `topology` says so.
+        Nothing is made and nothing ended by this. Raises `Invalid` for an impossible count.
+        """
+        ...
 
     async def observe(self, only: Collection[str] | None = None) -> Observed:
         """The whole world, or only these instances (the rest is then missing in the answer)."""

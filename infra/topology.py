@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from infra import topology_faults
-from runtime.errors import NotFound
+from runtime.errors import Invalid, NotFound
 from runtime.shardmap import CATALOG
 
 Kind = Literal["postgres", "valkey", "envoy", "objects", "service", "supervisor", "link", "peer"]
@@ -31,6 +31,7 @@ BUILT_IN = Path(__file__).parent / "topologies"
 EDGE = "edge"
 PAYMENT_GATEWAY, MAILBOX = "payment-gateway", "mailbox"
 SERVICES: tuple[Service, ...] = get_args(Service)
+MOST_SHARDS = 64
 STORING: frozenset[Service] = frozenset({"payments", "notifications"})
 
 
@@ -86,6 +87,17 @@ class FailoverPolicy:
 
 
 @dataclass(frozen=True)
+class BackupPolicy:
+    """How often each database is backed up, how many full backups with what builds on them are
+    kept, and how much WAL may wait on disk while the object storage is away."""
+
+    full_every_seconds: float = 604_800.0
+    incremental_every_seconds: float = 86_400.0
+    keep_full: int = 4
+    spool_megabytes: int = 2048
+
+
+@dataclass(frozen=True)
 class ExternalSpec:
     """Systems of somebody else. Where an address is given, no stand-in runs.
 
@@ -119,6 +131,7 @@ class Topology:
     external: ExternalSpec = ExternalSpec()
     allowed_origins: tuple[str, ...] = ()
     otlp_endpoint: str = ""
+    backups: BackupPolicy = BackupPolicy()
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -167,6 +180,21 @@ class Topology:
             and (region is None or spec.region == region)
             and (zone is None or spec.zone == zone)
         )
+
+    def in_growing_order(self) -> tuple[InstanceSpec, ...]:
+        """Every instance, in an order to which one more shard only appends."""
+        databases = (CATALOG, *self.shards)
+        nodes = [node for name in databases for node in self.database_nodes(name)]
+        return (*(spec for spec in self.by_id.values() if spec.kind != "postgres"), *nodes)
+
+    def with_shards(self, count: int) -> Topology:
+        """The same with `count` shards. Raises `Invalid` for a count that no topology may have."""
+        if not 1 <= count <= MOST_SHARDS:
+            raise Invalid(
+                f"There are 1 to {MOST_SHARDS} shards, not {count}.",
+                hint="regionctl shard plan --to 4",
+            )
+        return replace(self, shards=_shards(count))
 
     def database_nodes(self, database: str) -> tuple[InstanceSpec, ...]:
         """The nodes of one database: first primary, synchronous standby, then the DR replicas."""
@@ -250,6 +278,13 @@ class _Levels(_Wire):
     concurrent_users: Annotated[int, Field(gt=0)] = 100_000
 
 
+class _Backups(_Wire):
+    full_every_seconds: Annotated[float, Field(ge=60)] = 604_800.0
+    incremental_every_seconds: Annotated[float, Field(ge=60)] = 86_400.0
+    keep_full: Annotated[int, Field(ge=1)] = 4
+    spool_megabytes: Annotated[int, Field(ge=64)] = 2048
+
+
 class _External(_Wire):
     payment_gateway: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
     smtp: Annotated[str, Field(pattern=topology_faults.HOST_PORT)] | None = None
@@ -263,7 +298,7 @@ class _Document(_Wire):
     name: Name
     provider: Literal["local", "memory"]
     regions: Annotated[list[_Region], Field(min_length=1)]
-    shards: Annotated[int, Field(ge=1, le=64)]
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
     services: list[Service] = list(SERVICES)
     failover: _Failover = _Failover()
     objectives: Annotated[list[_Objective], Field(min_length=1)]
@@ -272,6 +307,7 @@ class _Document(_Wire):
     external: _External = _External()
     allowed_origins: list[Annotated[str, Field(pattern=topology_faults.ORIGIN)]] = []
     otlp_endpoint: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
+    backups: _Backups = _Backups()
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -336,7 +372,7 @@ def parse(text: str, source: str) -> Topology:
         name=wire.name,
         provider=wire.provider,
         regions=tuple(RegionSpec(r.name, r.role, tuple(r.zones)) for r in wire.regions),
-        shards=tuple(f"s{number}" for number in range(1, wire.shards + 1)),
+        shards=_shards(wire.shards),
         services=tuple(wire.services),
         failover=FailoverPolicy(**wire.failover.model_dump()),
         objectives=tuple(ObjectiveSpec(**o.model_dump()) for o in wire.objectives),
@@ -345,7 +381,12 @@ def parse(text: str, source: str) -> Topology:
         external=_external(wire.external),
         allowed_origins=tuple(wire.allowed_origins),
         otlp_endpoint=(wire.otlp_endpoint or "").rstrip("/"),
+        backups=BackupPolicy(**wire.backups.model_dump()),
     )
+
+
+def _shards(count: int) -> tuple[str, ...]:
+    return tuple(f"s{number}" for number in range(1, count + 1))
 
 
 def _external(wire: _External) -> ExternalSpec:

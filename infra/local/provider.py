@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
+import yaml
+
+from infra.backups import Backups
 from infra.local import (
     binaries,
     breaking,
@@ -25,6 +30,7 @@ from infra.local.cluster import CLOCK, Cluster
 from infra.local.layout import Layout, State
 from infra.local.monitor import Monitor, knock
 from infra.local.site import Site
+from infra.moves import Moves
 from infra.provider import (
     JSON,
     Fault,
@@ -92,7 +98,29 @@ class LocalProvider:
     async def logs(self, instances: Iterable[str], lines: int) -> dict[str, list[str]]:
         return {id: self.site.tail(id, lines) for id in instances}
 
+    @cached_property
+    def moves(self) -> Moves:
+        made: Moves = importlib.import_module("infra.local.moves").LocalMoves(*self._parts)
+        return made
+
+    @cached_property
+    def backups(self) -> Backups:
+        made: Backups = importlib.import_module("infra.local.backups").LocalBackups(*self._parts)
+        return made
+
+    @property
+    def _parts(self) -> tuple[Site, Monitor, Cluster]:
+        return self.site, self.monitor, self.cluster
+
     # Regions and servers without data.
+
+    async def set_shards(self, count: int) -> None:
+        wanted = self.topology.with_shards(count)
+        path = self.site.layout.topology
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if document["shards"] != len(wanted.shards):
+            document["shards"] = len(wanted.shards)
+            layout.replace_file(path, yaml.safe_dump(document, sort_keys=False))
 
     async def ensure_region(self, region: str) -> None:
         self.topology.region(region)
