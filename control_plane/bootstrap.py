@@ -19,7 +19,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ async def up(wanted: str, root: Path, port_offset: int) -> JSON:
     with layout.exclusive(paths):
         state = _make_state(topology, wanted, root, port_offset)
         table = ports.table(topology, state.portOffset)
-        if not _alive(root, table.control):
+        if not (_alive(root, table.control) and await _supervisor(paths, table).alive()):
             _make_token(paths)
             await _start(topology, paths, table)
     return {
@@ -149,7 +149,7 @@ async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
         await supervisor.update()
         await supervisor.start_program(CONTROL_PLANE)
     else:
-        _end_orphans(paths.root)
+        _end_orphans(paths.root, {program.name for program in programs})
         ports.require_free({table.control: "control plane", table.supervisor: "global supervisor"})
         await supervisor.start(own_session=True)
 
@@ -218,12 +218,12 @@ def _alive(root: Path, port: int) -> bool:
         return False
 
 
-def _end_orphans(root: Path) -> None:
-    """A control plane whose supervisor has died is ended, so that there will be one."""
+def _end_orphans(root: Path, names: Collection[str]) -> None:
+    """What a supervisor that has died left running is ended, so that the next one can start it."""
     for pid in leftovers.find(root):
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
-            if process.environ().get("REGIONCTL_INSTANCE") == CONTROL_PLANE:
+            if process.environ().get("REGIONCTL_INSTANCE") in names:
                 process.kill()
                 process.wait(5)
 

@@ -152,7 +152,7 @@ class Tour:
         os.kill(pid, signal.SIGKILL)
         if id.startswith("supervisor."):
             self.up()
-        self.whole(lambda status: self._pid(status, id) != pid, f"{id} to be back")
+        self.whole(lambda status: self._pid(status, id) not in (0, pid), f"{id} to be back")
         self.seconds[id] = time.monotonic() - began
         self.tell(f"{id:28} back after {self.seconds[id]:5.1f} s")
 
@@ -173,7 +173,8 @@ class Tour:
             return int(status["controlPlane"]["pid"])
         if id == GLOBAL_SUPERVISOR:
             parent = psutil.Process(instances(status)["edge"]["pid"]).parent()
-            return parent.pid if parent else 0
+            # Orphans have another parent: that of a login session, or the first process.
+            return parent.pid if parent and "supervisord" in " ".join(parent.cmdline()) else 0
         return int(instances(status)[id]["pid"] or 0)
 
 
