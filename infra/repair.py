@@ -122,3 +122,12 @@ class Repairs(Protocol):
     async def inspect(self, id: str, orders: Sequence[str], users: Sequence[str]) -> Inspected:
         """Reads the whole copy; `orders` and `users` are ids that it should have."""
         ...
+
+    async def noticed(self, database: str, kind: str) -> str | None:
+        """What a restore of `database` says when its archive is damaged; None: it says nothing.
+
+        Only a copy of the archive is damaged. `kind`: a byte of a "full" or "incremental" backup or
+        of a WAL "segment" is turned, a segment is missing ("missing-segment"), the "manifest" of a
+        backup is cut off, WAL is of a wrong "timeline".
+        """
+        ...
