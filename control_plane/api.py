@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from control_plane import api_events, drills, report, status
+from control_plane import api_backups, api_events, drills, report, status
 from control_plane.events import FINAL, Event, follow
 from control_plane.operations import Operation
 from control_plane.plan import Plan
@@ -294,6 +294,7 @@ async def get_logs(
 
 
 v1.include_router(api_events.router)
+v1.include_router(api_backups.router)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -144,6 +144,28 @@ class Client:
         items: list[JSON] = (await self._document("GET", "/v1/invariants"))["items"]
         return items
 
+    async def backups(self, database: str | None = None) -> list[JSON]:
+        """Oldest first."""
+        return await self._list("/v1/backups", {"database": database} if database else {})
+
+    async def backup(self, id: str) -> JSON:
+        return await self._document("GET", f"/v1/backups/{id}")
+
+    async def archives(self) -> list[JSON]:
+        """How the WAL of each database is being archived."""
+        return await self._list("/v1/archives")
+
+    async def restore_points(self) -> list[JSON]:
+        return await self._list("/v1/restore-points")
+
+    async def restorable(self, name: str, at: str | None = None) -> JSON:
+        """{"database", "id", "at", "backup"}; raises `Refused` when `at` cannot be reached."""
+        parameters = {"at": at} if at else {}
+        return await self._document("GET", f"/v1/restorable/{name}", parameters=parameters)
+
+    async def restored(self, id: str) -> JSON:
+        return await self._document("GET", f"/v1/restored/{id}")
+
     async def logs(self, instances: Sequence[str], lines: int) -> dict[str, list[str]]:
         parameters: JSON = {"instance": list(instances), "lines": lines}
         return await self._document("GET", "/v1/logs", parameters=parameters)

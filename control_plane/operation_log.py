@@ -44,12 +44,18 @@ class OperationLog:
         self.waiting = asyncio.Event()
 
     async def operations(
-        self, *, states: Collection[State] | None = None, limit: int | None = None
+        self,
+        *,
+        states: Collection[State] | None = None,
+        kinds: Collection[str] | None = None,
+        limit: int | None = None,
     ) -> list[Operation]:
         """Newest first."""
         query = select(records.operation).order_by(records.operation.c.number.desc())
         if states is not None:
             query = query.where(records.operation.c.state.in_(list(states)))
+        if kinds is not None:
+            query = query.where(records.operation.c.kind.in_(list(kinds)))
         if limit is not None:
             query = query.limit(limit)
         async with self.database.read() as connection:

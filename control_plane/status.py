@@ -1,12 +1,13 @@
 """The PlatformStatus document: the world as observed, beside what should be. Pure.
 
 healthy   every instance runs and every database has a standby in sync
-degraded  customers are served, but something is missing
+degraded  customers are served, but something is missing, or what they write is not archived
 down      customers are not served: no route, no gateway behind it, or a primary is missing
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from infra.provider import InstanceView, Observed
@@ -25,13 +26,17 @@ def document(
     entry_url: str,
     pid: int,
     address: str,
+    archives: Sequence[JSON] | None = (),
 ) -> JSON:
-    """`pid` and `address` are the control plane's own."""
+    """`pid` and `address` are the control plane's own; `archives` is None when nobody can say."""
+    state = health(topology, observed, shard_map)
+    if state == "healthy" and (archives is None or faults(archives)):
+        state = "degraded"
     return {
         "apiVersion": "regionctl/v1",
         "kind": "PlatformStatus",
         "name": topology.name,
-        "state": health(topology, observed, shard_map),
+        "state": state,
         "at": observed.at.isoformat(),
         "entryUrl": entry_url,
         "route": observed.route,
@@ -55,9 +60,15 @@ def document(
         "shards": [_shard(shard, observed) for shard in shard_map.shards.values()]
         if shard_map
         else [],
+        "archives": list(archives or ()),
         "mapVersion": shard_map.version if shard_map else None,
         "controlPlane": {"pid": pid, "address": address},
     }
+
+
+def faults(archives: Sequence[JSON]) -> list[str]:
+    """The databases whose archive does not run, or has a hole until the next full backup."""
+    return [each["database"] for each in archives if not each["running"] or each["gap"]]
 
 
 def health(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> Health:

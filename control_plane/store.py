@@ -40,6 +40,18 @@ class Store(OperationLog):
         async with self.database.read() as connection:
             return await _newest_map(connection)
 
+    async def maps_since(self, version: int) -> list[ShardMap]:
+        """The maps from `version` on, oldest first, and the one that was the newest before it."""
+        table = records.shard_map
+        first = select(func.max(table.c.version)).where(table.c.version <= version)
+        query = (
+            select(table.c.document)
+            .where(table.c.version >= func.coalesce(first.scalar_subquery(), version))
+            .order_by(table.c.version)
+        )
+        async with self.database.read() as connection:
+            return [ShardMap.from_json(each) for each in await connection.scalars(query)]
+
     async def save_map(self, map: ShardMap, reason: str) -> ShardMap:
         """Makes `map` the newest; the map that is the newest already is left as it is.
 

@@ -10,12 +10,18 @@ from collections.abc import Callable
 
 from control_plane.plan import Plan
 from control_plane.plans import (
+    backup,
     decommission,
     failback,
     failover,
+    points,
     provision,
+    prune,
     rejoin,
     relax,
+    reshard,
+    reshard_end,
+    restore,
     switchover,
 )
 
@@ -28,4 +34,14 @@ PLANNERS: dict[str, Callable[..., Plan]] = {
     "failback": failback.plan,
     "relax-sync": relax.plan,
     "rejoin": rejoin.plan,
+    "reshard": reshard.plan,
+    "reshard-rollback": reshard_end.rollback,
+    "reshard-finish": reshard_end.finish,
+    "reshard-abort": reshard_end.abort,
+    "backup": backup.plan,
+    "backup-verify": backup.verify,
+    "prune": prune.plan,
+    "restore": restore.plan,
+    "restore-discard": restore.discard,
+    "restore-point": points.plan,
 }

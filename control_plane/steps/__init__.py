@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from control_plane.operations import Handler
-from control_plane.steps import drill, drill_evidence, drill_fault, failover, provision, switchover
+from control_plane.steps import (
+    backup,
+    drill,
+    drill_evidence,
+    drill_fault,
+    failover,
+    provision,
+    restore,
+    switchover,
+)
 
 HANDLERS: dict[str, Handler] = {
     "ensure-regions": provision.ensure_regions,
@@ -39,6 +48,15 @@ HANDLERS: dict[str, Handler] = {
     "advance-queue": failover.advance_queue,
     "catch-up": switchover.catch_up,
     "check-caught-up": switchover.check_caught_up,
+    "take-backup": backup.take_backup,
+    "verify-backup": backup.verify_backup,
+    "prune-backups": backup.prune_backups,
+    "mark-point": backup.mark_point,
+    "check-target": restore.check_target,
+    "await-archived": restore.await_archived,
+    "restore-into": restore.restore_into,
+    "restore-aside": restore.restore_aside,
+    "discard-restored": restore.discard_restored,
     "acknowledge": drill.acknowledge,
     "start-probe": drill.start_probe,
     "await-steady": drill.await_steady,

@@ -9,7 +9,7 @@ from control_plane.steps.provision import check_upstreams, newest, together
 from control_plane.world import World
 from runtime.clock import wait_until
 from runtime.errors import Refused, Unavailable
-from runtime.shardmap import CATALOG, ShardMap
+from runtime.shardmap import CATALOG, Shard, ShardMap
 
 JSON = dict[str, Any]
 
@@ -93,13 +93,22 @@ async def promote(world: World, *, instances: Sequence[str], lost: Sequence[str]
     return dict(zip(instances, results, strict=True))
 
 
-async def advance_map(world: World, *, changes: Sequence[Mapping[str, str]]) -> JSON:
-    """Each database gets its new primary and home under a new epoch; done once per change."""
+async def advance_map(world: World, *, changes: Sequence[Mapping[str, Any]]) -> JSON:
+    """Each database gets its new primary and home under a new epoch; done once per change.
+
+    With "renew" it gets a new epoch also when the primary stays the same node (with other data).
+    """
+
+    def due(shard: Shard, entry: Mapping[str, Any]) -> bool:
+        if shard.primary.instance != entry["instance"]:
+            return True
+        planned = world.plan.premises.get(shard.name, ["", -1])[1]
+        return bool(entry.get("renew")) and shard.epoch == planned
 
     def change(shard_map: ShardMap) -> ShardMap:
         changed = shard_map
         for entry in changes:
-            if changed.shards[entry["database"]].primary.instance != entry["instance"]:
+            if due(changed.shards[entry["database"]], entry):
                 changed = changed.with_primary(
                     entry["database"],
                     world.provider.endpoint(entry["instance"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infra.provider import Fault
@@ -84,6 +84,35 @@ async def stores_lost(platform: Platform) -> None:
     await platform.provider.ensure_stopped([*stores, *stand_ins])
 
 
+async def backed_up(platform: Platform) -> None:
+    """Each database has a full backup; s1's is called "s1-first", and writes came after it."""
+    await provisioned(platform)
+    await platform.run("backup", kind="full")
+    backups = platform.provider.backups.backups
+    (first,) = [id for id, backup in backups.items() if backup.database == "s1"]
+    backups["s1-first"] = replace(backups.pop(first), id="s1-first")
+    for number in range(3):
+        assert platform.provider.write("s1", f"later {number}")
+
+
+async def backed_up_twice(platform: Platform) -> None:
+    await backed_up(platform)
+    await platform.run("backup", kind="full")
+
+
+async def restored_aside(platform: Platform) -> None:
+    await backed_up(platform)
+    await platform.run("restore", database="s1", to="new", server="sandbox")
+
+
+async def database_deleted(platform: Platform) -> None:
+    """Primary, standby and replica of a database are gone; its archive has everything."""
+    await backed_up(platform)
+    await platform.provider.backups.archives()
+    for node in platform.topology.database_nodes("s1"):
+        del platform.provider.nodes[node.id]
+
+
 LOSS = {"target": "us-east-1", "accept_data_loss": True, "reason": "drill"}
 
 SCENARIOS: dict[str, Scenario] = {
@@ -101,4 +130,16 @@ SCENARIOS: dict[str, Scenario] = {
     "switchover": Scenario("switchover", provisioned, {"target": "s2"}),
     "region-switchover": Scenario("switchover", provisioned, {"to": "us-west-2"}),
     "failback": Scenario("failback", away),
+    "backup": Scenario("backup", provisioned),
+    "backup-verify": Scenario("backup-verify", backed_up, {"id": "s1-first"}),
+    "prune": Scenario("prune", backed_up_twice, {"keep_full": 1}),
+    "restore-aside": Scenario("restore", backed_up, {"database": "s1", "to": "new"}),
+    "restore-in-place": Scenario(
+        "restore", backed_up, {"database": "s1", "to": "in-place", "at": "0/7D0"}
+    ),
+    "restore-of-a-deleted-database": Scenario(
+        "restore", database_deleted, {"database": "s1", "to": "in-place"}
+    ),
+    "restore-discard": Scenario("restore-discard", restored_aside, {"id": "sandbox"}),
+    "restore-point": Scenario("restore-point", provisioned, {"name": "before-release-7"}),
 }

@@ -1,0 +1,113 @@
+"""Keeps backups: opens the operations that `control_plane.schedule` says are due.
+
+It looks every few seconds. What the object storage has is asked for only when a backup or a pruning
+has ended since, and now and then: listing is the one thing here that costs anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from control_plane.decisions import Intent
+from control_plane.operations import Operation
+from control_plane.plans import PLANNERS
+from control_plane.schedule import WATCHED, Attempt, backups_due
+from control_plane.store import Store
+from infra.backups import Backup
+from infra.provider import Observed, Provider
+from runtime.clock import Clock
+from runtime.errors import Problem, Refused
+from runtime.shardmap import ShardMap
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 10.0
+LISTED_FOR_SECONDS = 900.0
+REMEMBERED = 50
+
+
+class Keeper:
+    """Start `run()` as a task; cancel it to stop. What goes wrong is logged and tried again."""
+
+    def __init__(self, provider: Provider, store: Store, clock: Clock) -> None:
+        self.provider = provider
+        self.store = store
+        self.clock = clock
+        self.up_since: datetime | None = None
+        self.said = ""
+        self._listed: tuple[float, Sequence[Attempt], Sequence[Backup]] | None = None
+
+    async def run(self) -> None:
+        while True:
+            await self.clock.sleep(EVERY_SECONDS)
+            try:
+                await self.look()
+            except Problem as problem:
+                self._say(f"cannot look for backups that are due: {problem.detail}")
+            except Exception:
+                log.exception("could not look for backups that are due")
+
+    async def look(self) -> None:
+        """Opens what is due now. Nothing is before every database's primary runs."""
+        shard_map = await self.store.shard_map()
+        if shard_map is None:
+            return
+        primaries = [shard.primary.instance for shard in shard_map.shards.values()]
+        observed = await self.provider.observe(primaries)
+        if self.up_since is None:
+            if not all(observed.running(id) for id in primaries):
+                return
+            self.up_since = self.clock.now()
+        operations = await self.store.operations(kinds=WATCHED, limit=REMEMBERED)
+        attempts = [attempt_of(each) for each in operations]
+        intents = backups_due(
+            self.provider.topology.backups,
+            await self._backups(attempts),
+            await self.provider.backups.archives(),
+            self.clock.now(),
+            self.up_since,
+            attempts,
+        )
+        for intent in intents:
+            await self._open(intent, observed, shard_map)
+
+    async def _backups(self, attempts: Sequence[Attempt]) -> Sequence[Backup]:
+        now = self.clock.monotonic()
+        if self._listed is not None:
+            at, then, known = self._listed
+            if then == attempts and now < at + LISTED_FOR_SECONDS:
+                return known
+        found = await self.provider.backups.list()
+        self._listed = now, attempts, found
+        return found
+
+    async def _open(self, intent: Intent, observed: Observed, shard_map: ShardMap) -> None:
+        """Another operation's lock may refuse, which is fine: it is due again at the next look."""
+        try:
+            plan = PLANNERS[intent.verb](
+                self.provider.topology, observed, shard_map, **intent.asked
+            )
+            await self.store.create_operation(
+                plan, reason=intent.because, idempotency_key=None, requested_by="keeper"
+            )
+        except Refused as refused:
+            self._say(f"{intent.verb} of {intent.target} not opened: {refused.detail}")
+            return
+        self._say(f"opened {intent.verb} of {intent.target}: {intent.because}")
+
+    def _say(self, text: str) -> None:
+        """Once, not at every look."""
+        if text != self.said:
+            log.info("%s", text)
+        self.said = text
+
+
+def attempt_of(operation: Operation) -> Attempt:
+    return Attempt(
+        operation.kind,
+        operation.target,
+        operation.finished_at if operation.finished else None,
+        operation.state == "succeeded",
+    )
