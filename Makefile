@@ -77,10 +77,10 @@ def free(port):
         except OSError:
             return False
     return True
-for offset in range(0, 12000, 200):
-    if all(free(18000 + offset + port) for port in range(150)):
+for offset in range(0, 12000, 400):
+    if all(free(18000 + offset + port) for port in range(250)):
         sys.exit(print(offset))
-sys.exit("no 150 neighbouring ports are free between 18000 and 30000 on 127.0.0.1")
+sys.exit("no 250 neighbouring ports are free between 18000 and 30000 on 127.0.0.1")
 endef
 export FREE_OFFSET
 

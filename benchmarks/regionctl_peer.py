@@ -12,12 +12,12 @@ from typing import Any
 
 from patroni_peer import Sample
 
-FIRST_PORT, PORTS = 18000, 150
+FIRST_PORT, PORTS = 18000, 250
 
 
 def free_offset() -> int:
     """A port offset at which the platform's ports are free."""
-    for offset in range(0, 12000, 200):
+    for offset in range(0, 12000, 400):
         if all(_free(FIRST_PORT + offset + port) for port in range(PORTS)):
             return offset
     raise SystemExit(f"no {PORTS} neighbouring ports are free above {FIRST_PORT}")

@@ -1,12 +1,17 @@
 """Every port of a platform, from one table.
 
     base + 0 control plane    + 1 edge (HTTPS)    + 2 edge admin    + 3 global supervisor
-    base + 4 onwards          two ports for each instance, in the topology's order: what clients
-                              dial, then the admin port (Envoy), the HTTP port (mailbox) or nothing;
-                              eight for an object store, whose parts speak to each other by ports
-    after the instances       one relay port for each region and each database node outside it
+    base + 4 to base + 11     restored servers, which stand beside the platform
+    base + 12 onwards         two ports for each instance but databases, in the topology's order:
+                              what clients dial, then the admin port (Envoy), the HTTP port
+                              (mailbox) or nothing; eight for an object store, whose parts speak to
+                              each other by ports
+    after these               the catalog, then each shard: two ports for each node (the second is
+                              for looking at its data while it is stopped), and one relay port for
+                              each region and each node outside it
 
-`base` is 18000 + --port-offset. The same topology always gets the same ports.
+`base` is 18000 + --port-offset. The same topology always gets the same ports, and one more shard
+only appends some. Platforms stand `SPAN` ports apart, which is room for 16 shards and more.
 """
 
 from __future__ import annotations
@@ -20,6 +25,9 @@ from infra.topology import EDGE, MAILBOX, Topology
 from runtime.errors import Refused
 
 BASE = 18000
+SPAN = 400
+RESTORED = 8
+PORTLESS = frozenset({"link", "archiver"})
 HOST = "127.0.0.1"
 
 
@@ -39,7 +47,7 @@ class Ports:
     """`relays[region, instance]` is where that region dials a database node of another region.
 
     `parts[instance][part]` are the further ports of an object store (`STORE_PARTS`) or the mailbox
-    ("http").
+    ("http"). `restored` are for servers outside the topology.
     """
 
     control: int
@@ -50,6 +58,7 @@ class Ports:
     admin: dict[str, int]
     relays: dict[tuple[str, str], int]
     parts: dict[str, dict[str, int]]
+    restored: tuple[int, ...]
 
     def all(self) -> dict[int, str]:
         """Every port that something listens on, and what that is."""
@@ -66,6 +75,7 @@ class Ports:
                 for part, port in ports.items()
             },
             **{port: f"link {region} to {id}" for (region, id), port in self.relays.items()},
+            **{port: f"restored server {n}" for n, port in enumerate(self.restored, 1)},
         }
 
     def of_region(self, region: str) -> dict[int, str]:
@@ -83,25 +93,25 @@ def table(topology: Topology, offset: int = 0) -> Ports:
     instances: dict[str, int] = {EDGE: base + 1}
     admin: dict[str, int] = {EDGE: base + 2}
     parts: dict[str, dict[str, int]] = {}
-    following = base + 4
-    for spec in topology.instances():
-        if spec.id == EDGE:
+    relays: dict[tuple[str, str], int] = {}
+    restored = tuple(range(base + 4, base + 4 + RESTORED))
+    following = restored[-1] + 1
+    for spec in topology.in_growing_order():
+        if spec.id == EDGE or spec.kind in PORTLESS:
             continue
-        if spec.kind != "link":
-            instances[spec.id] = following
+        instances[spec.id] = following
         if spec.kind == "envoy":
             admin[spec.id] = following + 1
         names = STORE_PARTS if spec.kind == "objects" else ("http",) * (spec.id == MAILBOX)
         if names:
             parts[spec.id] = {name: following + 1 + n for n, name in enumerate(names)}
         following += max(2, 1 + len(names))
-    relays: dict[tuple[str, str], int] = {}
-    for region in topology.regions:
-        for node in topology.instances(kind="postgres"):
-            if node.region != region.name:
-                relays[region.name, node.id] = following
-                following += 1
-    return Ports(base, base + 1, base + 2, base + 3, instances, admin, relays, parts)
+        if spec.kind == "postgres":
+            for region in topology.regions:
+                if region.name != spec.region:
+                    relays[region.name, spec.id] = following
+                    following += 1
+    return Ports(base, base + 1, base + 2, base + 3, instances, admin, relays, parts, restored)
 
 
 def holder(port: int) -> tuple[int | None, str] | None:

@@ -119,6 +119,10 @@ class LocalProvider:
         path = self.site.layout.topology
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         if document["shards"] != len(wanted.shards):
+            known = self.site.ports.all()
+            table = ports.table(wanted, self.site.ports.control - ports.BASE).all()
+            fresh = {port: use for port, use in table.items() if port not in known}
+            await asyncio.to_thread(ports.require_free, fresh)
             document["shards"] = len(wanted.shards)
             layout.replace_file(path, yaml.safe_dump(document, sort_keys=False))
 
