@@ -1,4 +1,4 @@
-"""One transaction a shard for a batch of rows that belong to many users."""
+"""Work on rows of many users at once: one transaction, or one read, a shard."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from runtime.errors import Problem
+from runtime.errors import NotFound, Problem, Unavailable
 from runtime.pool import Connection, Driver
+from runtime.position import Position
 from runtime.routing import Routing
 from runtime.shardmap import Placement, ShardMap
-from runtime.shards import Shards, of_slot
+from runtime.shards import Shards, of_shard, of_slot
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+# How often a read of all shards is begun anew because slots changed hands meanwhile.
+TRIES = 5
 GUARD = "SELECT regionctl.guard(slot, epoch) FROM unnest($1::int[], $2::bigint[]) AS g(slot, epoch)"
 TRY_GUARD = """
 SELECT slot FROM unnest($1::int[], $2::bigint[]) AS g(slot, epoch)
@@ -86,3 +89,41 @@ async def write_by_shard(
         # A fault of an event says more than that somebody is away.
         raise min(failures, key=lambda failure: isinstance(failure, Problem))
     return results
+
+
+async def read_by_shard(
+    shards: Shards,
+    routing: Routing,
+    work: Callable[[Connection, Sequence[int]], Awaitable[R]],
+    *,
+    position: Position | None = None,
+) -> list[R]:
+    """What `work` finds on every shard, in the slots that are its own by one and the same map.
+
+    So a row that is on two shards while its slot moves is found once. Raises what `Shards.read`
+    raises.
+    """
+    for _ in range(TRIES):
+        ranges = routing.map.ranges
+        slots: dict[str, list[int]] = {}
+        for owned in ranges:
+            slots.setdefault(owned.shard, []).extend(range(owned.first, owned.last + 1))
+
+        async def on_one(name: str, mine: Sequence[int]) -> R:
+            done = await shards.read(
+                of_shard(name), lambda connection, _: work(connection, mine), position=position
+            )
+            return done.value
+
+        try:
+            found = await asyncio.gather(*(on_one(name, mine) for name, mine in slots.items()))
+        except NotFound:
+            # The last slot of a shard left it.
+            continue
+        if routing.map.ranges == ranges:
+            break
+    else:
+        raise Unavailable(
+            "Slots changed hands all the time while shards were read.", hint="Try again."
+        )
+    return found

@@ -27,9 +27,10 @@ from runtime.routing import Routing
 from runtime.served import owned
 from runtime.settings import Settings
 from runtime.shardmap import CATALOG, Placement, ShardMap, slot_of
-from runtime.shards import Locate, Shards, catalog, of_slot, transient
+from runtime.shards import Locate, Shards, catalog, of_shard
 from runtime.streams import Streams
 from runtime.telemetry import RELAYED
+from runtime.transient import transient
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +175,7 @@ class Relay:
     def _locate(self, database: str) -> Locate | None:
         if database == CATALOG:
             return catalog
-        slots = self._routing.map.slots_of(database)
-        return of_slot(slots[0].first) if slots else None
+        return of_shard(database) if self._routing.map.slots_of(database) else None
 
     def _mine(self) -> list[str]:
         if not self._routing.loaded:

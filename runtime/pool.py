@@ -33,8 +33,9 @@ class Connection(Driver):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # (slot, epoch) that the server's fence was seen to have since this connection was made.
-        self.owned: set[tuple[int, int]] = set()
+        # Slot → epoch that the server's fence was seen to have, and when (monotonic).
+        self.owned: dict[int, int] = {}
+        self.owned_at: float | None = None
 
     @staticmethod
     def watch(connection: Any, message: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runtime.errors import Invalid, TooEarly
-from runtime.shardmap import Placement
+from runtime.shardmap import Placement, ShardMap
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ class Position:
             )
         return Position(database, int(epoch), int(xid))
 
-    def newer_than(self, place: Placement) -> bool:
-        """Whether the write was done after a failover that the map of `place` does not know."""
-        return self.database == place.shard.name and self.epoch > place.epoch
+    def newer_than(self, shard_map: ShardMap) -> bool:
+        """Whether the write was done under an owner that `shard_map` does not know yet.
+
+        Whatever the slot: epochs of one map are drawn from one counter.
+        """
+        return self.epoch >= shard_map.next_epoch()
 
     def unknown_to(self, place: Placement) -> TooEarly:
         return TooEarly(

@@ -74,8 +74,13 @@ class Routing:
             listener(found)
         return True
 
-    async def wait_for_newer(self, version: int, seconds: float) -> bool:
-        """True as soon as a map newer than `version` is here, false after `seconds`."""
+    async def wait_for_newer(
+        self, version: int, seconds: float, *, every: float = WAITING_SECONDS
+    ) -> bool:
+        """True as soon as a map newer than `version` is here, false after `seconds`.
+
+        The file is looked at each `every` seconds.
+        """
         deadline = self._clock.monotonic() + seconds
         while True:
             self.refresh()
@@ -84,7 +89,7 @@ class Routing:
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return False
-            await self._clock.sleep(min(WAITING_SECONDS, left))
+            await self._clock.sleep(min(every, left))
 
     async def run(self) -> None:
         """Follows the file until cancelled."""

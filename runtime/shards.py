@@ -19,13 +19,14 @@ import asyncpg
 
 from runtime import tracing
 from runtime.clock import Clock
-from runtime.errors import Unavailable
+from runtime.errors import NotFound, Unavailable
 from runtime.pool import Connection, Pool
 from runtime.position import Position
 from runtime.routing import Routing
 from runtime.settings import DATABASE, Settings
 from runtime.shardmap import CATALOG, Endpoint, Placement, ShardMap
 from runtime.telemetry import READS, RETRIES
+from runtime.transient import STALE, NotOwner, Unreplicated, transient
 
 log = logging.getLogger(__name__)
 
@@ -42,42 +43,23 @@ REPLICA_REST_SECONDS = 1.0
 POOL_SIZE = 8
 PAUSES = (0.0, 0.05, 0.1, 0.25)
 
-# SQLSTATEs after which the same work may succeed elsewhere or later: stale epoch, read-only
-# transaction, shutdown, crash, starting up, cancelled, serialization, deadlock.
-TRANSIENT = frozenset(
-    [
-        "RG001",
-        "25006",
-        "57P01",
-        "57P02",
-        "57P03",
-        "57P05",
-        "57014",
-        "40001",
-        "40P01",
-    ]
-)
-# Connections; too few resources (connections, memory, disk); troubles of the machine.
-CLASSES = ("08", "53", "58")
-# How a connection fails when its server goes away. asyncpg raises InternalClientError when the
-# server's last words arrive just as a statement is sent.
-LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# While a refused writer waits for a map, it looks for one so often, and asks the database again so
+# often and so many times: a fence may be lifted without a new map.
+STALE_LOOK_SECONDS = 0.005
+STALE_PAUSE_SECONDS = 0.02
+STALE_TRIES = 25
+# How old may be what a connection knows of its server's slots: so late may a reader notice that a
+# slot was handed over, when its map does not say so either.
+OWNED_SECONDS = 0.25
 FRESH = """
 SELECT 1 FROM regionctl.slot_owner
-WHERE slot = $1 AND state = 'owned' AND epoch = $2
+WHERE slot = $1 AND state IN ('owned', 'fencing') AND epoch = $2
   AND $3::text::xid8 < pg_snapshot_xmin(pg_current_snapshot())
 """
-
-
-OWNED = "SELECT 1 FROM regionctl.slot_owner WHERE slot = $1 AND state = 'owned' AND epoch = $2"
-
-
-class NotOwner(Exception):
-    """The server's fence has another epoch than the map: it is not the primary of this slot."""
-
-
-class Unreplicated(Exception):
-    """A commit that the standby has not confirmed: not to be acknowledged."""
+OWNED = """
+SELECT array_agg(slot) AS slots, array_agg(epoch) AS epochs FROM regionctl.slot_owner
+WHERE state IN ('owned', 'fencing')
+"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +77,18 @@ def of_user(user_id: int) -> Locate:
 
 def of_slot(slot: int) -> Locate:
     return lambda shard_map: shard_map.place(slot)
+
+
+def of_shard(name: str) -> Locate:
+    """Work on all that a shard owns. Raises `NotFound` where it owns nothing, or is no more."""
+
+    def locate(shard_map: ShardMap) -> Placement:
+        slots = shard_map.slots_of(name)
+        if not slots:
+            raise NotFound(f"Shard {name} owns no slots.")
+        return shard_map.place(slots[0].first)
+
+    return locate
 
 
 def catalog(shard_map: ShardMap) -> Placement:
@@ -121,6 +115,8 @@ class Shards:
         self._pools: dict[Endpoint, Pool] = {}
         self._running: dict[asyncio.Task[object], Connection | None] = {}
         self._rest: dict[Endpoint, float] = {}
+        # Whether a server of the newest map is a primary.
+        self._roles: dict[Endpoint, bool] = {}
         routing.subscribe(self._on_map)
 
     async def write(self, locate: Locate, work: Work[T]) -> Done[T]:
@@ -165,7 +161,7 @@ class Shards:
         tries = 0
         while True:
             place, version = await self._locate(locate, deadline)
-            while position and position.newer_than(place):
+            while position and position.newer_than(self._routing.map):
                 left = newer_by - self._clock.monotonic()
                 if not await self._routing.wait_for_newer(version, left):
                     raise position.unknown_to(place)
@@ -178,7 +174,8 @@ class Shards:
                 if found is not None:
                     READS.labels("replica").inc()
                     return found
-            checked = work if any_copy else _owned(work)
+            elsewhere = position is not None and position.epoch != place.epoch
+            checked = work if any_copy else self._owned(work, anew=elsewhere)
             task = asyncio.ensure_future(self._once(place.shard.primary, place, checked))
             try:
                 value = await self._outcome(task, deadline)
@@ -274,7 +271,10 @@ class Shards:
                 runbook="database-failure",
             ) from error
         pause = PAUSES[min(tries, len(PAUSES) - 1)]
-        if pause:
+        if reason == STALE and tries < STALE_TRIES:
+            pause = min(STALE_PAUSE_SECONDS, left)
+            await self._routing.wait_for_newer(version, pause, every=STALE_LOOK_SECONDS)
+        elif pause:
             await self._routing.wait_for_newer(version, min(pause, left))
         else:
             self._routing.refresh()
@@ -310,15 +310,37 @@ class Shards:
             self._rest[endpoint] = self._clock.monotonic() + REPLICA_REST_SECONDS
             return None
 
+    def _owned(self, work: Work[T], *, anew: bool) -> Work[T]:
+        """`work`, on a server whose fence agrees with the map; `anew`: asked in any case.
+
+        Without a lock, so what was handed over in the last `OWNED_SECONDS` may still be read here.
+        """
+
+        async def checked(connection: Connection, place: Placement) -> T:
+            now = self._clock.monotonic()
+            old = connection.owned_at is None or now - connection.owned_at > OWNED_SECONDS
+            if anew or old or connection.owned.get(place.slot) != place.epoch:
+                row = await connection.fetchrow(OWNED)
+                assert row is not None
+                slots, epochs = row["slots"] or (), row["epochs"] or ()
+                connection.owned = dict(zip(slots, epochs, strict=True))
+                connection.owned_at = now
+            if connection.owned.get(place.slot) != place.epoch:
+                raise NotOwner
+            return await work(connection, place)
+
+        return checked
+
     def _on_map(self, shard_map: ShardMap) -> None:
         """Cuts the pools of servers that are not what they were: their requests start anew."""
         roles: dict[Endpoint, bool] = {}
         for shard in shard_map.shards.values():
             roles.update(dict.fromkeys(shard.replicas, False))
             roles[shard.primary] = True
-        deposed = [end for end in self._pools if not roles.get(end, False)]
-        for endpoint in deposed:
-            self._pools.pop(endpoint).terminate()
+        before, self._roles = self._roles, roles
+        for endpoint in list(self._pools):
+            if endpoint not in roles or roles[endpoint] != before.get(endpoint):
+                self._pools.pop(endpoint).terminate()
         self._rest.clear()
 
     async def _connect(self, endpoint: Endpoint) -> Connection:
@@ -346,42 +368,7 @@ def _traced(endpoint: Endpoint, place: Placement) -> tracing.Attributes:
     }
 
 
-def _owned(work: Work[T]) -> Work[T]:
-    """`work`, on a server whose fence agrees with the map; asked once a connection and slot.
-
-    A primary that was deposed and led back has restarted, so nobody has an old connection to it.
-    """
-
-    async def checked(connection: Connection, place: Placement) -> T:
-        mine = (place.slot, place.epoch)
-        if mine not in connection.owned:
-            if await connection.fetchval(OWNED, *mine) is None:
-                raise NotOwner
-            connection.owned.add(mine)
-        return await work(connection, place)
-
-    return checked
-
-
 def _retrieve(task: asyncio.Task[T]) -> None:
     """Nobody may be left to look at the outcome; that is no news for the log."""
     if not task.cancelled():
         task.exception()
-
-
-def transient(error: BaseException) -> str | None:
-    """Why the same work may succeed when begun anew; None when it will not."""
-    if isinstance(error, Unreplicated):
-        return "unreplicated"
-    if isinstance(error, NotOwner):
-        return "stale-epoch"
-    if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
-        if state == "RG001":
-            return "stale-epoch"
-        if state in TRANSIENT or state.startswith(CLASSES):
-            return "lost"
-        return None
-    if isinstance(error, LOST):
-        return "lost"
-    return None

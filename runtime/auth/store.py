@@ -10,6 +10,7 @@ from typing import Any, Literal
 from runtime.auth import rules
 from runtime.identity import Role
 from runtime.pool import Connection
+from runtime.served import owned
 from runtime.shardmap import Placement
 
 GUARD = "SELECT regionctl.guard($1::int, $2::bigint)"
@@ -51,7 +52,7 @@ OVER = """
  OR revoked_at < clock_timestamp() - interval '1 day')
 """
 OVER_PAGE = f"""
-SELECT user_id, id FROM sessions WHERE {OVER} AND (user_id, id) > ($1, $2)
+SELECT user_id, id FROM sessions WHERE {OVER} AND (user_id, id) > ($1, $2) AND {owned()}
 ORDER BY user_id, id LIMIT $3
 """  # noqa: S608
 FORGET = f"""

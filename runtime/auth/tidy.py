@@ -10,7 +10,7 @@ from runtime.context import Context
 from runtime.errors import Problem
 from runtime.pool import Connection
 from runtime.shardmap import CATALOG, slot_of
-from runtime.shards import catalog, of_slot
+from runtime.shards import catalog, of_shard
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +43,16 @@ async def sessions(context: Context) -> None:
 
 async def forget_sessions(context: Context, shard: str) -> int:
     """Deletes the sessions of `shard` that are over, batch by batch. Returns how many it found."""
-    slots = context.routing.map.slots_of(shard)
     after: store.Key = (0, 0)
     found = 0
-    while slots:
+    while context.routing.map.slots_of(shard):
 
         async def page(
             connection: Connection, _: object, after: store.Key = after
         ) -> list[store.Key]:
             return await store.sessions_over(connection, after, BATCH)
 
-        over = (await context.shards.read(of_slot(slots[0].first), page)).value
+        over = (await context.shards.read(of_shard(shard), page)).value
         await write_by_shard(
             context.shards,
             context.routing,

@@ -16,7 +16,7 @@ from runtime.orders.rules import Advance, Order, Saga
 from runtime.orders.store import Key
 from runtime.pool import Connection
 from runtime.shardmap import CATALOG, slot_of, slot_of_order
-from runtime.shards import of_slot
+from runtime.shards import of_shard
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +56,16 @@ async def sweep(context: Context) -> None:
 
 async def ask_again(context: Context, shard: str, first: timedelta = rules.ASK_FIRST) -> int:
     """Sends the questions that are due once more. Returns how many."""
-    slots = context.routing.map.slots_of(shard)
     after = (FIRST, 0)
     sent = 0
-    while slots:
+    while context.routing.map.slots_of(shard):
 
         async def page(
             connection: Connection, _: object, after: tuple[datetime, int] = after
         ) -> list[store.Waiting]:
             return await store.unsettled(connection, first.total_seconds(), after, PAGE)
 
-        waiting = (await context.shards.read(of_slot(slots[0].first), page)).value
+        waiting = (await context.shards.read(of_shard(shard), page)).value
         due = {
             row.key: _again
             for row in waiting

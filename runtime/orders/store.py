@@ -13,6 +13,7 @@ from runtime.errors import Invalid, NotFound
 from runtime.events import Event, Kind, event_id
 from runtime.orders.rules import Advance, Line, Order, Price, Saga, keywords, question
 from runtime.pool import Connection
+from runtime.served import owned
 from runtime.shardmap import Placement
 
 PLACE = """
@@ -79,15 +80,15 @@ WHERE (o.user_id, o.id) IN (SELECT * FROM unnest($1::bigint[], $2::bigint[]))
 """  # noqa: S608
 XID = "SELECT pg_current_xact_id()::text"
 # The condition is that of the index orders_unsettled.
-UNSETTLED = """
+UNSETTLED = f"""
 SELECT user_id, id, status, stock, payment, reason, updated_at, clock_timestamp() AS now
 FROM orders
 WHERE (status = 'placed' OR status = 'cancelled' AND NOT (stock IN ('refused', 'returned')
                                          AND payment IN ('declined', 'void', 'refunded')))
   AND updated_at < clock_timestamp() - make_interval(secs => $1::float8)
-  AND (updated_at, id) > ($2, $3)
+  AND (updated_at, id) > ($2, $3) AND {owned()}
 ORDER BY updated_at, id LIMIT $4
-"""
+"""  # noqa: S608
 ASKED = """
 SELECT e.event_id, e.relayed_at
 FROM unnest($1::bigint[], $2::bigint[]) AS asked(user_id, event_id)

@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from runtime.context import Context
-from runtime.errors import Problem
+from runtime.errors import Problem, Unavailable
 from runtime.payments import rules, store
 from runtime.payments.gateway import Gateway
 from runtime.payments.rules import Change, Charge, Created, Turn
 from runtime.payments.settle import Settler
 from runtime.payments.store import Known
-from runtime.shardmap import CATALOG, Shard, slot_of_order
-from runtime.shards import of_slot
+from runtime.pool import Connection
+from runtime.shardmap import CATALOG, Placement, Shard, slot_of_order
+from runtime.shards import of_shard, of_slot
 from runtime.telemetry import RECONCILED
 
 log = logging.getLogger(__name__)
@@ -87,11 +88,10 @@ class Reconciler:
 
     async def _finish(self, shard: Shard, stuck: float) -> list[Problem]:
         """Why nothing was finished, if nothing was."""
-        slots = self._context.routing.map.slots_of(shard.name)
-        if not slots:
+        if not self._context.routing.map.slots_of(shard.name):
             return []
         done = await self._context.shards.read(
-            of_slot(slots[0].first),
+            of_shard(shard.name),
             lambda connection, _: store.unfinished(connection, stuck, BATCH),
         )
         answered, problems = await self._settler.settle(done.value)
@@ -119,10 +119,21 @@ class Reconciler:
         the gateway has it: charging once more would be answered as it was the first time, though
         the money may have been returned since.
         """
-        done = await self._context.shards.read(
-            of_slot(slot_of_order(next(iter(charges)))),
-            lambda connection, _: store.of_orders(connection, list(charges)),
-        )
+
+        async def known_of(connection: Connection, place: Placement) -> dict[int, Known]:
+            if not await store.all_served(connection, charges):
+                raise Unavailable(
+                    f"Orders of {place.shard.name} are being moved to another shard.",
+                    hint="They are compared the next time.",
+                )
+            return await store.of_orders(connection, list(charges))
+
+        try:
+            done = await self._context.shards.read(
+                of_slot(slot_of_order(next(iter(charges)))), known_of
+            )
+        except Problem as problem:
+            return [problem]
         turns: list[Turn] = []
         problems: list[Problem] = []
         for order_id, charge in charges.items():

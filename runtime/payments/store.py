@@ -10,6 +10,8 @@ from typing import Any
 
 from runtime.payments.rules import Payment, Turn, advance, answer, birth
 from runtime.pool import Connection
+from runtime.served import owned
+from runtime.shardmap import slot_of_order
 
 COLUMNS = """
 p.user_id, p.order_id, p.amount_cents, p.currency, p.method, p.status, p.cancel_requested,
@@ -61,7 +63,7 @@ ON CONFLICT (user_id, event_id) DO UPDATE SET relayed_at = NULL
 UNFINISHED = f"""
 SELECT {COLUMNS} FROM payments p
 WHERE (p.status = 'pending' OR p.status = 'captured' AND p.cancel_requested)
-  AND p.updated_at < clock_timestamp() - make_interval(secs => $1)
+  AND p.updated_at < clock_timestamp() - make_interval(secs => $1) AND {owned("p.user_id")}
 ORDER BY p.updated_at LIMIT $2
 """  # noqa: S608
 OF_ORDERS = f"""
@@ -70,6 +72,7 @@ SELECT o.id, o.user_id AS owner, o.total_cents, o.currency AS order_currency, o.
 FROM orders o LEFT JOIN payments p ON p.user_id = o.user_id AND p.order_id = o.id
 WHERE o.id = ANY($1::bigint[])
 """  # noqa: S608
+SERVED = "SELECT count(*) FROM regionctl.served WHERE slot = ANY($1::bigint[])"
 LINES = """
 SELECT sku, name, quantity, unit_price_cents FROM order_items
 WHERE user_id = $1 AND order_id = $2 ORDER BY sku
@@ -158,6 +161,16 @@ async def unfinished(connection: Connection, seconds: float, limit: int) -> list
 async def of_orders(connection: Connection, order_ids: Sequence[int]) -> dict[int, Known]:
     """By order id; an order that does not exist has none."""
     return {row["id"]: _known(row) for row in await connection.fetch(OF_ORDERS, order_ids)}
+
+
+async def all_served(connection: Connection, order_ids: Iterable[int]) -> bool:
+    """Whether an order that is not found here does not exist; asked before it is looked for.
+
+    Rows of a slot that leaves in between stay for a while.
+    """
+    slots = {slot_of_order(id) for id in order_ids}
+    found: int = await connection.fetchval(SERVED, list(slots))
+    return found == len(slots)
 
 
 async def lines(connection: Connection, payment: Payment) -> list[Line]:

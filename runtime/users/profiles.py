@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import json
-from functools import partial
+from collections.abc import Sequence
 from itertools import islice
 
+from runtime.batches import read_by_shard
 from runtime.context import Context
 from runtime.entries import Found, entry_key
 from runtime.pool import Connection
-from runtime.shardmap import CATALOG, Placement
-from runtime.shards import of_slot, of_user
+from runtime.shardmap import Placement
+from runtime.shards import of_user
 from runtime.users import store
 from runtime.users.rules import User
 from runtime.users.schemas import document
@@ -66,17 +66,9 @@ class Changing:
 
 async def page(context: Context, after: int, limit: int) -> list[User]:
     """The first `limit` users with greater ids, over all shards."""
-    shard_map = context.routing.map
-    slots = [
-        owned[0].first for name in shard_map.shards if name != CATALOG
-        if (owned := shard_map.slots_of(name))
-    ]  # fmt: skip
-    work = partial(_page, after=after, limit=limit)
-    pages = await asyncio.gather(*(context.shards.read(of_slot(slot), work) for slot in slots))
-    merged = heapq.merge(*(done.value for done in pages), key=lambda user: user.id)
-    # A user may be on two shards for a moment, while its slot moves.
-    return list(islice({user.id: user for user in merged}.values(), limit))
 
+    async def of_one(connection: Connection, slots: Sequence[int]) -> list[User]:
+        return await store.page(connection, after, limit, slots)
 
-async def _page(connection: Connection, place: Placement, after: int, limit: int) -> list[User]:
-    return await store.page(connection, after, limit)
+    pages = await read_by_shard(context.shards, context.routing, of_one)
+    return list(islice(heapq.merge(*pages, key=lambda user: user.id), limit))

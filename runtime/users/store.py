@@ -7,6 +7,7 @@ the confirmation carries the key of the row that exists.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +66,9 @@ UPDATE emails SET state = 'confirmed' FROM fence WHERE email = $3::text AND user
 COLUMNS = "user_id, email, name, created_at, role, version"
 GET = f"SELECT {COLUMNS} FROM users WHERE user_id = $1"  # noqa: S608
 PAGE = f"""
-SELECT {COLUMNS} FROM users WHERE user_id > $1 ORDER BY user_id LIMIT $2
+SELECT {COLUMNS} FROM users
+WHERE user_id > $1 AND crc32(int8send(user_id)) % 1024 = ANY($3::bigint[])
+ORDER BY user_id LIMIT $2
 """  # noqa: S608
 PASSWORD = "SELECT password_hash FROM users WHERE user_id = $1"  # noqa: S105
 GUARD = "SELECT regionctl.guard($1::int, $2::bigint)"
@@ -168,9 +171,11 @@ async def get(connection: Connection, user_id: int) -> User | None:
     return _user(row) if row else None
 
 
-async def page(connection: Connection, after: int, limit: int) -> list[User]:
-    """Of one shard."""
-    return [_user(row) for row in await connection.fetch(PAGE, after, limit)]
+async def page(
+    connection: Connection, after: int, limit: int, slots: Collection[int]
+) -> list[User]:
+    """Of one shard, in `slots`."""
+    return [_user(row) for row in await connection.fetch(PAGE, after, limit, list(slots))]
 
 
 async def password_hash(connection: Connection, user_id: int) -> str | None:

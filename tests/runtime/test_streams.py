@@ -20,8 +20,8 @@ from runtime.clock import FakeClock
 from runtime.errors import Unavailable
 from runtime.events import STREAM, Event, Poison, encode
 from runtime.reader import DELIVERIES, Reader
-from runtime.shards import transient
 from runtime.streams import Group
+from runtime.transient import transient
 from tests.runtime.conftest import Platform
 from tests.runtime.servers import PASSWORD
 
