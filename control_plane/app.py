@@ -42,11 +42,14 @@ class ControlPlane:
     """What the routes work with."""
 
     settings: Settings
-    topology: Topology
     provider: Provider
     store: Store
     clock: Clock
     token: str
+
+    @property
+    def topology(self) -> Topology:
+        return self.provider.topology
 
 
 def create() -> FastAPI:
@@ -92,7 +95,7 @@ async def _assemble(settings: Settings, clock: Clock) -> AsyncIterator[ControlPl
     try:
         await store.save_topology(topology.digest(), topology.name, asdict(topology))
         async with _provider(topology, settings, clock) as provider:
-            yield ControlPlane(settings, topology, provider, store, clock, token)
+            yield ControlPlane(settings, provider, store, clock, token)
     finally:
         await store.database.close()
 
@@ -124,7 +127,6 @@ async def _background(plane: ControlPlane) -> AsyncIterator[None]:
             provider=plane.provider,
             clock=plane.clock,
             store=plane.store,
-            topology=plane.topology,
             settings=plane.settings,
             operation_id=operation.id,
             plan=operation.plan,
@@ -134,7 +136,7 @@ async def _background(plane: ControlPlane) -> AsyncIterator[None]:
     worker = Worker(plane.store, HANDLERS, world_of, f"pid-{os.getpid()}")
     tasks = [asyncio.create_task(_keep("worker", worker.run), name="worker")]
     if plane.topology.failover.automatic:
-        sentinel = Sentinel(plane.topology, plane.provider, plane.store, plane.clock)
+        sentinel = Sentinel(plane.provider, plane.store, plane.clock)
         tasks.append(asyncio.create_task(_keep("sentinel", sentinel.run), name="sentinel"))
     try:
         yield

@@ -196,8 +196,8 @@ def observed_from(
         state = _STATES[verdicts.get(spec.id, "doubtful")]
         if spec.kind == "valkey":
             return InstanceView(spec.id, state, valkey=ValkeyView("primary"))
-        shard = shard_map.shards[spec.component]
-        primary = shard.primary.instance == spec.id
+        shard = shard_map.shards.get(spec.component)
+        primary = shard is not None and shard.primary.instance == spec.id
         return InstanceView(
             spec.id, state, postgres=PostgresView("primary" if primary else "standby")
         )
@@ -212,3 +212,55 @@ _STATES: dict[Health, State] = {
     "lost": "stopped",
     "frozen": "frozen",
 }
+
+
+@dataclass(frozen=True)
+class Load:
+    """What moving slots costs the platform now.
+
+    `replica_lag_bytes` is the most that a standby or replica of source or target lacks,
+    `backlog_bytes` WAL of the source that waits for the target, `failed_percent` the share of
+    requests that failed lately; None: not known.
+    """
+
+    replica_lag_bytes: int = 0
+    backlog_bytes: int | None = None
+    failed_percent: float | None = None
+
+
+MOST_REPLICA_LAG_BYTES = 64 * 1024 * 1024
+MOST_BACKLOG_BYTES = 1024 * 1024 * 1024
+NEAR_BYTES = 4 * 1024 * 1024
+
+
+def throttle(load: Load, *, held: bool, error_rate_percent: float) -> str | None:
+    """Why copy and stream should wait now; None: they may go on.
+
+    What is held goes on only when the lag is half of what held it, so that it does not flutter. A
+    held stream keeps WAL on the source's disk: beyond `MOST_BACKLOG_BYTES` it goes on in any case.
+    """
+    if load.backlog_bytes is not None and load.backlog_bytes > MOST_BACKLOG_BYTES:
+        return None
+    lag = MOST_REPLICA_LAG_BYTES // (2 if held else 1)
+    if load.replica_lag_bytes > lag:
+        return f"a replica is {load.replica_lag_bytes / 2**20:.0f} MiB behind"
+    if load.failed_percent is not None and load.failed_percent > error_rate_percent:
+        return f"{load.failed_percent:.1f} % of requests fail"
+    return None
+
+
+def not_now(load: Load, *, error_rate_percent: float) -> str | None:
+    """Why no slots should be handed over now: the pause would be long; None: they may."""
+    if load.backlog_bytes is None:
+        return "the stream does not answer"
+    if load.backlog_bytes > NEAR_BYTES:
+        return f"the target is {load.backlog_bytes / 2**20:.0f} MiB behind"
+    return throttle(load, held=True, error_rate_percent=error_rate_percent)
+
+
+def due_finish(shard_map: ShardMap, now: datetime) -> list[Intent]:
+    """The end of a reshard whose soak is over: nobody has taken it back."""
+    until = [move.soak_until for move in shard_map.moves]
+    if not until or not all(each and datetime.fromisoformat(each) <= now for each in until):
+        return []
+    return [Intent("reshard-finish", "slots", {}, "the soak of the last reshard is over")]

@@ -41,7 +41,9 @@ Handler = Callable[..., Awaitable[Any]]
 ACTIVE: tuple[State, ...] = ("pending", "running")
 FINISHED: tuple[State, ...] = ("succeeded", "failed", "aborted")
 PLATFORM = "platform"
-BESIDE_PLATFORM = frozenset({"drill"})
+BESIDE_PLATFORM = frozenset({"drill", "backup", "restore", "restored"})
+RESHARD = "reshard"
+REGION_FAILOVER = "region-failover"
 
 
 class Superseded(Refused):
@@ -166,18 +168,26 @@ def _text(at: datetime | None) -> str | None:
 def conflicts(one: Collection[str], other: Collection[str]) -> bool:
     """Whether two operations with these locks may not run at the same time.
 
-    They may not when they share a lock, or when one holds "platform" and the other holds anything
-    else than exactly "drill": a drill runs beside the very recovery that it provokes. An operation
-    without locks disturbs nobody.
+    They may not when they share a lock, or when one holds "platform" and the other something that
+    is not beside it: a drill runs beside the very recovery that it provokes, and no backup or
+    restore to a new server ("backup:s1") is why a region does not fail over. The failover of a
+    region ("platform" and "region-failover") is not refused because slots are being moved
+    ("reshard"); nor is that of a database, whose lock is its own. An operation without locks
+    disturbs nobody.
     """
     if not one or not other:
         return False
     mine, theirs = frozenset(one), frozenset(other)
     if mine & theirs:
         return True
-    return (PLATFORM in mine and theirs != BESIDE_PLATFORM) or (
-        PLATFORM in theirs and mine != BESIDE_PLATFORM
-    )
+    return _alone(mine, theirs) or _alone(theirs, mine)
+
+
+def _alone(mine: frozenset[str], theirs: frozenset[str]) -> bool:
+    """Whether `mine` has the whole platform and suffers `theirs` not beside it."""
+    if PLATFORM not in mine or {lock.partition(":")[0] for lock in theirs} <= BESIDE_PLATFORM:
+        return False
+    return not (REGION_FAILOVER in mine and theirs == {RESHARD})
 
 
 def problem_of(

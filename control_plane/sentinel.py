@@ -35,8 +35,7 @@ URGENT_SECONDS = 2.0
 class Sentinel:
     """Start `run()` as a task; cancel it to stop watching."""
 
-    def __init__(self, topology: Topology, provider: Provider, store: Store, clock: Clock) -> None:
-        self.topology = topology
+    def __init__(self, provider: Provider, store: Store, clock: Clock) -> None:
         self.provider = provider
         self.store = store
         self.clock = clock
@@ -46,11 +45,21 @@ class Sentinel:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for spec in self.topology.instances(kind="postgres"):
-                group.create_task(self._watch(spec.id))
-            for spec in self.topology.instances(component="queue"):
-                group.create_task(self._watch(spec.id))
-            group.create_task(self._repair())
+            while True:
+                for id in self._watched() - self.probes.keys():
+                    self.probes[id] = deque(maxlen=KEPT_PROBES)
+                    group.create_task(self._watch(id))
+                await self._repair()
+
+    @property
+    def topology(self) -> Topology:
+        return self.provider.topology
+
+    def _watched(self) -> set[str]:
+        """Resharding adds databases, and removes some."""
+        databases = self.topology.instances(kind="postgres")
+        queues = self.topology.instances(component="queue")
+        return {spec.id for spec in (*databases, *queues)}
 
     def verdicts(self, since: float) -> Mapping[str, Health]:
         """The health of every server that was looked at since then; the others are in doubt.
@@ -67,9 +76,9 @@ class Sentinel:
 
     async def _watch(self, instance: str) -> None:
         """Each server has a watcher of its own, so that a silent one delays nobody else."""
-        probes = self.probes.setdefault(instance, deque(maxlen=KEPT_PROBES))
+        probes = self.probes[instance]
         gone_since: float | None = None
-        while True:
+        while instance in self.topology.by_id:
             began = self.clock.monotonic()
             signals = await self.provider.probe(instance, PROBE_SECONDS)
             probes.append(Probe(began, self.clock.monotonic(), signals))
@@ -84,6 +93,7 @@ class Sentinel:
                 gone_since = None
             urgent = health != "healthy" and began - (gone_since or began) < URGENT_SECONDS
             await self.clock.sleep(EVERY_SECONDS / 4 if urgent else EVERY_SECONDS)
+        del self.probes[instance]
 
     async def _act(self, since: float) -> None:
         shard_map = await self.store.shard_map()
@@ -102,14 +112,13 @@ class Sentinel:
                 await self._open(intent, observed, shard_map)
 
     async def _repair(self) -> None:
-        while True:
-            await self.clock.sleep(REPAIR_SECONDS)
-            try:
-                await self._repair_once()
-            except Problem as problem:
-                log.warning("cannot repair now: %s", problem.detail)
-            except Exception:
-                log.exception("could not look for repairs")
+        await self.clock.sleep(REPAIR_SECONDS)
+        try:
+            await self._repair_once()
+        except Problem as problem:
+            log.warning("cannot repair now: %s", problem.detail)
+        except Exception:
+            log.exception("could not look for repairs")
 
     async def _repair_once(self) -> None:
         shard_map = await self.store.shard_map()
@@ -121,7 +130,10 @@ class Sentinel:
             # A region whose supervisor was too busy to answer when the map was published. Whoever
             # reads it before its fence rows are written is refused by them and waits.
             await self.provider.publish_map(shard_map)
-        intents = decisions.repairs(self.topology, observed, shard_map)
+        intents = [
+            *decisions.repairs(self.topology, observed, shard_map),
+            *decisions.due_finish(shard_map, self.clock.now()),
+        ]
         needed = {intent.key for intent in intents}
         self.tries = {key: tries for key, tries in self.tries.items() if key in needed}
         for intent in intents:

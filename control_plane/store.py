@@ -7,15 +7,16 @@ lowered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, TypedDict
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from control_plane import records
+from control_plane import records, rows
 from control_plane.database import connect
+from control_plane.events import Event
 from control_plane.operation_log import OperationLog
 from runtime.clock import Clock
 from runtime.errors import NotFound, Refused
@@ -126,6 +127,22 @@ class Store(OperationLog):
             )
             for row in rows
         ]
+
+    async def last_event(self, operation_id: str, kinds: Collection[str]) -> Event | None:
+        """The newest event of these kinds that was told about the operation."""
+        table = records.event
+        query = select(table).where(table.c.operation_id == operation_id, table.c.kind.in_(kinds))
+        async with self.database.read() as connection:
+            found = await connection.execute(query.order_by(table.c.sequence.desc()).limit(1))
+            row = found.mappings().first()
+        return None if row is None else rows.event_of(row)
+
+    async def abort_requested(self, operation_id: str) -> bool:
+        """Whether the operation shall stop when its step in flight has ended."""
+        table = records.operation
+        query = select(table.c.abort_requested).where(table.c.id == operation_id)
+        async with self.database.read() as connection:
+            return bool(await connection.scalar(query))
 
     async def acknowledge(self, database: str, reason: str) -> int:
         """An operator has seen the failovers of `database`. Returns how many were open."""

@@ -7,7 +7,9 @@ stored, shown, and handed to later steps by `result`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ from runtime.clock import Clock
 JSON = dict[str, Any]
 
 
+def end_process() -> None:
+    """Ends the control plane as its supervisor would; that starts it again, with a new topology."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @dataclass(frozen=True)
 class World:
     """`results` has what each earlier step of this operation returned, by its number from 0."""
@@ -29,11 +36,16 @@ class World:
     provider: Provider
     clock: Clock
     store: Store
-    topology: Topology
     settings: Settings
     operation_id: str
     plan: Plan
     results: Mapping[int, Any]
+    restart: Callable[[], None] = end_process
+
+    @property
+    def topology(self) -> Topology:
+        """What should exist now: resharding changes it while operations run."""
+        return self.provider.topology
 
     @property
     def state_dir(self) -> Path:

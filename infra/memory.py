@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from infra.memory_backups import MemoryBackups
 from infra.memory_moves import MemoryMoves
+from infra.memory_repair import MemoryRepairs
 from infra.memory_world import ROW, SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
 from infra.topology import Topology
@@ -25,6 +26,7 @@ class MemoryProvider(MemoryWorld):
         super().__init__(topology, clock)
         self.moves = MemoryMoves(self)
         self.backups = MemoryBackups(self)
+        self.repairs = MemoryRepairs(self, self.backups)
 
     # Observing.
 
@@ -119,6 +121,12 @@ class MemoryProvider(MemoryWorld):
         node.running = False
         return len(node.wal) * SEGMENT
 
+    async def remove_database(self, instance: str) -> None:
+        node = self.nodes.get(instance)
+        if node is not None and node.running:
+            raise Refused(f"{instance} runs: its data stays.", hint="regionctl status")
+        self.nodes.pop(instance, None)
+
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
         self._answering(instance).sync_names = tuple(standbys)
 
@@ -201,6 +209,8 @@ class MemoryProvider(MemoryWorld):
     # Breaking and checking.
 
     async def inject(self, fault: Fault) -> Injected:
+        if fault.kind == "corrupt":
+            return self.repairs.corrupt(fault)
         began, at = self.clock.monotonic(), self.clock.now()
         if fault.kind == "freeze":
             self.nodes[fault.target].frozen = True
@@ -267,7 +277,11 @@ class MemoryProvider(MemoryWorld):
 
     async def invariants(self) -> Sequence[JSON]:
         lost = self.lost() if self.maps else []
-        return [{"name": "no acknowledged write lost", "held": not lost, "detail": f"{lost}"}]
+        broken = self.repairs.broken()
+        return [
+            {"name": "no acknowledged write lost", "held": not lost, "detail": f"{lost}"},
+            {"name": "totals-match", "held": not broken, "detail": f"{broken}"},
+        ]
 
     async def seed(self) -> None:
         self.seeded = True

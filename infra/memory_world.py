@@ -220,7 +220,7 @@ class MemoryWorld:
             upstream=node.upstream,
             sync_names=node.sync_names,
             followers=followers,
-            epoch=node.epoch,
+            epoch=max([node.epoch, *(epoch for _, epoch in node.fences.values())]),
         )
 
     # Replication.

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from infra.backups import Backups
 from infra.moves import Moves
+from infra.repair import Repairs
 from infra.topology import Topology
 from runtime.shardmap import Endpoint, ShardMap
 
@@ -28,6 +29,7 @@ FaultKind = Literal[
     "slow-link",
     "drop-cache",
     "drop-queue",
+    "corrupt",
 ]
 JSON = dict[str, Any]
 
@@ -95,22 +97,32 @@ class Fault:
     `delay_seconds`). Of a cache (drop-cache) or a queue with its replicas (drop-queue) the
     whole contents are lost; the servers go on. It heals by itself after `expires_seconds` where it
     can (freeze, links), also when the controller is dead.
+
+    corrupt: one bad UPDATE and one bad DELETE hit a share of the settled orders of the shard
+    `target`, in one transaction of the superuser. `seed` chooses which, and names the fault: it is
+    done once, and who asks again gets the first answer. Nothing heals it but `infra/repair.py`.
     """
 
     kind: FaultKind
     target: str
     expires_seconds: float = 120.0
     delay_seconds: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Injected:
-    """When a fault began and had taken effect, on CLOCK_MONOTONIC and on the wall clock."""
+    """When a fault began and had taken effect, on CLOCK_MONOTONIC and on the wall clock.
+
+    `detail` of "corrupt": {"lsn": everything up to it is good, "changed", "deleted": rows by
+    table}.
+    """
 
     began_monotonic: float
     effective_monotonic: float
     began_at: datetime
     pids: tuple[int, ...] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,7 +186,7 @@ class Salvage:
 
 class Provider(Protocol):
     """`topology` is what this provider works on, `moves` and `backups` what it does to slots of
-    users and to archives."""
+    users and to archives, `repairs` what a restored copy gives back to live rows."""
 
     @property
     def topology(self) -> Topology: ...
@@ -184,6 +196,9 @@ class Provider(Protocol):
 
     @property
     def backups(self) -> Backups: ...
+
+    @property
+    def repairs(self) -> Repairs: ...
 
     async def set_shards(self, count: int) -> None:
         """The topology on record has `count` shards from now on.
@@ -245,6 +260,10 @@ class Provider(Protocol):
 
     async def stop_database(self, instance: str) -> int:
         """Stopped cleanly, after all streaming standbys got everything. Returns the final LSN."""
+        ...
+
+    async def remove_database(self, instance: str) -> None:
+        """The data of a stopped node is gone. Raises `Refused` while the node runs."""
         ...
 
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:

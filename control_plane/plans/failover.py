@@ -16,7 +16,7 @@ from control_plane.plans.nodes import known_map
 from infra.provider import Observed
 from infra.topology import Topology
 from runtime.errors import NotFound, Refused
-from runtime.shardmap import Shard, ShardMap
+from runtime.shardmap import CATALOG, Shard, ShardMap
 
 # Services look for a new map four times a second; a loaded machine takes a little longer.
 MAP_READ_SECONDS = 2.0
@@ -35,7 +35,7 @@ def plan(
 ) -> Plan:
     """The failover of a database ("s1") or of a region ("us-east-1")."""
     need_reason(accept_data_loss or unfenced, reason)
-    if target in topology.databases:
+    if target in known_map(shard_map).shards:
         return database(
             topology,
             observed,
@@ -53,7 +53,7 @@ def plan(
             accept_data_loss=accept_data_loss,
             unfenced=unfenced,
         )
-    names = ", ".join([*topology.databases, *(region.name for region in topology.regions)])
+    names = ", ".join([*known_map(shard_map).shards, *(region.name for region in topology.regions)])
     raise NotFound(f"There is no database or region {target!r}.", hint=f"One of: {names}")
 
 
@@ -79,7 +79,8 @@ def database(
 
     A standby in sync is the fence itself; with another one the old primary must be proven silent.
     """
-    shard = known_map(shard_map).shards[target]
+    known = known_map(shard_map)
+    shard = known.shards[target]
     old = shard.primary.instance
     if observed.running(old):
         raise Refused(
@@ -99,7 +100,7 @@ def database(
         Step("fence-instance", {"instance": old, "unfenced": new in shard.sync or unfenced}),
         *take_over(topology, {target: new}, kind="failover", lost=[old]),
         *([Step("return-standbys", {"standbys": followers})] if followers else []),
-        *([] if new in shard.sync else mend_rows(list(topology.shards))),
+        *([] if new in shard.sync else mend_rows(_shards(known))),
     ]
     return Plan(
         "failover",
@@ -198,7 +199,7 @@ def region(
         "failover",
         region,
         tuple(steps),
-        locks=("platform",),
+        locks=("platform", "region-failover"),
         premises=premises(shard_map, databases),
         expected={"home": home, "lossSeconds": _lag(observed, shards, takers)},
     )
@@ -262,6 +263,11 @@ def mend_rows(shards: list[str]) -> list[Step]:
     ]
 
 
+def _shards(known: ShardMap) -> list[str]:
+    """Those that the services know: a new one is in the topology before it is in the map."""
+    return [name for name in known.shards if name != CATALOG]
+
+
 def queue(
     topology: Topology, observed: Observed, shard_map: ShardMap | None, *, region: str, **asked: Any
 ) -> Plan:
@@ -279,11 +285,11 @@ def queue(
                     Step("promote-queue", {"instance": node.id}),
                     Step("advance-queue", {"region": region, "instance": node.id}),
                     Step("publish-map"),
-                    Step("resend-events", {"databases": list(topology.shards)}),
+                    Step("resend-events", {"databases": _shards(known)}),
                     # Once more for what services sent to the old queue before they read the map.
                     Step(
                         "resend-events",
-                        {"databases": list(topology.shards), "settle_seconds": MAP_READ_SECONDS},
+                        {"databases": _shards(known), "settle_seconds": MAP_READ_SECONDS},
                     ),
                 ),
                 locks=(f"queue:{region}",),

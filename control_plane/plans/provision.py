@@ -47,7 +47,8 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
         steps.append(Step("await-ready", {"seconds": 30.0}))
     if steps and shard_map is not None:
         # A queue that lost power has lost the last second of what was relayed to it.
-        steps.append(Step("resend-events", {"databases": list(topology.shards)}))
+        shards = [name for name in shard_map.shards if name != CATALOG]
+        steps.append(Step("resend-events", {"databases": shards}))
     return Plan(
         "provision", topology.name, tuple(steps), locks=("platform",), premises=premises(shard_map)
     )
@@ -89,9 +90,16 @@ def _servers(topology: Topology, observed: Observed, *, foundation: bool) -> lis
     return [Step("start-servers", {"instances": missing})] if missing else []
 
 
+def _known(topology: Topology, shard_map: ShardMap | None) -> list[str]:
+    """All databases; but a shard that is not in the map yet, or no more, is a reshard's matter."""
+    if shard_map is None:
+        return list(topology.databases)
+    return [name for name in topology.databases if name in shard_map.shards]
+
+
 def _primaries(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> list[Step]:
     make, start = [], []
-    for database in topology.databases:
+    for database in _known(topology, shard_map):
         designed = topology.designed_primary(database).id
         primary = shard_map.shards[database].primary.instance if shard_map else designed
         state = observed.state(primary)
@@ -118,7 +126,9 @@ def _map(observed: Observed, shard_map: ShardMap | None) -> list[Step]:
     behind = [
         name
         for name, shard in shard_map.shards.items()
-        if (view := observed.postgres(shard.primary.instance)) is None or view.epoch != shard.epoch
+        if name == CATALOG or shard_map.slots_of(name)  # without slots there are no fence rows
+        if (view := observed.postgres(shard.primary.instance)) is None
+        or (view.epoch or 0) < _epoch(shard_map, name)
     ]
     if behind:
         steps.append(Step("set-epochs", {"databases": behind}))
@@ -127,10 +137,16 @@ def _map(observed: Observed, shard_map: ShardMap | None) -> list[Step]:
     return steps
 
 
+def _epoch(shard_map: ShardMap, name: str) -> int:
+    """The highest epoch that the fence rows of this database must have."""
+    epochs = [owned.epoch for owned in shard_map.slots_of(name)]
+    return max(epochs) if epochs else shard_map.shards[name].epoch
+
+
 def standbys(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> list[Step]:
     """Copies of every database made, started or led back, and the synchronous ones joined."""
     clones, returns, joins = [], [], []
-    for database in topology.databases:
+    for database in _known(topology, shard_map):
         shard = shard_map.shards[database] if shard_map else None
         primary = shard.primary.instance if shard else topology.designed_primary(database).id
         nodes = (

@@ -215,7 +215,10 @@ async def close_route(world: World) -> JSON:
 
 
 async def await_ready(world: World, *, seconds: float) -> JSON:
-    """Every instance that can run does."""
+    """Every instance that can run does; but those of a shard that a reshard has not finished."""
+
+    shard_map = await world.store.shard_map()
+    known = shard_map.shards if shard_map else world.topology.databases
 
     async def missing() -> bool:
         observed = await world.provider.observe()
@@ -224,6 +227,7 @@ async def await_ready(world: World, *, seconds: float) -> JSON:
             spec.id
             for spec in world.topology.instances()
             if not observed.running(spec.id)
+            and (spec.kind != "postgres" or spec.component in known)
             and not {spec.region, spec.region + spec.zone} & observed.unreachable
         )
         return not waiting

@@ -6,7 +6,9 @@ a standby may follow a server only when all that the standby has lies on that se
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -334,6 +336,14 @@ class Cluster:
                     *("pg_ctl", "stop", "-m", "fast", "-D", str(self._site.pgdata(instance))),
                     instance=instance,
                 )
+
+    async def remove(self, instance: str) -> None:
+        """Its folder is gone. Raises `Refused` while it runs."""
+        if self._site.postmaster(instance) is not None:
+            raise Refused(f"{instance} runs: its data stays.", hint="regionctl status")
+        folder = self._site.layout.data(self._site.spec(instance).region, instance)
+        self._site.mark(instance, complete=False)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _wait(
         self, condition: Any, what: str, seconds: float, instance: str, every: float = 0.03

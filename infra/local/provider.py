@@ -13,6 +13,7 @@ import yaml
 
 from infra.backups import Backups
 from infra.local import (
+    aside,
     binaries,
     breaking,
     clients,
@@ -132,6 +133,7 @@ class LocalProvider:
         await asyncio.to_thread(servers.prepare_region, self.site, region)
         if await supervisor.alive():
             await supervisor.update()
+            await asyncio.to_thread(aside.set_aside, self.site, region)
             return
         if await knock(supervisor.port, 1.0) != "refused":
             raise Unavailable(
@@ -142,6 +144,7 @@ class LocalProvider:
         instances = [s.id for s in self.topology.instances(region=region) if s.kind != "supervisor"]
         await fencing.kill(self.site, instances, keep_down=False)
         await self._await_free_ports(region)
+        await asyncio.to_thread(aside.set_aside, self.site, region)
         await supervisor.start()
 
     async def _await_free_ports(self, region: str) -> None:
@@ -206,6 +209,9 @@ class LocalProvider:
 
     async def stop_database(self, instance: str) -> int:
         return await self.cluster.stop(instance)
+
+    async def remove_database(self, instance: str) -> None:
+        await self.cluster.remove(instance)
 
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
         await self.cluster.set_sync(instance, standbys)

@@ -23,10 +23,13 @@ SETTINGS = Settings(Path("/nonexistent"), "sqlite+aiosqlite://", 1)
 
 class Platform:
     def __init__(self, topology: Topology, store: Store, clock: FakeClock) -> None:
-        self.topology = topology
         self.store = store
         self.clock = clock
         self.provider = MemoryProvider(topology, clock)
+
+    @property
+    def topology(self) -> Topology:
+        return self.provider.topology
 
     @staticmethod
     @asynccontextmanager
@@ -60,7 +63,6 @@ class Platform:
                 self.provider,
                 self.clock,
                 self.store,
-                self.topology,
                 SETTINGS,
                 "op-test",
                 plan,

@@ -113,6 +113,57 @@ async def database_deleted(platform: Platform) -> None:
         del platform.provider.nodes[node.id]
 
 
+async def used(platform: Platform) -> None:
+    """Users in slots of both shards have rows."""
+    await provisioned(platform)
+    for slot in range(0, 1024, 31):
+        assert platform.provider.write_slot(slot, f"order-{slot}")
+
+
+async def grown(platform: Platform) -> None:
+    """Three shards, and the soak is not over."""
+    await used(platform)
+    await platform.run("reshard", **GROW)
+    for slot in range(0, 1024, 31):
+        assert platform.provider.write_slot(slot, f"later-{slot}")
+
+
+async def settled(platform: Platform) -> None:
+    """Three shards for good."""
+    await grown(platform)
+    await platform.run("reshard-finish", early=True)
+
+
+async def soaked(platform: Platform) -> None:
+    """Grown, and the soak is over."""
+    await grown(platform)
+    platform.clock.advance(GROW["soak"] + 1)
+
+
+async def shrunk(platform: Platform) -> None:
+    """Two shards again; the third owns nothing, and the soak is over."""
+    await settled(platform)
+    await platform.run("reshard", **{**GROW, "to": 2})
+    platform.clock.advance(GROW["soak"] + 1)
+
+
+async def half_grown(platform: Platform) -> None:
+    """A reshard that ended in its first hand-over; the second move had not begun."""
+    await used(platform)
+    plan = await platform.plan("reshard", **GROW)
+    names = [step.name for step in plan.steps]
+    await platform.carry_out(replace(plan, steps=plan.steps[: names.index("hand-over") + 1]))
+
+
+async def copying(platform: Platform) -> None:
+    """A reshard that ended when nothing had been handed over yet."""
+    await used(platform)
+    plan = await platform.plan("reshard", **GROW)
+    names = [step.name for step in plan.steps]
+    await platform.carry_out(replace(plan, steps=plan.steps[: names.index("hand-over")]))
+
+
+GROW: dict[str, Any] = {"to": 3, "batch": 256, "soak": 600.0}
 LOSS = {"target": "us-east-1", "accept_data_loss": True, "reason": "drill"}
 
 SCENARIOS: dict[str, Scenario] = {
@@ -130,6 +181,14 @@ SCENARIOS: dict[str, Scenario] = {
     "switchover": Scenario("switchover", provisioned, {"target": "s2"}),
     "region-switchover": Scenario("switchover", provisioned, {"to": "us-west-2"}),
     "failback": Scenario("failback", away),
+    "grow": Scenario("reshard", used, GROW),
+    "shrink": Scenario("reshard", settled, {**GROW, "to": 2}),
+    "reshard-rollback": Scenario("reshard-rollback", grown, {"batch": 256}),
+    "reshard-rollback-half-way": Scenario("reshard-rollback", half_grown, {"batch": 256}),
+    "reshard-finish": Scenario("reshard-finish", soaked),
+    "reshard-finish-of-fewer": Scenario("reshard-finish", shrunk),
+    "reshard-abort": Scenario("reshard-abort", copying),
+    "reshard-abort-half-way": Scenario("reshard-abort", half_grown),
     "backup": Scenario("backup", provisioned),
     "backup-verify": Scenario("backup-verify", backed_up, {"id": "s1-first"}),
     "prune": Scenario("prune", backed_up_twice, {"keep_full": 1}),

@@ -155,7 +155,7 @@ async def test_a_region_that_missed_a_map_gets_it_later(platform: Platform) -> N
     assert not map_is_behind(await platform.provider.observe(), missed)
     platform.provider.unreachable.clear()
     assert map_is_behind(await platform.provider.observe(), missed)
-    sentinel = Sentinel(platform.topology, platform.provider, platform.store, platform.clock)
+    sentinel = Sentinel(platform.provider, platform.store, platform.clock)
     await sentinel._repair_once()
     assert {known.version for known in platform.provider.maps.values()} == {missed.version}
 

@@ -54,7 +54,6 @@ class Bench:
             self.provider,
             self.store.clock,
             self.store,
-            self.topology,
             Settings(self.folder, "", 1),
             operation.id,
             operation.plan,

@@ -95,7 +95,7 @@ class Case:
         store, provider = self.bench.store, self.bench.provider
         operation = await self.bench.start(self.plan)
         watching = asyncio.create_task(
-            Sentinel(TOPOLOGY, provider, store, store.clock).run(), name="sentinel"
+            Sentinel(provider, store, store.clock).run(), name="sentinel"
         )
         working = asyncio.create_task(self._work(by), name="worker")
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from control_plane.plans import PLANNERS
@@ -209,7 +211,7 @@ async def test_unknown_targets_name_what_exists(platform: Platform) -> None:
 async def test_nothing_is_planned_before_the_first_provision(
     empty_platform: Platform, verb: str
 ) -> None:
-    asked = {"target": "s1", "database": "s1", "region": "us-east-1"}
+    asked: dict[str, Any] = {"target": "s1", "database": "s1", "region": "us-east-1", "to": 4}
     if verb == "decommission":
         assert (await empty_platform.plan(verb)).steps == ()
         return

@@ -73,7 +73,6 @@ class Storm:
                 platform.provider,
                 platform.clock,
                 platform.store,
-                platform.topology,
                 SETTINGS,
                 "op-storm",
                 plan,

@@ -55,7 +55,6 @@ def world_of(
             provider=provider,
             clock=clock,
             store=store,
-            topology=topology,
             settings=settings,
             operation_id=operation.id,
             plan=operation.plan,
