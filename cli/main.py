@@ -33,6 +33,7 @@ COMMANDS = {
     "op": Lazy("cli.op", "Operations: everything that was or is being done.", group=True),
     "region": Lazy("cli.region", "Regions.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),
+    "backup": Lazy("cli.backup", "Backups, restores and restore points.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),
     "events": Lazy("cli.events", "What the platform did; lag and dead letters.", group=True),
     "doctor": Lazy("cli.doctor", "Check this machine, and say how to mend it."),

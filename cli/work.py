@@ -18,6 +18,7 @@ from cli.render import Output, Table
 from runtime.errors import (
     Exit,
     MeasurementVoid,
+    NotFound,
     OperationFailed,
     Problem,
     Refused,
@@ -120,7 +121,7 @@ def _raise_failure(operation: JSON) -> None:
         )
     cause = Problem.from_document(operation.get("problem") or {})
     untouched = not any(step["state"] == "succeeded" for step in operation.get("steps", []))
-    if isinstance(cause, MeasurementVoid) or (isinstance(cause, Refused) and untouched):
+    if isinstance(cause, MeasurementVoid) or (isinstance(cause, Refused | NotFound) and untouched):
         raise cause
     raise OperationFailed(
         cause.detail,

@@ -127,6 +127,8 @@ class Restored:
 
     `reached` is the LSN and the time of the last commit that it has. `seconds` has each phase
     (download, verify, combine, recover, checksums), `bytes` what was downloaded (uncompressed).
+    Who connects does so as `user` to `dbname`, with the password in `passfile` (absolute path,
+    mode 0600).
     """
 
     id: str
@@ -138,6 +140,9 @@ class Restored:
     timeline: int
     bytes: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+    user: str = ""
+    dbname: str = ""
+    passfile: str = ""
 
 
 class Backups(Protocol):

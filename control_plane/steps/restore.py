@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from control_plane.plans.restore import target_of
@@ -108,14 +107,14 @@ async def discard_restored(world: World, *, id: str) -> JSON:
 
 def restored_json(restored: Restored) -> JSON:
     """A restored server on the wire: camelCase, times in ISO 8601."""
-    found = asdict(restored)
     return {
         "id": restored.id,
         "database": restored.database,
         "host": restored.host,
         "port": restored.port,
-        "user": found.get("user", ""),
-        "passfile": found.get("passfile", ""),
+        "user": restored.user,
+        "dbname": restored.dbname,
+        "passfile": restored.passfile,
         "reachedLsn": restored.reached_lsn,
         "reachedAt": restored.reached_at.isoformat() if restored.reached_at else None,
         "timeline": restored.timeline,
