@@ -124,6 +124,12 @@ def _check_same(made: Topology, asked: Topology, paths: Layout) -> None:
     """Raises `Refused`, naming what differs: a platform cannot be changed into another one."""
     old, new = asdict(made), asdict(asked)
     changed = [to_camel(field) for field in old if old[field] != new[field]]
+    if changed == ["shards"]:
+        raise Refused(
+            f"{paths.root} has {len(made.shards)} shards by now, not {len(asked.shards)}.",
+            hint=f"regionctl up --state-dir {paths.root} goes on with them; "
+            f"regionctl shard reshard --to {len(asked.shards)} changes their number.",
+        )
     if changed:
         raise Refused(
             f"{paths.root} was made from another topology of the name {made.name!r}; "

@@ -7,7 +7,7 @@ import contextlib
 import time
 from datetime import UTC, datetime
 
-from infra.local import faults, fencing, relay, servers, valkey
+from infra.local import faults, fencing, links, relay, servers, valkey
 from infra.local.site import Site
 from infra.provider import Fault, Injected
 from infra.topology import InstanceSpec
@@ -104,7 +104,7 @@ def trouble_links(site: Site, fault: Fault, *, on: bool) -> None:
     for name in (one, other):
         site.topology.region(name)
     for own, to in ((one, other), (other, one)):
-        routes = servers.link_routes(
+        routes = links.routes(
             site,
             own,
             to=to if on else "",

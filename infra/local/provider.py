@@ -13,10 +13,12 @@ import yaml
 
 from infra.backups import Backups
 from infra.local import (
+    answers,
     aside,
     binaries,
     breaking,
     clients,
+    corrupting,
     fencing,
     layout,
     observe,
@@ -27,6 +29,7 @@ from infra.local import (
     servers,
     valkey,
 )
+from infra.local.backups.repair import LocalRepairs
 from infra.local.cluster import CLOCK, Cluster
 from infra.local.layout import Layout, State
 from infra.local.monitor import Monitor, knock
@@ -42,9 +45,10 @@ from infra.provider import (
     Signal,
     Signals,
 )
+from infra.repair import Repairs
 from infra.topology import Topology
 from runtime import migrations
-from runtime.errors import Unavailable
+from runtime.errors import Invalid, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
 
 
@@ -108,6 +112,10 @@ class LocalProvider:
     def backups(self) -> Backups:
         made: Backups = importlib.import_module("infra.local.backups").LocalBackups(*self._parts)
         return made
+
+    @cached_property
+    def repairs(self) -> Repairs:
+        return LocalRepairs(self.site, self.monitor, self.backups)
 
     @property
     def _parts(self) -> tuple[Site, Monitor, Cluster]:
@@ -270,10 +278,23 @@ class LocalProvider:
     # Breaking and checking.
 
     async def inject(self, fault: Fault) -> Injected:
+        if fault.kind == "corrupt":
+            primary = self._primaries()[self._shard(fault.target)]
+            return await corrupting.corrupt(self.monitor, primary, fault)
         return await breaking.inject(self.site, fault)
 
     async def heal(self, fault: Fault) -> None:
+        if fault.kind == "corrupt":
+            await corrupting.forget(self.monitor, self._primaries()[self._shard(fault.target)])
+            return
         await breaking.heal(self.site, fault)
+
+    def _shard(self, name: str) -> str:
+        if name not in self.topology.shards:
+            raise Invalid(
+                f"There is no shard {name!r}.", hint=f"Shards: {', '.join(self.topology.shards)}"
+            )
+        return name
 
     async def dead_letters(self, region: str) -> Sequence[JSON]:
         return await queues.dead_letters(self._queue(region), self.site.secrets.valkey)
@@ -294,6 +315,9 @@ class LocalProvider:
         return known or self.endpoint(
             self.topology.instances(component="queue", region=region)[0].id
         )
+
+    async def answers(self, region: str) -> tuple[int, int] | None:
+        return await answers.answers(self.site, region)
 
     async def resend_events(self, database: str) -> int:
         return await rows.resend_events(self.monitor, self._primaries(), database)

@@ -1,7 +1,7 @@
 """Servers without databases: how each is configured, run, and known to be well.
 
-A region's supervisor file names every server of the region, so nothing has to be added later; the
-files that a server reads are written just before it is started.
+A region's supervisor file names every server of the region's topology; the files that a server
+reads are written just before it is started.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from infra.local import (
     certificates,
     envoy,
     envoy_gateway,
+    links,
     objects,
     peers,
     postgres,
-    relay,
     services,
     valkey,
 )
@@ -84,14 +84,17 @@ def _link(site: Site, instance: str) -> Program:
 
 
 def prepare_region(site: Site, region: str) -> None:
-    """The region's folders, the secrets of its services, its link table, its supervisor's file."""
+    """The region's folders, the secrets of its services, its link table, its supervisor's file.
+
+    A link that runs takes on the nodes of a new database, and drops those of a removed one, by its
+    table; the connections of the others go on.
+    """
     layout = site.layout
     with files.explain_disk(layout.folder(region)):
         for folder in (layout.etc(region), layout.logs(region), layout.folder(region) / "run"):
             files.make_folder(folder, mode=0o700)
         services.write_secrets(site, region)
-        if not layout.link_table(region).exists():
-            relay.write_table(layout.link_table(region), link_routes(site, region))
+        links.write(site, region)
         site.supervisors[region].write(programs(site, region))
 
 
@@ -99,27 +102,6 @@ def prepare_global(site: Site) -> None:
     """The files of everything that the global supervisor runs."""
     for spec in site.topology.instances(region=""):
         prepare(site, spec.id)
-
-
-def link_routes(
-    site: Site,
-    region: str,
-    *,
-    to: str = "",
-    cut: bool = False,
-    delay_seconds: float = 0.0,
-    expires_at: float | None = None,
-) -> list[relay.Route]:
-    """One relay for each database node of another region; those into region `to` are troubled."""
-    latency = site.topology.inter_region_latency_milliseconds / 1000
-    routes = []
-    for (own, node), port in site.ports.relays.items():
-        if own == region:
-            route = relay.Route(port, (HOST, site.port(node)), latency_seconds=latency)
-            if site.spec(node).region == to:
-                route = replace(route, delay_seconds=delay_seconds, cut=cut, expires_at=expires_at)
-            routes.append(route)
-    return routes
 
 
 def prepare(site: Site, instance: str) -> None:

@@ -161,12 +161,18 @@ def test_a_state_directory_of_another_format_is_refused(platform: Bootstrap) -> 
 
 def test_another_topology_of_the_same_name_is_refused(platform: Bootstrap) -> None:
     assert platform.up()[0] == 0
-    platform.topology.write_text(platform.topology.read_text().replace("shards: 2", "shards: 3"))
+    made = platform.topology.read_text()
+    platform.topology.write_text(made.replace("Milliseconds: 30", "Milliseconds: 40"))
     code, problem = platform.up()
     assert code == 5
     assert "another topology" in problem["detail"]
-    assert "shards" in problem["detail"]
+    assert "interRegionLatencyMilliseconds" in problem["detail"]
     assert f"up --state-dir {platform.root} " in problem["hint"]
+    platform.topology.write_text(made.replace("shards: 2", "shards: 3"))
+    code, problem = platform.up()
+    assert code == 5
+    assert "has 2 shards by now, not 3" in problem["detail"]
+    assert "shard reshard --to 3" in problem["hint"]
 
 
 def test_a_wrong_topology_and_no_platform_are_told(platform: Bootstrap) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from infra.local import breaking, fencing, layout, relay, servers
+from infra.local import breaking, fencing, layout, links, relay
 from infra.local.layout import Layout
 from infra.local.ports import table
 from infra.local.site import Site
@@ -27,7 +28,7 @@ def site(tmp_path: Path) -> Site:
     )
     for region in TOPOLOGY.regions:
         layout.make_folder(paths.etc(region.name))
-        routes = servers.link_routes(made, region.name)
+        routes = links.routes(made, region.name)
         relay.write_table(paths.link_table(region.name), routes)
     return made
 
@@ -76,3 +77,22 @@ async def test_a_program_that_takes_too_long_is_ended_and_named_with_the_log(sit
     with pytest.raises(OperationFailed, match=r"sleep for s1.us-east-1a did not end") as caught:
         await site.run("sleep", "60", instance=instance, seconds=0.05)
     assert caught.value.extra["log"] == str(site.log(instance))
+
+
+def test_a_link_takes_on_the_nodes_of_a_new_shard_and_leaves_the_others_as_they_are(
+    site: Site,
+) -> None:
+    breaking.trouble_links(site, Fault("cut-link", "us-east-1/us-west-2", 9.0), on=True)
+    before = routes(site, "us-west-2")
+    grown = TOPOLOGY.with_shards(3)
+    bigger = replace(site, topology=grown, ports=table(grown, 41_000))
+    links.write(bigger, "us-west-2")
+    after = routes(site, "us-west-2")
+    assert after[: len(before)] == before
+    assert [route.target[1] for route in after[len(before) :]] == [
+        bigger.port("s3.us-east-1a"),
+        bigger.port("s3.us-east-1b"),
+    ]
+    assert all(route.cut and route.expires_at == before[0].expires_at for route in after)
+    links.write(site, "us-west-2")
+    assert routes(site, "us-west-2") == before
