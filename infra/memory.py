@@ -25,6 +25,7 @@ class MemoryProvider(MemoryWorld):
     def __init__(self, topology: Topology, clock: Clock | None = None) -> None:
         super().__init__(topology, clock)
         self.moves = MemoryMoves(self)
+        self.answered: tuple[int, int] | None = None
         self.backups = MemoryBackups(self)
         self.repairs = MemoryRepairs(self, self.backups)
 
@@ -265,6 +266,9 @@ class MemoryProvider(MemoryWorld):
         if queue is None or not self.servers[queue]:
             raise Unavailable(f"The queue of {region} does not answer.", hint="regionctl status")
         return self.dead.setdefault(region, {})
+
+    async def answers(self, region: str) -> tuple[int, int] | None:
+        return self.answered
 
     async def resend_events(self, database: str) -> int:
         return 0

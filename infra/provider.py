@@ -350,6 +350,11 @@ class Provider(Protocol):
         """consumer group → {"lag": events not yet handed out, "pending": not yet acknowledged}."""
         ...
 
+    async def answers(self, region: str) -> tuple[int, int] | None:
+        """(requests that the region's orders services have answered, those with a 5xx), since they
+        began; None when one of them does not say."""
+        ...
+
     async def resend_events(self, database: str) -> int:
         """Events of `database` not yet seen by their consumer are sent again. Returns how many."""
         ...
