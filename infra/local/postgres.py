@@ -31,7 +31,7 @@ REPLICATION = "replicator"
 # What writes into a data directory beside the server.
 HELPERS = ("initdb", "pg_basebackup", "pg_rewind")
 
-_COMMON = f"""\
+COMMON = f"""\
 # Written by regionctl; the same for every server. What differs is in regionctl.conf.
 listen_addresses = '{HOST}'
 unix_socket_directories = ''
@@ -223,7 +223,7 @@ async def initialise(site: Site, instance: str) -> None:
         )
     finally:
         password.unlink(missing_ok=True)
-    files.replace_file(folder / "postgresql.conf", _COMMON, owner=site.user)
+    files.replace_file(folder / "postgresql.conf", COMMON, owner=site.user)
     files.replace_file(folder / "pg_hba.conf", _HBA, owner=site.user)
     write_config(site, instance, Config())
     site.mark(instance, complete=True)
