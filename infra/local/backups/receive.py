@@ -28,7 +28,11 @@ CONNECT_SECONDS = 3
 ASIDE = "aside"
 LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _PAGE = 8192
-_PAGE_HEADER = struct.Struct("<HHIQ")
+# Of a page: magic, flags, timeline, its own address, how much of the former page's last record
+# follows. Of a record, which begins at a multiple of 8: its length.
+_PAGE_HEADER = struct.Struct("<HHIQI")
+_LENGTH = struct.Struct("<I")
+_CONTINUED, _LONG_HEADER = 1, 2
 _SERVER = """
 SELECT pg_is_in_recovery() AS standby,
        CASE WHEN pg_is_in_recovery() THEN 0
@@ -94,8 +98,9 @@ class Tools:
         finally:
             connection.terminate()
 
-    async def server(self, port: int) -> Server:
-        """What the primary there says; our slot exists afterwards and is free.
+    async def server(self, port: int, *, anew: bool = False) -> Server:
+        """What the primary there says; our slot exists afterwards and is free, with `anew` one
+        that begins now: one that asked for WAL that is gone stands there for ever.
 
         Raises `Unavailable` when it does not answer or is no primary.
         """
@@ -105,7 +110,7 @@ class Tools:
                 row = await connection.fetchrow(_SERVER)
                 if row["standby"]:
                     raise Unavailable(f"The server on port {port} is not a primary yet.")
-                kept = await self._slot(connection)
+                kept = await self._slot(connection, anew)
                 written = await self.written(connection)
             finally:
                 connection.terminate()
@@ -114,9 +119,9 @@ class Tools:
         history = await self._history(port, row["timeline"]) if row["timeline"] > 1 else ()
         return Server(row["timeline"], history, written, kept)
 
-    async def _slot(self, connection: Any) -> int:
+    async def _slot(self, connection: Any, anew: bool) -> int:
         row = await connection.fetchrow(_SLOT, self.slot)
-        if row is not None and (row["wal_status"] == "lost" or row["kept"] is None):
+        if row is not None and (anew or row["wal_status"] == "lost" or row["kept"] is None):
             await self._drop(connection)
             row = None
         if row is None:
@@ -189,7 +194,7 @@ class Receiver:
         self._end_former()
         for name in spool.broken(spool.read(listing(self.folder))):
             (self.folder / name).unlink(missing_ok=True)
-        server = await self._tools.server(port)
+        server = await self._tools.server(port, anew=lost)
         begin = spool.begin(spool.read(listing(self.folder)), server, mark, lost=lost)
         if begin.aside:
             (self.folder / ASIDE).mkdir(mode=0o700, exist_ok=True)
@@ -284,15 +289,22 @@ def filled_pages(path: Path, start: int, known: int = 0) -> int:
 
 
 def filled_bytes(path: Path, pages: int) -> int:
-    """Where the last of `pages` pages ends being filled; records are aligned to 8 bytes.
-
-    A record that ends in more than 7 zero bytes is not counted whole before the next one comes.
-    """
+    """Up to where the first `pages` pages are filled: the end of the last record in them, which
+    may be a whole page's end when it goes on in the next one."""
     if pages == 0:
         return 0
     with path.open("rb") as file:
-        page = os.pread(file.fileno(), _PAGE, (pages - 1) * _PAGE).rstrip(b"\0")
-    return (pages - 1) * _PAGE + (len(page) + 7) // 8 * 8
+        page = os.pread(file.fileno(), _PAGE, (pages - 1) * _PAGE)
+    _, info, _, _, remaining = _PAGE_HEADER.unpack_from(page)
+    position = 40 if info & _LONG_HEADER else 24
+    if info & _CONTINUED:
+        position += (remaining + 7) // 8 * 8
+    while position + 4 <= len(page):
+        (length,) = _LENGTH.unpack_from(page, position)
+        if length == 0:
+            break
+        position += (length + 7) // 8 * 8
+    return (pages - 1) * _PAGE + min(position, _PAGE)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from runtime.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
-
-log = logging.getLogger(__name__)
 
 BUCKET = "backups"
 # What SigV4 names; the storage here serves one region and does not look at it.
@@ -218,11 +215,10 @@ class Store:
             raise self._away(what, str(error).partition("\n")[0][:200]) from error
 
     def _away(self, what: str, reason: str) -> Unavailable:
-        log.warning("object storage of %s: %s: %s", self.region, what, reason)
         return Unavailable(
             f"The object storage of {self.region} does not answer as it should.",
             hint=f"regionctl status; look at the objects instance of {self.region}.",
-            extra={"object": what},
+            extra={"object": what, "reason": reason},
         )
 
 

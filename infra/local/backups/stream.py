@@ -134,9 +134,9 @@ class Stream:
         self._gap = gap
 
     def _complain(self, where: str, what: str) -> None:
-        if self._trouble.get(where) != what:
-            self._trouble[where] = what
+        if where not in self._trouble:
             log.warning("%s: %s: %s", self.database, where, what)
+        self._trouble[where] = what
 
     # Uploading.
 
@@ -150,7 +150,8 @@ class Stream:
                 self._trouble.pop("upload", None)
                 failures = 0
             except (Problem, OSError) as error:
-                self._complain("upload", str(error))
+                reason = error.extra.get("reason", "") if isinstance(error, Problem) else ""
+                self._complain("upload", f"{error} {reason}".strip())
                 failures += 1
             self.waiting = self._measure()
             await asyncio.sleep(max(TICK_SECONDS, PAUSES[min(failures, len(PAUSES) - 1)]))
