@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from control_plane import drills_data, drills_service
+from control_plane.objectives import ObjectiveName
 from control_plane.plan import Plan, Step
 from control_plane.plans import failover
 from infra.provider import Observed
@@ -21,19 +23,21 @@ from runtime.errors import Invalid, NotFound, Refused
 from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
-FaultName = Literal["kill", "freeze"]
+FaultName = Literal["kill", "freeze", "corrupt", "loss"]
+Measure = Literal["service", "repair", "restore"]
 
 PHASE_SECONDS = 1.0
-PROBE_SECONDS = 300.0
 RATE = 40.0
-REASON = "drill {drill}"
 
 
 @dataclass(frozen=True)
 class Drill:
     """`scenario` names the row of the objectives that the drill is judged by, `hypothesis` what
     must be true for it to pass. `lossless`: no acknowledged order may be lost, whatever the row
-    allows. `unharmed`: no request with an idempotency key may fail."""
+    allows. `unharmed`: no request with an idempotency key may fail. `limits` are its own, in
+    seconds, and go before those of the row. `measure`: what its recovery time ends with (orders
+    are taken again, the rows are right again, or every restored copy is proven). `damages` are
+    planted in copies of backups; each must be noticed."""
 
     name: str
     title: str
@@ -42,6 +46,9 @@ class Drill:
     faults: tuple[FaultName, ...]
     lossless: bool
     unharmed: bool = False
+    limits: tuple[tuple[ObjectiveName, float], ...] = ()
+    measure: Measure = "service"
+    damages: tuple[str, ...] = ()
 
     @property
     def runbook(self) -> str:
@@ -85,6 +92,40 @@ DRILLS: Mapping[str, Drill] = {
             ("kill",),
             lossless=False,
         ),
+        Drill(
+            "reshard",
+            "Twice as many shards and back, under writes, with one kill in between",
+            "reshard",
+            "No write is lost or made twice, no request with an idempotency key fails, and every "
+            "hand-over of slots pauses its users for a tenth of a second at most.",
+            ("kill",),
+            lossless=True,
+            unharmed=True,
+            limits=(("pause", 0.1),),
+        ),
+        Drill(
+            "data-corruption",
+            "A bad UPDATE and a bad DELETE hit the rows of a shard",
+            "data-corruption",
+            "The invariants find it; the rows come back from a copy restored to just before it, "
+            "and everything that was written since is kept.",
+            ("corrupt",),
+            lossless=True,
+            measure="repair",
+            damages=drills_data.DAMAGES,
+        ),
+        Drill(
+            "backup-restore",
+            "All servers of every database are taken for lost",
+            "data-corruption",
+            "Every database is restored from another region, each page and row is right, and no "
+            "write is missing that was acknowledged a second before.",
+            ("loss",),
+            lossless=True,
+            limits=(("rpo", 1.0),),
+            measure="restore",
+            damages=drills_data.DAMAGES,
+        ),
     )
 }
 
@@ -99,36 +140,30 @@ def find(name: str) -> Drill:
         ) from None
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One repeat: what is broken, which databases that touches (none named: everything), which
-    operations of the sentinel must mend it, and which databases change their primary."""
-
-    fault: JSON
-    databases: tuple[str, ...] = ()
-    awaited: tuple[tuple[str, str], ...] = ()
-    moved: tuple[str, ...] = ()
-
-
 def plan(
     topology: Topology,
     observed: Observed,
     shard_map: ShardMap | None,
     *,
     drill: str,
-    fault: str = "kill",
+    fault: str | None = None,
     repeat: int = 1,
     seed: int = 1,
     rate: float = RATE,
     target: str | None = None,
+    production_gigabytes: float = drills_data.PRODUCTION_GIGABYTES,
     **asked: Any,
 ) -> Plan:
     """The whole drill, `repeat` times over. `target`: a database or an instance of a service.
+
+    `production_gigabytes` is the size of one database for which the time of a restore is
+    extrapolated.
 
     Raises `Refused` unless the platform is whole: a drill on a wounded platform proves nothing
     and may finish it off.
     """
     spec = find(drill)
+    fault = fault or spec.faults[0]
     if fault not in spec.faults:
         raise Invalid(
             f"{drill} has no fault {fault!r}.", hint=f"--fault {' or '.join(spec.faults)}"
@@ -136,10 +171,23 @@ def plan(
     if not 1 <= repeat <= 100 or not 1 <= rate <= 200:
         raise Invalid("A drill repeats 1 to 100 times, at a rate of 1 to 200 arrivals a second.")
     known = check_whole(topology, observed, shard_map)
-    runs = _runs(topology, known, spec, fault, repeat, target)
     steps: list[Step] = []
-    for number, run in enumerate(runs, start=1):
-        steps += _steps(spec, run, number, last=number == repeat, seed=seed, rate=rate)
+    if data := drills_data.STEPS.get(drill):
+        for number in range(1, repeat + 1):
+            chance = phase(seed, number)
+            steps += data(
+                drills_data.Repeat(
+                    number, topology, known, seed, rate, chance, target, production_gigabytes
+                )
+            )
+            steps.append(Step("judge", {"run": number, "drill": drill}))
+    else:
+        runs = drills_service.runs(topology, known, drill, fault, repeat, target)
+        for number, run in enumerate(runs, start=1):
+            load = {"rate": rate, "seed": seed + number}
+            steps += drills_service.steps(
+                drill, run, number, last=number == repeat, load=load, phase=phase(seed, number)
+            )
     steps.append(Step("write-report", {"drill": drill, "fault": fault, "repeat": repeat}))
     return Plan(
         "drill", drill, tuple(steps), ("drill",), _expected(topology, observed, known, spec)
@@ -177,133 +225,6 @@ def wounds(topology: Topology, observed: Observed, shard_map: ShardMap | None) -
             elif node.id in shard.sync and not follower.sync:
                 found.append(f"{node.id} is not synchronous yet")
     return found
-
-
-def _runs(
-    topology: Topology, known: ShardMap, spec: Drill, fault: str, repeat: int, target: str | None
-) -> list[_Run]:
-    if spec.name == "service-outage":
-        return _service_runs(topology, known, fault, repeat, target)
-    if spec.name == "database-failure":
-        return _database_runs(known, fault, repeat, target)
-    if target is not None:
-        raise Invalid(f"{spec.name} chooses its target itself.", hint="leave --target out")
-    if spec.name == "zone-failure":
-        return _zone_runs(topology, known, repeat)
-    home = next(iter(known.shards.values())).home
-    return [_Run(_fault("kill-region", home), moved=tuple(known.shards))] * repeat
-
-
-def _service_runs(
-    topology: Topology, known: ShardMap, fault: str, repeat: int, target: str | None
-) -> list[_Run]:
-    """The instances of the orders service in turn, or always `target`."""
-    home = next(iter(known.shards.values())).home
-    pool = [spec.id for spec in topology.instances(component="orders", region=home)]
-    if target is not None:
-        if topology.instance(target).kind != "service":
-            raise Invalid(f"{target} is not an instance of a service.", hint=f"such as {pool[0]}")
-        pool = [target]
-    return [_Run(_fault(fault, pool[number % len(pool)])) for number in range(repeat)]
-
-
-def _database_runs(known: ShardMap, fault: str, repeat: int, target: str | None) -> list[_Run]:
-    """Primary and synchronous standby change places at every repeat."""
-    name = target or min(known.shards)
-    if target is None:
-        name = next(shard for shard in known.shards if known.slots_of(shard))
-    if name not in known.shards:
-        raise NotFound(f"There is no database {name!r}.", hint=f"One of: {', '.join(known.shards)}")
-    pair = (known.shards[name].primary.instance, known.shards[name].sync[0])
-    return [
-        _Run(_fault(fault, pair[number % 2]), (name,), (("failover", name),), (name,))
-        for number in range(repeat)
-    ]
-
-
-def _zone_runs(topology: Topology, known: ShardMap, repeat: int) -> list[_Run]:
-    """First the zone with the most primaries, then the zone to which they fled, in turn."""
-    zones = [
-        topology.instance(shard.primary.instance).region
-        + topology.instance(shard.primary.instance).zone
-        for shard in known.shards.values()
-    ]
-    zone = max(sorted(set(zones)), key=zones.count)
-    primary = {name: shard.primary.instance for name, shard in known.shards.items()}
-    standby = {name: shard.sync[0] for name, shard in known.shards.items()}
-    home = next(iter(known.shards.values())).home
-    queues = [spec.id for spec in topology.instances(component="queue", region=home)]
-    queue = known.queues[home].instance
-    runs: list[_Run] = []
-    for _ in range(repeat):
-        hit = [name for name in primary if _zone_of(topology, primary[name]) == zone]
-        awaited = [("failover", name) for name in hit]
-        for name in hit:
-            primary[name], standby[name] = standby[name], primary[name]
-        if _zone_of(topology, queue) == zone and len(queues) > 1:
-            awaited.append(("queue-failover", home))
-            queue = next(id for id in queues if id != queue)
-        runs.append(_Run(_fault("kill-zone", zone), (), tuple(awaited), tuple(hit)))
-        zone = _zone_of(topology, primary[hit[0]] if hit else standby[next(iter(standby))])
-    return runs
-
-
-def _zone_of(topology: Topology, instance: str) -> str:
-    spec = topology.instance(instance)
-    return spec.region + spec.zone
-
-
-def _fault(kind: str, target: str) -> JSON:
-    return {"kind": kind, "target": target, "expires_seconds": 60.0 if kind == "freeze" else 120.0}
-
-
-def _steps(
-    spec: Drill, run: _Run, number: int, *, last: bool, seed: int, rate: float
-) -> list[Step]:
-    """One repeat. A region goes home between repeats; after the last one that is left to people."""
-    this: JSON = {"run": number}
-    region = run.fault["kind"] == "kill-region"
-    recovery = [
-        Step("await-recovery", {**this, "operations": [list(pair) for pair in run.awaited]})
-    ]
-    if region:
-        asked = {
-            "target": run.fault["target"],
-            "accept_data_loss": True,
-            "reason": REASON.format(drill=spec.name),
-        }
-        recovery = [Step("run-recovery", {**this, "verb": "failover", "asked": asked})]
-    back: list[Step] = []
-    if region and not last:
-        to = {"to": run.fault["target"]}
-        back = [Step("run-return", {**this, "verb": "failback", "asked": to})]
-    restored = [Step("await-redundancy", this)] if back or not region else []
-    probe = {**this, "rate": rate, "seed": seed + number, "max_seconds": PROBE_SECONDS}
-    return [
-        *([Step("acknowledge", {"databases": list(run.moved)})] if run.moved else []),
-        Step("start-probe", probe),
-        Step("await-steady", {**this, "seconds": 2.0, "success": 0.99}),
-        Step(
-            "inject-fault",
-            {
-                **this,
-                "fault": run.fault,
-                "databases": list(run.databases),
-                "moved": list(run.moved),
-                "phase_seconds": phase(seed, number),
-            },
-        ),
-        *(recovery if run.awaited or region else []),
-        Step("await-hold", this),
-        Step("heal-fault", this),
-        *([] if region else restored),
-        Step("stop-probe", this),
-        Step("read-back", this),
-        Step("check-invariants", this),
-        *([Step("self-test", this)] if number == 1 else []),
-        Step("judge", {**this, "drill": spec.name}),
-        *((*back, *restored) if region else ()),
-    ]
 
 
 def phase(seed: int, run: int) -> float:

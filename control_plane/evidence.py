@@ -12,6 +12,8 @@ The files of a run, by name (`*` are written only by drills that have that step)
     readback.json     what `loadtests.readback` found
     invariants.json   what the provider checked in the databases
     selftest.json   * planted failures: kind, file, readback; and the planted journals themselves
+
+The files of drills about data are in `control_plane/evidence_data.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from control_plane import evidence_data
 from control_plane import ledger as ledgers
 from control_plane.drills import Drill
+from control_plane.evidence_data import held
 from control_plane.ledger import CREATE_ORDER, Counts, Ledger, Loss, Tally
 from control_plane.objectives import Evidence
 from control_plane.writers import two_writers
@@ -53,7 +57,8 @@ PHASES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Run:
-    """What one repeat proves. `because` says why it is not "passed"."""
+    """What one repeat proves. `because` says why it is not "passed". `pause`: of the hand-overs,
+    in seconds, the 99th percentile; `figures`: what else the drill measured."""
 
     number: int
     verdict: Outcome
@@ -68,6 +73,8 @@ class Run:
     invariants: tuple[JSON, ...]
     controls: tuple[JSON, ...]
     resolved: JSON
+    pause: float | None = None
+    figures: JSON = field(default_factory=dict)
 
     @property
     def rto_seconds(self) -> float | None:
@@ -84,7 +91,7 @@ class Run:
     @property
     def evidence(self) -> Evidence:
         lost = self.loss.count if self.rto else None  # a run that could not be judged has no rto
-        return Evidence(self.rto_seconds, max(self.loss.seconds or 0.0, 0.0), lost)
+        return Evidence(self.rto_seconds, max(self.loss.seconds or 0.0, 0.0), lost, self.pause)
 
 
 def judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
@@ -142,10 +149,14 @@ def _judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
     times = {"began": fault["began"], "effective": fault["effective"]}
     rto = ledgers.rto(book, fault["databases"], **times)
     loss = ledgers.loss(book, readback, until=fault["effective"])
-    invariants = _invariants(spec, book, fault, loss, files)
-    controls = _controls(book, rto, readback, fault, files)
+    found = evidence_data.find(spec, book, fault, _documents(files))
+    invariants = (*_invariants(spec, book, fault, loss, files), *found.invariants)
+    controls = (*_controls(book, rto, readback, fault, files), *found.controls)
+    rto_missing = [
+        kind for kind, seconds in {**rto, **(found.rto or {})}.items() if seconds is None
+    ]
     missed = [each["name"] for each in invariants if not each["held"]]
-    missed += [f"{kind}: no recovery" for kind, seconds in rto.items() if seconds is None]
+    missed += [f"{kind}: no recovery" for kind in rto_missing]
     doubts = _doubts(book, readback, controls)
     verdict: Outcome = "void" if doubts else "failed" if missed else "passed"
     run = Run(
@@ -153,20 +164,32 @@ def _judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
         verdict=verdict,
         because=(*doubts, *missed),
         fault=fault,
-        rto=rto,
-        loss=loss,
+        rto=rto if found.rto is None else found.rto,
+        loss=found.loss or loss,
         counts=ledgers.counts(book),
         offered=round(book.offered(), 4),
         longest_write_gap=ledgers.longest_write_gap(book, fault["databases"]),
-        phases=(),
+        phases=found.phases,
         invariants=invariants,
         controls=controls,
         resolved={
             "present": readback["unknown_present"],
             "absent": readback["unknown_absent"],
         },
+        pause=found.pause,
+        figures=found.figures,
     )
-    return _with_phases(run, files)
+    return run if found.rto is not None else _with_phases(run, files)
+
+
+def _documents(files: Mapping[str, bytes]) -> JSON:
+    """Every whole JSON document of the run. One that is missing or damaged is not there."""
+    found: JSON = {}
+    for name in files:
+        if name.endswith(".json"):
+            with suppress(MeasurementVoid):
+                found[name] = load(files, name)
+    return found
 
 
 def parse_journal(files: Mapping[str, bytes], name: str = "journal.jsonl") -> Ledger:
@@ -205,31 +228,31 @@ def _invariants(
     found = [dict(each) for each in load(files, "invariants.json")]
     writers = two_writers(book)
     said = "; ".join(f"{w.shard}: {w.older} after {w.newer}, {w.seconds:.2f} s" for w in writers)
-    found.append(_held("one writer per shard at a time", not writers, said))
+    found.append(held("one writer per shard at a time", not writers, said))
     double = f"{loss.duplicated} orders that no single attempt accounts for"
-    found.append(_held("one order for one idempotency key", not loss.duplicated, double))
+    found.append(held("one order for one idempotency key", not loss.duplicated, double))
     altered = f"{loss.wrong} orders read back with another owner or amount"
-    found.append(_held("orders read back as acknowledged", not loss.wrong, altered))
+    found.append(held("orders read back as acknowledged", not loss.wrong, altered))
     if spec.lossless:
         lost = f"{loss.count} lost: {', '.join(loss.records[:5])}"
-        found.append(_held("no acknowledged write lost", loss.count == 0, lost))
+        found.append(held("no acknowledged write lost", loss.count == 0, lost))
         denied = sum(ledgers.denied(attempt) for attempt in book.arrivals)
         text = f"{denied} reads of acknowledged orders were answered with 404"
-        found.append(_held("no reader is denied an acknowledged order", not denied, text))
+        found.append(held("no reader is denied an acknowledged order", not denied, text))
     else:
         found.append(_within_lag(fault, loss))
     if spec.unharmed:
         harmed = sum(not a.ok and a.key is not None for a in book.arrivals)
         text = f"{harmed} requests with an idempotency key did not succeed"
-        found.append(_held("no request with an idempotency key failed", not harmed, text))
+        found.append(held("no request with an idempotency key failed", not harmed, text))
     if "recovery.json" in files:
         ended = load(files, "recovery.json")["operations"]
         bad = [f"{op['id']} ({op['kind']} {op['target']})" for op in ended if not _done(op)]
-        found.append(_held("every recovery operation succeeded", not bad, ", ".join(bad)))
+        found.append(held("every recovery operation succeeded", not bad, ", ".join(bad)))
     if "redundancy.json" in files:
         redundancy = load(files, "redundancy.json")
         found.append(
-            _held("redundancy restored", redundancy["restored"], redundancy.get("detail", ""))
+            held("redundancy restored", redundancy["restored"], redundancy.get("detail", ""))
         )
     return tuple(found)
 
@@ -238,17 +261,13 @@ def _done(operation: JSON) -> bool:
     return operation.get("state") == "succeeded"
 
 
-def _held(name: str, held: bool, otherwise: str) -> JSON:
-    return {"name": name, "held": held, "detail": "" if held else otherwise}
-
-
 def _within_lag(fault: JSON, loss: Loss) -> JSON:
     """What was lost is no older than what the replica had not confirmed at the last look."""
     name = "loss within the replication lag"
     if loss.seconds is None:
         return {"name": name, "held": True, "detail": "nothing was lost"}
     if fault["lagSeconds"] is None:
-        return _held(name, False, "the lag at the fault is not known")
+        return held(name, False, "the lag at the fault is not known")
     bound = fault["lagSeconds"] + fault["effective"] - fault["sampled"]
     detail = f"{loss.count} lost over {loss.seconds:.3f} s; lag at the fault {bound:.3f} s"
     return {"name": name, "held": loss.seconds <= bound, "detail": detail}

@@ -76,7 +76,8 @@ def judgement(spec: drills.Drill, runs: Sequence[Run], limits: Sequence[Objectiv
     missed = [f"{v.name}: {v.because}" for v in verdicts if not v.met]
     kinds = {run.verdict for run in runs}
     tested = {control["kind"] for run in runs for control in run.controls}
-    if untested := [kind for kind in evidence.CONTROLS if kind not in tested]:
+    wanted = (*evidence.CONTROLS, *spec.damages)
+    if untested := [kind for kind in wanted if kind not in tested]:
         kinds.add("void")
         missed.append(f"the meter was not tested by a planted {', '.join(untested)}")
     verdict = "void" if "void" in kinds else "failed" if "failed" in kinds or missed else "passed"
@@ -119,6 +120,7 @@ def _worst_evidence(runs: Sequence[Run]) -> Evidence:
         max(known) if known and len(known) == len(times) else None,
         max(run.evidence.loss_seconds for run in runs),
         None if None in lost else sum(count for count in lost if count is not None),
+        max((run.pause for run in runs if run.pause is not None), default=None),
     )
 
 
@@ -172,6 +174,7 @@ def _repeat(run: Run) -> JSON:
         "lossSeconds": run.loss.seconds,
         "offered": run.offered,
         "phases": list(run.phases),
+        **({"figures": run.figures} if run.figures else {}),
     }
 
 

@@ -141,7 +141,7 @@ async def write_report(world: World, *, drill: str, fault: str, repeat: int) -> 
     document = report.document(
         spec,
         runs,
-        objectives.of(world.topology, spec.scenario),
+        objectives.of(world.topology, spec.scenario, spec.limits),
         facts={
             "operation": world.operation_id,
             "startedAt": started.isoformat(),

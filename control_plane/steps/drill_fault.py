@@ -63,6 +63,7 @@ async def inject_fault(
             "effective": injected.effective_monotonic,
             "at": injected.began_at.isoformat(),
             "pids": list(injected.pids),
+            **({"detail": dict(injected.detail)} if injected.detail else {}),
         }
     document = {"fault": dict(fault), "databases": list(databases), "moved": list(moved), **mark}
     keep(folder, "fault.json", document)

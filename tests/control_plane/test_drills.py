@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from control_plane import drills
+from control_plane import drills, objectives
 from control_plane.plan import Plan
 from infra.memory import MemoryProvider
 from infra.provider import Fault, Observed
@@ -56,6 +56,9 @@ def topology() -> Topology:
 async def world(topology: Topology) -> tuple[Observed, ShardMap]:
     provider, shard_map = await whole(topology)
     return await provider.observe(), shard_map
+
+
+FAULTS = {"reshard": "kill-during-move", "backup-restore": "assume-loss"}
 
 
 def targets(plan: Plan) -> list[str]:
@@ -114,7 +117,8 @@ async def test_every_drill_reads_back_tests_its_meter_and_reports(
     topology: Topology, world: tuple[Observed, ShardMap], name: str
 ) -> None:
     names = [step.name for step in drills.plan(topology, *world, drill=name).steps]
-    wanted = ["start-probe", "inject-fault", "read-back", "self-test", "judge", "write-report"]
+    fault = FAULTS.get(name, "inject-fault")
+    wanted = ["start-probe", fault, "read-back", "self-test", "judge", "write-report"]
     assert [name for name in names if name in wanted] == wanted
 
 
@@ -142,6 +146,10 @@ async def test_a_drill_is_refused_while_a_database_has_no_standby_in_sync(
         ({"drill": "service-outage", "target": "s1.us-east-1a"}, Invalid),
         ({"drill": "region-failure", "target": "us-east-1"}, Invalid),
         ({"drill": "region-failure", "repeat": 0}, Invalid),
+        ({"drill": "reshard", "target": "s1"}, Invalid),
+        ({"drill": "reshard", "fault": "corrupt"}, Invalid),
+        ({"drill": "data-corruption", "target": "catalog"}, NotFound),
+        ({"drill": "backup-restore", "target": "s1"}, Invalid),
     ],
 )
 async def test_what_no_drill_can_do_is_refused_with_what_is_possible(
@@ -158,3 +166,38 @@ def test_phases_spread_over_the_second_before_the_fault() -> None:
     phases = [drills.phase(1, run) for run in range(100)]
     assert all(0 <= phase < drills.PHASE_SECONDS for phase in phases)
     assert max(phases) - min(phases) > 0.8
+
+
+async def test_a_kill_during_moves_falls_on_every_part_in_both_directions(
+    topology: Topology, world: tuple[Observed, ShardMap]
+) -> None:
+    victims: set[tuple[str, str | None]] = set()
+    for seed in range(200):
+        plan = drills.plan(topology, *world, drill="reshard", seed=seed)
+        (kill,) = [step for step in plan.steps if step.name == "kill-during-move"]
+        victims.add((kill.args["name"], kill.args["database"]))
+        assert (kill.args["database"] is None) is (kill.args["instance"] is not None)
+    parts = ("s1", "s2", "s3", "s4", None)
+    assert victims == {(way, part) for way in ("grow", "shrink") for part in parts}
+
+
+async def test_a_corruption_hits_the_shards_in_turn_and_other_rows_each_time(
+    topology: Topology, world: tuple[Observed, ShardMap]
+) -> None:
+    plan = drills.plan(topology, *world, drill="data-corruption", repeat=3)
+    assert targets(plan) == ["s1", "s2", "s1"]
+    seeds = [s.args["fault"]["seed"] for s in plan.steps if s.name == "inject-fault"]
+    assert len(set(seeds)) == 3
+    damages = [step for step in plan.steps if step.name == "plant-damages"]
+    assert len(damages) == 1
+
+
+async def test_a_drill_has_its_own_limits_before_those_of_its_row(topology: Topology) -> None:
+    def limits(name: str) -> dict[str, float]:
+        spec = drills.find(name)
+        found = objectives.of(topology, spec.scenario, spec.limits)
+        return {each.name: each.limit_seconds for each in found}
+
+    assert limits("reshard") == {"pause": 0.1}
+    assert limits("backup-restore") == {"rto": 86400, "rpo": 1.0}
+    assert limits("data-corruption") == {"rto": 86400, "rpo": 86400}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.drill import VERDICTS
-from control_plane import drills, evidence
+from control_plane import drills, drills_data, evidence
 from control_plane import ledger as ledgers
 from control_plane.ledger import Ledger
 from runtime.errors import Exit
@@ -49,7 +49,8 @@ def test_a_meter_that_misses_a_planted_failure_makes_the_drill_void(
     lag = {"fault.json": {"lagSeconds": 0.1, "sampled": 9.9}}
     good, _ = made(lag, drill)
     assert (good["verdict"], good["because"]) == ("passed", [])
-    assert {c["kind"] for c in good["selfTest"]["controls"] if c["caught"]} == set(MUTANTS)
+    planted = {*MUTANTS, *drills.find(drill).damages}
+    assert {c["kind"] for c in good["selfTest"]["controls"] if c["caught"]} == planted
     monkeypatch.setattr(*MUTANTS[kind])
     document, _ = made(lag, drill)
     assert document["verdict"] == "void"
@@ -64,3 +65,16 @@ def test_a_drill_that_forgot_one_planted_failure_is_void(kind: str) -> None:
     document, _ = made({"selftest.json": [p for p in planted if p["kind"] != kind]})
     assert document["verdict"] == "void"
     assert document["because"] == [f"the meter was not tested by a planted {kind}"]
+
+
+@pytest.mark.parametrize("drill", ["data-corruption", "backup-restore"])
+@pytest.mark.parametrize("kind", drills_data.DAMAGES)
+def test_a_damaged_backup_that_a_restore_does_not_notice_makes_the_drill_void(
+    drill: str, kind: str
+) -> None:
+    damages = [{"kind": each, "caught": each != kind, "saw": ""} for each in drills_data.DAMAGES]
+    document, _ = made({"damages.json": damages}, drill)
+    assert document["verdict"] == "void"
+    assert f"run 1: the meter missed a planted {kind}" in document["because"]
+    forgotten, _ = made({"damages.json": [d for d in damages if d["kind"] != kind]}, drill)
+    assert forgotten["because"] == [f"the meter was not tested by a planted {kind}"]

@@ -39,6 +39,12 @@ def test_loss_that_nobody_looked_for_is_not_within_any_limit() -> None:
     assert (verdict.met, verdict.measured_seconds) == (False, None)
 
 
+@pytest.mark.parametrize(("pause", "met"), [(0.1, True), (0.101, False), (None, False)])
+def test_a_pause_is_judged_only_when_slots_were_handed_over(pause: float | None, met: bool) -> None:
+    verdict = Objective("pause", 0.1).judge(Evidence(None, 0.0, 0, pause))
+    assert (verdict.met, verdict.measured_seconds) == (met, pause)
+
+
 def test_the_limits_come_from_the_topologys_table() -> None:
     rto, rpo = objectives.of(load("two-regions"), "region-failure")
     assert (rto.limit_seconds, rpo.limit_seconds) == (14400, 3600)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from junitparser import JUnitXml
 
-from control_plane import drills, evidence, objectives, report, report_html, report_text
+from control_plane import drills, drills_data, evidence, objectives, report, report_html, report_text
 from infra.topology import load
 
 TOPOLOGY = load("two-regions")
@@ -71,6 +71,7 @@ def run_files(changed: JSON) -> dict[str, bytes]:
             "fault": {"kind": "kill", "target": "s1.us-east-1a"}, "databases": ["s1"],
             "began": 10.0, "effective": 10.0, "at": "2026-01-01T00:00:00+00:00",
             "lagSeconds": None, "sampled": None,
+            "detail": {"changed": {"orders": 3}, "deleted": {"payments": 2}},
         },
         "readback.json": readback,
         "recovery.json": {"operations": [{**operation, "steps": steps}]},
@@ -84,6 +85,7 @@ def run_files(changed: JSON) -> dict[str, bytes]:
             {"kind": "second-writer", "file": "second.jsonl", "readback": ""},
         ],
     }  # fmt: skip
+    documents |= data_documents()
     for name, change in changed.items():
         if isinstance(change, dict):
             documents[name].update(change)
@@ -99,6 +101,33 @@ def run_files(changed: JSON) -> dict[str, bytes]:
     }
 
 
+def data_documents() -> JSON:
+    """What the drills about data add, of a good run."""
+    hand_overs = [
+        {"name": "hand-over", "result": {"pauseSeconds": 0.02, "differentSlots": []}}
+        for _ in range(10)
+    ]
+    moved = {"finished": True, "detail": ""}
+    operation = {"id": "op-3", "state": "succeeded", "steps": hand_overs}
+    copy = {"bytes": 50_000_000, "seconds": {"download": 1.0, "recover": 1.0}}
+    row = {"database": "s1", "rows": {"orders": 9}, "problems": [], "different": 0}
+    return {
+        "moves-grow.json": {**moved, "operation": operation},
+        "moves-shrink.json": {**moved, "operation": operation},
+        "detected.json": {"at": 11.0, "broken": ["totals-match"]},
+        "repaired.json": {"at": 15.0, "held": True, "broken": []},
+        "merge.json": {
+            "at": 14.0, "insertedRows": {"payments": 2}, "restoredRows": {"orders": 3},
+            "keptLiveChanges": 1, "sample": [],
+        },
+        "restore.json": {"at": 13.0, "copies": [copy], "productionBytes": 5e9},
+        "copies.json": {"at": 14.0, "asked": 4, "served": 4, "missing": [], "copies": [row]},
+        "damages.json": [
+            {"kind": kind, "caught": True, "saw": "damaged"} for kind in drills_data.DAMAGES
+        ],
+    }  # fmt: skip
+
+
 def made(
     changed: JSON | None = None, name: str = "database-failure"
 ) -> tuple[JSON, dict[str, bytes]]:
@@ -112,7 +141,7 @@ def made(
         "topology": {"name": TOPOLOGY.name, "digest": TOPOLOGY.digest()},
     }  # fmt: skip
     events = [{"sequence": n, "kind": "step", "data": {}} for n in range(3)]
-    limits = objectives.of(TOPOLOGY, spec.scenario)
+    limits = objectives.of(TOPOLOGY, spec.scenario, spec.limits)
     return report.document(spec, [run], limits, facts=facts, events=events, files=files), files
 
 

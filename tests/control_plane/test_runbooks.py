@@ -45,7 +45,8 @@ def test_a_runbook_names_its_drill_and_its_row_of_the_table(name: str) -> None:
     assert head["drill"] == f"regionctl drill run {name}"
     assert head["scenario"] == drills.DRILLS[name].scenario
     assert head["symptom"]
-    assert head["scenario"] in {row.scenario for row in load("two-regions").objectives}
+    rows = {row.scenario for row in load("two-regions").objectives}
+    assert head["scenario"] in rows or drills.DRILLS[name].limits
 
 
 async def test_the_runbook_of_a_region_names_every_step_of_its_failover() -> None:
