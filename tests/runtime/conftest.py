@@ -122,7 +122,8 @@ def server_root() -> Iterator[Path]:
     shutil.rmtree(root)
 
 
-async def _prepare(server: Postgres, kind: migrations.Kind) -> None:
+async def prepare(server: Postgres, kind: migrations.Kind, *, owns: bool = True) -> None:
+    """Roles and the newest schema; a shard `owns` all slots, or none."""
     connection = await asyncpg.connect(**server.dsn(database="postgres"))
     await roles.create(connection, dict.fromkeys(roles.ROLES, PASSWORD))
     await connection.execute("CREATE DATABASE app")
@@ -134,7 +135,7 @@ async def _prepare(server: Postgres, kind: migrations.Kind) -> None:
     if kind == "catalog":
         await checks.seed(connection)
         await owners.set_epochs(connection, FENCE_OF_CATALOG)
-    else:
+    elif owns:
         await owners.set_epochs(connection, even_ranges(["s1"], 1))
     await connection.close()
 
@@ -153,11 +154,11 @@ def databases(server_root: Path) -> Iterator[tuple[Postgres, Postgres]]:
         with ThreadPoolExecutor() as pool:
             list(pool.map(make, servers))
 
-        async def prepare() -> None:
-            await asyncio.gather(_prepare(servers[0], "shard"), _prepare(servers[1], "catalog"))
+        async def both() -> None:
+            await asyncio.gather(prepare(servers[0], "shard"), prepare(servers[1], "catalog"))
 
         # A thread, because the session's fixture may be asked for inside a running loop.
-        thread = threading.Thread(target=lambda: asyncio.run(prepare()))
+        thread = threading.Thread(target=lambda: asyncio.run(both()))
         thread.start()
         thread.join()
         yield servers
