@@ -1,0 +1,149 @@
+"""The quiet moment: the owner refuses writers, those inside have left, the other side has all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import asyncpg
+
+from infra.local.cluster import CLOCK
+from infra.local.moves import owners, streams
+from infra.local.moves.compare import Snapshots
+from infra.local.moves.owners import Claim
+from infra.local.moves.sides import Direction, Side, ranges_of
+from infra.local.site import Site
+from runtime.errors import Problem, Refused
+
+# A stream this quick makes a pause that is not noticed.
+PROBE_SECONDS = 0.05
+PROBES = 3
+PROBE_TRIES = 40
+POLL_SECONDS = 0.001
+# What a commit may take beyond the budget, before the servers are held to be in trouble.
+GRACE_SECONDS = 2.0
+_HOLDERS = """
+SELECT array_agg(virtualtransaction || '.' || pid) FROM pg_locks
+WHERE locktype = 'advisory' AND classid = 7411 AND objsubid = 2 AND mode = 'ShareLock' AND granted
+  AND objid::bigint = ANY($1::bigint[])
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_MARK = "INSERT INTO regionctl.fence (move_id, kind, epoch) VALUES ($1, $2, $3)"
+_MARKED = "SELECT 1 FROM regionctl.fence WHERE move_id = $1 AND kind = $2 AND epoch = $3"
+
+
+async def require_streams(
+    site: Site, claim: Claim, ways: Sequence[Direction], slots: Sequence[int]
+) -> None:
+    """Each of the streams is whole, follows, and shows all of `slots`. Raises `Refused`."""
+    sides = claim.sides
+    wanted = set(slots)
+    every = ranges_of(sides.slots)
+    for way in ways:
+        stream = await streams.look(site, sides, way)
+        problem = stream.problem or ("it is held" if stream.held else None)
+        if problem is None and not stream.ready:
+            problem = "it has not copied every table yet"
+        if problem is not None:
+            raise Refused(
+                f"The stream {streams.name_of(sides, way)} is not fit for a hand-over: {problem}.",
+                hint="regionctl reshard resume sets it up again; or wait for its copy.",
+                extra={"move": sides.move.id, "direction": way},
+            )
+        shown = {slot for first, last in stream.covered for slot in range(first, last + 1)}
+        if not wanted <= shown:
+            # It was begun anew in the middle of the move, and has copied the rows it lacked.
+            await streams.publish(sides, way, every)
+
+
+async def probe(claim: Claim, old: Side, new: Side, direction: Direction) -> None:
+    """Three markers in a row go through quickly. Raises `Refused`: the pause would be long."""
+    row = 0
+    took = 0.0
+    for number in range(PROBE_TRIES):
+        began = CLOCK.monotonic()
+        mark = (claim.sides.move.id, f"{direction}-probe", claim.attempt * 1000 + number)
+        await old.connection.execute(_MARK, *mark)
+        arrived = await _arrived(new, mark, began + 1)
+        took = CLOCK.monotonic() - began
+        row = row + 1 if arrived and took < PROBE_SECONDS else 0
+        if row == PROBES:
+            return
+    raise Refused(
+        f"The stream from {old.instance} to {new.instance} lags ({took * 1000:.0f} ms): handing "
+        "over now would hold up writers for too long.",
+        hint="Try again when less is written; nothing was changed.",
+        extra={"seconds": took},
+    )
+
+
+async def quiet(
+    claim: Claim,
+    old: Side,
+    new: Side,
+    direction: Direction,
+    slots: Sequence[int],
+    snapshots: Snapshots,
+    *,
+    budget_seconds: float,
+) -> float:
+    """Writers of `slots` are refused by `old`, all their rows are on `new`, snapshots are taken.
+
+    Returns when the fence began, on the monotonic clock. Otherwise `old` goes on as before, and
+    `Refused` says what did not happen within the budget. The marker is visible on the other side
+    only behind everything before it, and once its standby has it; so nothing else is awaited.
+    """
+    began = CLOCK.monotonic()
+    try:
+        async with asyncio.timeout(budget_seconds + GRACE_SECONDS):
+            await owners.fence(claim, old, slots, seconds=budget_seconds)
+            await _drain(old, slots, began + budget_seconds)
+            mark = (claim.sides.move.id, direction, claim.attempt)
+            await old.connection.execute(_MARK, *mark)
+            if not await _arrived(new, mark, began + budget_seconds):
+                raise _not_in_time(old, "the stream did not deliver the last of its rows")
+            await snapshots.open()
+    except asyncpg.LockNotAvailableError as error:
+        raise _not_in_time(old, "a transaction holds the owner rows") from error
+    except BaseException:
+        await _release(claim, old, slots)
+        raise
+    return began
+
+
+async def _release(claim: Claim, old: Side, slots: Sequence[int]) -> None:
+    """Best effort: whoever claims the move next does the same."""
+    with contextlib.suppress(Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with asyncio.timeout(GRACE_SECONDS):
+            await owners.unfence(claim, old, slots)
+
+
+async def _drain(old: Side, slots: Sequence[int], deadline: float) -> None:
+    """Whoever held the guard of a slot when the fence went up has ended.
+
+    Those who came later have seen the fence: they hold the lock until they have been refused.
+    """
+    wanted = list(slots)
+    inside = set(await old.connection.fetchval(_HOLDERS, wanted) or ())
+    while inside:
+        if CLOCK.monotonic() >= deadline:
+            raise _not_in_time(old, "a transaction that writes to the slots did not end")
+        await CLOCK.sleep(POLL_SECONDS)
+        inside &= set(await old.connection.fetchval(_HOLDERS, wanted) or ())
+
+
+async def _arrived(new: Side, mark: tuple[int, str, int], deadline: float) -> bool:
+    while not await new.connection.fetchval(_MARKED, *mark):
+        if CLOCK.monotonic() >= deadline:
+            return False
+        await CLOCK.sleep(POLL_SECONDS)
+    return True
+
+
+def _not_in_time(old: Side, what: str) -> Refused:
+    return Refused(
+        f"{old.instance}: {what} within the budget. The fence was taken down again.",
+        hint="It is tried again; a transaction that stays open must be ended.",
+        extra={"instance": old.instance},
+    )
