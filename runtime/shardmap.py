@@ -103,13 +103,14 @@ class Move:
 @dataclass(frozen=True)
 class ShardMap:
     """One version of the map. `queues` has the events' stream server of each region, `moves` what
-    is being moved or can still be taken back."""
+    is being moved or can still be taken back, `spent` the highest epoch of shards that are gone."""
 
     version: int
     ranges: tuple[SlotRange, ...]
     shards: Mapping[str, Shard]
     queues: Mapping[str, Endpoint]
     moves: tuple[Move, ...] = ()
+    spent: int = 0
 
     def locate(self, user_id: int) -> Placement:
         return self.place(slot_of(user_id))
@@ -129,13 +130,11 @@ class ShardMap:
         return all(shard.home == region for shard in self.shards.values())
 
     def next_epoch(self) -> int:
-        """An epoch that is higher than every one in this map."""
+        """An epoch that is higher than every one in this map, and in those before it."""
         return 1 + max(
-            (
-                *(shard.epoch for shard in self.shards.values()),
-                *(owned.epoch for owned in self.ranges),
-            ),
-            default=0,
+            self.spent,
+            *(shard.epoch for shard in self.shards.values()),
+            *(owned.epoch for owned in self.ranges),
         )
 
     def with_primary(
@@ -162,7 +161,10 @@ class ShardMap:
             replace(owned, epoch=epoch) if owned.shard == name else owned for owned in self.ranges
         )
         return replace(
-            self, version=self.version + 1, ranges=ranges, shards={**self.shards, name: moved}
+            self,
+            version=self.version + 1,
+            ranges=_joined(ranges),
+            shards={**self.shards, name: moved},
         )
 
     def with_sync(self, name: str, sync: Iterable[str]) -> ShardMap:
@@ -182,7 +184,8 @@ class ShardMap:
         if self.slots_of(name) or any(name in (m.source, m.target) for m in self.moves):
             raise ValueError(f"{name} still owns or moves slots")
         left = {key: shard for key, shard in self.shards.items() if key != name}
-        return replace(self, version=self.version + 1, shards=left)
+        spent = max(self.spent, self.shards[name].epoch)
+        return replace(self, version=self.version + 1, shards=left, spent=spent)
 
     def with_slots(self, first: int, last: int, shard: str, epoch: int) -> ShardMap:
         """The map after slots `first`..`last` became `shard`'s under `epoch`.
@@ -198,14 +201,7 @@ class ShardMap:
                 parts.append(replace(owned, last=min(owned.last, first - 1)))
             if owned.last > last:
                 parts.append(replace(owned, first=max(owned.first, last + 1)))
-        ranges: list[SlotRange] = []
-        for part in sorted(parts, key=lambda each: each.first):
-            before = ranges[-1] if ranges else None
-            if before and (before.shard, before.epoch) == (part.shard, part.epoch):
-                ranges[-1] = replace(before, last=part.last)
-            else:
-                ranges.append(part)
-        return replace(self, version=self.version + 1, ranges=tuple(ranges))
+        return replace(self, version=self.version + 1, ranges=_joined(parts))
 
     def with_move(self, move: Move) -> ShardMap:
         """The map with `move` added, or changed when it has one of its id."""
@@ -238,7 +234,20 @@ class ShardMap:
             },
             queues={region: Endpoint(**end) for region, end in document["queues"].items()},
             moves=tuple(Move(**move) for move in document.get("moves", ())),
+            spent=document.get("spent", 0),
         )
+
+
+def _joined(parts: Iterable[SlotRange]) -> tuple[SlotRange, ...]:
+    """In the order of slots; neighbours of one owner and epoch are one."""
+    ranges: list[SlotRange] = []
+    for part in sorted(parts, key=lambda each: each.first):
+        before = ranges[-1] if ranges else None
+        if before and (before.shard, before.epoch) == (part.shard, part.epoch):
+            ranges[-1] = replace(before, last=part.last)
+        else:
+            ranges.append(part)
+    return tuple(ranges)
 
 
 def even_ranges(shards: Iterable[str], epoch: int) -> tuple[SlotRange, ...]:
