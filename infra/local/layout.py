@@ -53,8 +53,9 @@ class Secrets:
     PostgreSQL's superuser, its role for replication, and its role for each service (`authDatabase`
     and so on); Valkey, the same for all services; the supervisors' XML-RPC; `tokenKey` (Fernet)
     seals the signing keys of tokens; `gatewayKey` and `webhookSecret` are shared with the payment
-    gateway; `objectsKey` and `objectsSecret` open the object stores; `probe` and `operator` are the
-    secrets of the clients of those names.
+    gateway; `objectsKey` and `objectsSecret` open the object stores; `backupKey` (32 bytes in
+    hexadecimal digits) seals what is backed up, which is lost with it; `probe` and `operator` are
+    the secrets of the clients of those names.
     """
 
     superuser: str
@@ -72,6 +73,7 @@ class Secrets:
     webhookSecret: str
     objectsKey: str
     objectsSecret: str
+    backupKey: str
     probe: str
     operator: str
 
@@ -259,6 +261,8 @@ def read_secrets(layout: Layout) -> Secrets:
 def _make_secret(key: str) -> str:
     if key == "tokenKey":
         return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    if key == "backupKey":
+        return secrets.token_hex(32)
     if key == "webhookSecret":
         return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     return secrets.token_urlsafe(24)
