@@ -31,15 +31,18 @@ REPLICATION = "replicator"
 # What writes into a data directory beside the server.
 HELPERS = ("initdb", "pg_basebackup", "pg_rewind")
 
-COMMON = f"""\
+_COMMON = f"""\
 # Written by regionctl; the same for every server. What differs is in regionctl.conf.
 listen_addresses = '{HOST}'
 unix_socket_directories = ''
-max_connections = 120
+max_connections = 160
 superuser_reserved_connections = 10
 shared_buffers = 16MB
 io_method = sync
-max_worker_processes = 4
+max_worker_processes = 20
+max_logical_replication_workers = 12
+max_sync_workers_per_subscription = 2
+autovacuum_worker_slots = 4
 max_parallel_workers = 0
 max_parallel_workers_per_gather = 0
 jit = off
@@ -52,14 +55,16 @@ log_checkpoints = off
 fsync = on
 full_page_writes = on
 synchronous_commit = on
-track_commit_timestamp = on
-wal_level = replica
+wal_level = logical
+summarize_wal = on
+wal_summary_keep_time = 10d
 min_wal_size = 48MB
 max_wal_size = 512MB
 wal_keep_size = 512MB
 max_slot_wal_keep_size = 1GB
-max_wal_senders = 10
-max_replication_slots = 10
+max_wal_senders = 40
+max_replication_slots = 40
+max_active_replication_origins = 40
 wal_sender_timeout = 10s
 
 hot_standby = on
@@ -96,6 +101,16 @@ class ControlData:
     clean: bool
     timeline: int
     checkpoint: int
+
+
+def common() -> str:
+    """The text of postgresql.conf: what is equal for every server."""
+    return _COMMON
+
+
+def hba() -> str:
+    """The text of pg_hba.conf of a server of the platform."""
+    return _HBA
 
 
 def render(site: Site, instance: str, config: Config) -> str:
@@ -223,7 +238,7 @@ async def initialise(site: Site, instance: str) -> None:
         )
     finally:
         password.unlink(missing_ok=True)
-    files.replace_file(folder / "postgresql.conf", COMMON, owner=site.user)
+    files.replace_file(folder / "postgresql.conf", common(), owner=site.user)
     files.replace_file(folder / "pg_hba.conf", _HBA, owner=site.user)
     write_config(site, instance, Config())
     site.mark(instance, complete=True)
