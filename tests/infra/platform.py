@@ -104,14 +104,14 @@ def on_this_machine(services: Sequence[str] = ("orders",)) -> Iterator[World]:
     root = folder / "state"
     topology = small_topology(services)
     try:
-        layout.create(root, topology=topology.name, document="", port_offset=_free_offset(topology))
+        layout.create(root, topology=topology.name, document="", port_offset=free_offset(topology))
         yield World(lambda: LocalProvider(topology, root))
     finally:
         leftovers.end(root)
         shutil.rmtree(folder)
 
 
-def _free_offset(topology: Topology) -> int:
+def free_offset(topology: Topology) -> int:
     """A port offset at which nothing listens."""
     for candidate in free_ports(8):
         offset = 4000 + candidate % 8000
