@@ -130,7 +130,11 @@ def _in_place(
     ]
     change = {"database": database, "instance": node, "home": home, "renew": True}
     answers = observed.running(shard.primary.instance)
-    archived = {"instance": shard.primary.instance, "seconds": ARCHIVED_SECONDS}
+    archived = {
+        "instance": shard.primary.instance,
+        "others": [id for id in stops if id != shard.primary.instance],
+        "seconds": ARCHIVED_SECONDS,
+    }
     beside = standby_beside(topology, database, node)
     join = [{"database": database, "standby": beside.id}] if beside else []
     steps = [

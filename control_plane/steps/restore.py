@@ -51,10 +51,13 @@ def check_slots(database: str, maps: Sequence[ShardMap]) -> None:
         )
 
 
-async def await_archived(world: World, *, instance: str, seconds: float) -> JSON:
+async def await_archived(
+    world: World, *, instance: str, others: Sequence[str], seconds: float
+) -> JSON:
     """The archive has all that the stopped primary wrote: what is given up can be restored too.
 
-    Raises `Refused` when it does not come; the primary is started again then, nothing has changed.
+    Raises `Refused` when it does not come; the primary and the `others` that were stopped with it
+    are started again then, and nothing has changed.
     """
     database = world.topology.instance(instance).component
     final = await world.provider.stop_database(instance)
@@ -70,7 +73,8 @@ async def await_archived(world: World, *, instance: str, seconds: float) -> JSON
             world.clock, received, what=f"the archive of {database}", seconds=seconds, every=0.2
         )
     except TimedOut:
-        await world.provider.start_database(instance)
+        for each in (instance, *others):
+            await world.provider.start_database(each)
         raise Refused(
             f"The archive of {database} has not received everything up to {final}; its primary "
             "runs again.",
