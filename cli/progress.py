@@ -44,6 +44,11 @@ def of(operation: JSON) -> Progress:
 
 def subject(args: JSON) -> str:
     """What a step is about, short enough for one line: "s1.us-east-1b", "s1, s2, catalog"."""
+    if isinstance(args.get("source"), str) and isinstance(args.get("target"), str):
+        first, last = args.get("slots") or (args.get("first"), args.get("last"))
+        ends = (args["source"], args["target"])
+        one, other = reversed(ends) if args.get("back") else ends
+        return f"{one} to {other}, slots {first}-{last}"
     for key in SHOWN:
         if isinstance(args.get(key), str):
             return str(args[key])
@@ -59,7 +64,7 @@ def subject(args: JSON) -> str:
 
 def _name(item: object) -> str:
     match item:
-        case {"from": source, "to": taker}:
+        case {"from": source, "to": taker} | {"source": source, "target": taker}:
             return f"{source} to {taker}"
         case {"instance": name} | {"database": name}:
             return str(name)
@@ -80,6 +85,7 @@ class PlainSteps:
 
     def __init__(self) -> None:
         self.about: dict[int, str] = {}
+        self.tenths: object = None
 
     def __enter__(self) -> PlainSteps:
         return self
@@ -99,8 +105,16 @@ class PlainSteps:
             case "step-failed":
                 about = self.about.get(number, "")
                 render.note(line("✗", data["step"], about, data.get("seconds"), "failed"))
+            case "move-progress" if self._as_before(data):
+                pass
             case kind if not kind.startswith(("operation-", "step-")):
                 render.note(f"  {remark(event)}")
+
+    def _as_before(self, data: JSON) -> bool:
+        """A copy tells how far it is each second; a line for every tenth is enough."""
+        share = int(10 * data["copied"] / data["rows"]) if data.get("rows") else 10
+        before, self.tenths = self.tenths, (data.get("source"), data.get("target"), share)
+        return before == self.tenths
 
 
 class LiveSteps:

@@ -1,4 +1,4 @@
-"""regionctl shard: who owns which users."""
+"""regionctl shard: who owns which users, and how that is changed while they write."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import render, work
-from cli.leaf import Run, group, leaf
+from cli import recover, render, reshard, work
+from cli.leaf import MUTATES, READS, SEVERE, Run, group, leaf
 from cli.render import Table
 from runtime.errors import Exit, Invalid
 from runtime.shardmap import SLOTS, slot_of
 
 app = group()
+To = Annotated[int, typer.Option("--to", min=1, max=64, help="How many shards there shall be.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=256, help="Slots a hand-over.")]
+Soak = Annotated[
+    float,
+    typer.Option("--soak", min=0, help="Seconds in which it can be taken back afterwards."),
+]
 
 
 @leaf(app, "map", examples=("regionctl shard map", "regionctl shard map -o json"))
 async def map_(run: Run) -> None:
-    """Slots, shards, homes, primaries and epochs."""
+    """Slots, shards, homes, primaries and epochs, and what is being moved."""
     async with work.connect(run) as client:
         document = await client.shard_map()
     rows = []
@@ -34,7 +40,8 @@ async def map_(run: Run) -> None:
                 ("database", "slots", "epoch", "home", "primary", "in sync"),
                 rows,
                 title=f"shard map version {document['version']}",
-            )
+            ),
+            *reshard.tables_of_moves(document),
         ],
         names=list(document["shards"]),
     )
@@ -84,6 +91,113 @@ async def verify(run: Run) -> Exit:
         names=[each["name"] for each in found if not each["held"]],
     )
     return Exit.OK if all(each["held"] for each in found) else Exit.FAILED
+
+
+@leaf(
+    app,
+    "plan",
+    shared=(*READS, "reason"),
+    examples=("regionctl shard plan --to 4", "regionctl shard plan --to 2 -o json"),
+)
+async def plan(
+    run: Run,
+    to: To,
+    batch: Batch = reshard.BATCH,
+    soak: Soak = reshard.SOAK_SECONDS,
+    exit_code: recover.ExitCode = False,
+) -> int:
+    """Which slots would move, how much that is, how long it takes, how long writers wait."""
+    async with work.connect(run) as client:
+        made = await client.plan("reshard", {"to": to, "batch": batch, "soak": soak}, run.reason)
+    reshard.show_plan(run.output, made)
+    return work.exit_of_plan(made, asked=exit_code)
+
+
+@leaf(
+    app,
+    "reshard",
+    shared=MUTATES,
+    examples=("regionctl shard reshard --to 4", "regionctl shard reshard --to 2 --soak 3600"),
+)
+async def reshard_(
+    run: Run, to: To, batch: Batch = reshard.BATCH, soak: Soak = reshard.SOAK_SECONDS
+) -> None:
+    """Move slots until there are so many shards, while customers write."""
+    if not run.dry_run:
+        run.agree(f"Move users until there are {to} shards?")
+    args = {"to": to, "batch": batch, "soak": soak}
+    async with work.connect(run) as client:
+        if run.dry_run:
+            reshard.show_plan(run.output, await client.plan("reshard", args, run.reason))
+            return
+        operation = await work.perform(run, client, "reshard", args)
+    if operation is not None:
+        work.show_operation(run.output, operation)
+        reshard.say_what_follows(operation)
+
+
+@leaf(app, "pause", shared=(*READS, "reason"), examples=("regionctl shard pause",))
+async def pause(run: Run) -> None:
+    """Copying waits and no slots are handed over, until resume."""
+    async with work.connect(run) as client:
+        reshard.show_pause(run.output, await client.pause_reshard(run.reason))
+
+
+@leaf(app, "resume", shared=(*READS, "reason"), examples=("regionctl shard resume",))
+async def resume(run: Run) -> None:
+    """Moving slots goes on after a pause."""
+    async with work.connect(run) as client:
+        reshard.show_pause(run.output, await client.resume_reshard(run.reason))
+
+
+@leaf(
+    app,
+    "rollback",
+    shared=SEVERE,
+    examples=("regionctl shard rollback --confirm two-regions --reason INC-441",),
+)
+async def rollback(run: Run, batch: Batch = reshard.BATCH) -> None:
+    """Take a reshard back: every slot goes to where it came from. Until the soak ends."""
+    await reshard.end(
+        run,
+        "reshard-rollback",
+        {"batch": batch},
+        "This hands every moved slot back and ends the new shards.",
+    )
+
+
+@leaf(
+    app,
+    "finish",
+    shared=MUTATES,
+    examples=("regionctl shard finish", "regionctl shard finish --early --yes"),
+)
+async def finish(
+    run: Run,
+    early: Annotated[
+        bool, typer.Option("--early", help="Before the soak is over: no way back then.")
+    ] = False,
+) -> None:
+    """End a reshard for good: copies of moved rows and empty shards go."""
+    if not run.dry_run:
+        run.agree("Finish the reshard? It cannot be taken back then.")
+    await recover.carry_out(run, "reshard-finish", {"early": early})
+
+
+@leaf(
+    app,
+    "abort",
+    shared=SEVERE,
+    examples=("regionctl shard abort --confirm two-regions --reason 'disk full'",),
+)
+async def abort(run: Run) -> None:
+    """Give an unfinished reshard up: slots stay where they are now, the rest of it goes."""
+    await reshard.end(
+        run,
+        "reshard-abort",
+        {},
+        "This stops moving slots; those already handed over stay where they are.",
+    )
 
 
 def _slot(key: str) -> int:

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from control_plane import api_backups, api_events, drills, report, status
+from control_plane import api_backups, api_events, api_shards, drills, report, status
 from control_plane.events import FINAL, Event, follow
 from control_plane.operations import Operation
 from control_plane.plan import Plan
@@ -108,7 +108,9 @@ async def make_plan(plane: ControlPlane, verb: str, asked: PlanRequest) -> Plan:
     except TypeError as error:
         raise Invalid(f"{verb} cannot be planned with {asked.args}: {error}.") from error
     observed = await plane.provider.observe()
-    return planner(plane.topology, observed, await plane.store.shard_map(), **args)
+    shard_map = await plane.store.shard_map()
+    args.update(await api_shards.facts_for(plane, verb, shard_map))
+    return planner(plane.topology, observed, shard_map, **args)
 
 
 @v1.post("/plans/{verb}")
@@ -295,6 +297,7 @@ async def get_logs(
 
 v1.include_router(api_events.router)
 v1.include_router(api_backups.router)
+v1.include_router(api_shards.router)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -144,6 +144,16 @@ class Client:
         items: list[JSON] = (await self._document("GET", "/v1/invariants"))["items"]
         return items
 
+    async def reshard(self) -> JSON:
+        """{"operation", "verb", "paused", "items": [{"source", "target", "slotsMoved", ...}]}"""
+        return await self._document("GET", "/v1/reshard")
+
+    async def pause_reshard(self, reason: str = "") -> JSON:
+        return await self._document("POST", "/v1/reshard/pause", {"reason": reason})
+
+    async def resume_reshard(self, reason: str = "") -> JSON:
+        return await self._document("POST", "/v1/reshard/resume", {"reason": reason})
+
     async def backups(self, database: str | None = None) -> list[JSON]:
         """Oldest first."""
         return await self._list("/v1/backups", {"database": database} if database else {})

@@ -137,6 +137,12 @@ class Store(OperationLog):
             row = found.mappings().first()
         return None if row is None else rows.event_of(row)
 
+    async def reshard_paused(self, operation_id: str) -> bool:
+        """Whether an operator has paused the operation, and nobody has resumed it since."""
+        kinds = ("reshard-paused", "reshard-resumed")
+        event = await self.last_event(operation_id, kinds)
+        return event is not None and event.kind == kinds[0]
+
     async def abort_requested(self, operation_id: str) -> bool:
         """Whether the operation shall stop when its step in flight has ended."""
         table = records.operation

@@ -174,10 +174,9 @@ class Watch:
 
 
 async def paused(world: World) -> str | None:
-    event = await world.store.last_event(world.operation_id, ("reshard-paused", "reshard-resumed"))
-    if event is None or event.kind != "reshard-paused":
-        return None
-    return "paused; regionctl shard resume goes on"
+    if await world.store.reshard_paused(world.operation_id):
+        return "paused; regionctl shard resume goes on"
+    return None
 
 
 def progress_event(
