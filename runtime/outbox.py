@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -26,7 +27,7 @@ from runtime.pool import Connection
 from runtime.routing import Routing
 from runtime.served import owned
 from runtime.settings import Settings
-from runtime.shardmap import CATALOG, Placement, ShardMap, slot_of
+from runtime.shardmap import CATALOG, Placement, ShardMap, SlotRange, slot_of
 from runtime.shards import Locate, Shards, catalog, of_shard
 from runtime.streams import Streams
 from runtime.telemetry import RELAYED
@@ -44,6 +45,8 @@ CHECK_SECONDS = 1.0
 # what it had not yet written to its file or to its follower (once a second).
 LOST_SECONDS = 600.0
 RESTARTED_SECONDS = 10.0
+# Each database notices a loss by itself; so far apart at most.
+MOVED_SECONDS = 5.0
 MARKER = "relayed:{database}:{queue}"
 
 GUARD = "SELECT regionctl.guard($1, $2)"
@@ -114,6 +117,18 @@ async def emit(connection: Connection, events: Sequence[Event]) -> None:
     )
 
 
+@dataclass(frozen=True)
+class _Loss:
+    """When a loss was noticed, the slots that the database had then, whether all was `gone`.
+
+    Slots that come just after it may have left where they were before it was noticed there.
+    """
+
+    at: float
+    slots: tuple[SlotRange, ...]
+    gone: bool
+
+
 class Relay:
     """`databases` None: every shard, but not the catalog."""
 
@@ -135,6 +150,7 @@ class Relay:
         self._clock = clock
         self._stream = stream
         self._databases = databases
+        self._losses: dict[str, _Loss] = {}
 
     async def run(self) -> None:
         """Relays every database whose home is here, until cancelled."""
@@ -142,7 +158,7 @@ class Relay:
         try:
             while True:
                 for name in self._mine():
-                    if name not in tasks:
+                    if name not in tasks or tasks[name].done():
                         tasks[name] = asyncio.create_task(self._follow(name))
                 await self._clock.sleep(0.25)
         finally:
@@ -163,9 +179,15 @@ class Relay:
         reign = await _reign(client)
         marker = MARKER.format(database=database, queue=queue)
         seen = await client.get(marker)
-        if seen == reign:
+        slots = self._routing.map.slots_of(database)
+        now = self._clock.monotonic()
+        loss = self._losses.get(database)
+        if seen != reign:
+            loss = _Loss(now, slots, gone=seen is None)
+        elif loss is None or loss.slots == slots or now - loss.at > MOVED_SECONDS:
             return 0
-        sent = await self._again(locate, database, lost=seen is None)
+        self._losses[database] = replace(loss, slots=slots)
+        sent = await self._again(locate, database, lost=loss.gone)
         await client.set(marker, reign)
         if sent:
             data = {"database": database, "queue": queue, "events": sent, "lost": seen is None}
@@ -191,8 +213,9 @@ class Relay:
         ]
 
     async def _follow(self, database: str) -> None:
+        """Until the map has that database no more."""
         checked = -CHECK_SECONDS
-        while True:
+        while database in self._routing.map.shards:
             pause = PAUSE_SECONDS
             if database in self._mine():
                 try:

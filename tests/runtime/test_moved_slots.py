@@ -261,6 +261,35 @@ async def test_what_was_handed_over_while_it_was_sent_is_marked_by_the_new_owner
         await context.streams.close()
 
 
+async def test_slots_that_come_just_after_the_queue_was_lost_have_their_events_sent_again(
+    platform: Platform, pair: Pair, valkey: Redis
+) -> None:
+    """The loss may not have been noticed where they came from."""
+    context = _context(platform.settings("orders"))
+    context.routing.refresh()
+    relay = Relay(context.settings, context.routing, context.shards, context.streams, context.clock)
+    try:
+        platform.publish(await pair.hand_over(slot_of(ADA)))
+        context.routing.refresh()
+        await pair.one.execute(INSERT, BOB, 2, '{"order_id": 2}')
+        assert [await relay.check("s1"), await relay.check("s2"), await relay.once("s1")] == [
+            0,
+            0,
+            1,
+        ]
+        await pair.copy("outbox")
+        await valkey.flushall()
+        assert await relay.check("s2") == 0
+        platform.publish(await pair.hand_over(slot_of(BOB)))
+        context.routing.refresh()
+        assert [await relay.check("s1"), await relay.check("s2")] == [0, 1]
+        assert [await relay.check("s2"), await relay.once("s2")] == [0, 1]
+        assert await sent(valkey) == [2]
+    finally:
+        context.shards.close()
+        await context.streams.close()
+
+
 async def test_copies_of_users_and_orders_are_listed_once_and_are_no_fault(
     platform: Platform, pair: Pair, catalog_db: checks.Database
 ) -> None:
