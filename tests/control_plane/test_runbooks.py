@@ -11,7 +11,10 @@ import yaml
 
 from control_plane import drills
 from control_plane.steps import HANDLERS
+from infra.provider import Fault
 from infra.topology import load
+from tests.control_plane.platform import Platform
+from tests.control_plane.scenarios import backed_up
 from tests.control_plane.test_drills import whole
 
 FOLDER = Path(__file__).resolve().parents[2] / "runbooks"
@@ -47,6 +50,16 @@ def test_a_runbook_names_its_drill_and_its_row_of_the_table(name: str) -> None:
     assert head["symptom"]
     rows = {row.scenario for row in load("two-regions").objectives}
     assert head["scenario"] in rows or drills.DRILLS[name].limits
+
+
+async def test_the_runbook_of_a_restore_names_every_step_of_one_in_place() -> None:
+    async with Platform.open() as platform:
+        await backed_up(platform)
+        await platform.provider.inject(Fault("freeze", "s1.us-west-2a"))
+        plan = await platform.plan("restore", database="s1", to="in-place")
+        told = set(re.findall(r"`([a-z-]+)`", text("restore")))
+        assert {step.name for step in plan.steps} <= told
+        assert steps_named("restore") <= set(HANDLERS)
 
 
 async def test_the_runbook_of_a_region_names_every_step_of_its_failover() -> None:
