@@ -130,6 +130,7 @@ def data_corruption(repeat: Repeat) -> list[Step]:
         Step("await-repaired", mine),
         Step("await-hold", this),
         *_end(repeat),
+        Step("heal-fault", this),
     ]
     return [*steps, *_tested(repeat, [database]), Step("discard-copies", this)]
 
@@ -145,9 +146,10 @@ def backup_restore(repeat: Repeat) -> list[Step]:
         Step("ensure-backups", mine),
         *_begin(repeat, RESTORING_SECONDS),
         Step("assume-loss", {**mine, "phase_seconds": repeat.phase}),
-        *_end(repeat),
         Step("restore-copies", {**mine, "production_gigabytes": repeat.production_gigabytes}),
         Step("inspect-copies", mine),
+        Step("await-hold", this),
+        *_end(repeat),
     ]
     return [*steps, *_tested(repeat, databases[:1]), Step("discard-copies", this)]
 

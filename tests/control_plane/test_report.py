@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from junitparser import JUnitXml
 
-from control_plane import drills, drills_data, evidence, objectives, report, report_html, report_text
+from control_plane import (
+    drills,
+    drills_data,
+    evidence,
+    objectives,
+    report,
+    report_html,
+    report_text,
+)
 from infra.topology import load
 
 TOPOLOGY = load("two-regions")
