@@ -81,6 +81,19 @@ def size(value: int | None) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
+def runs(shard_map: JSON, shard: str) -> list[tuple[int, int]]:
+    """The slots of a shard as (first, last), whatever the epochs of their parts are."""
+    found: list[tuple[int, int]] = []
+    for each in shard_map["ranges"]:
+        if each["shard"] != shard:
+            continue
+        if found and found[-1][1] + 1 == each["first"]:
+            found[-1] = (found[-1][0], each["last"])
+        else:
+            found.append((each["first"], each["last"]))
+    return found
+
+
 def tables_of_moves(shard_map: JSON) -> list[Table]:
     """What is being moved or can be taken back; no table when there is nothing."""
     rows = []

@@ -28,8 +28,7 @@ async def map_(run: Run) -> None:
         document = await client.shard_map()
     rows = []
     for name, shard in document["shards"].items():
-        owned = [r for r in document["ranges"] if r["shard"] == name]
-        slots = ", ".join(f"{r['first']}-{r['last']}" for r in owned)
+        slots = ", ".join(f"{first}-{last}" for first, last in reshard.runs(document, name))
         sync = ", ".join(shard["sync"])
         rows.append((name, slots, shard["epoch"], shard["home"], _instance(shard["primary"]), sync))
     render.show(
