@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from infra.topology import BUILT_IN, load, parse
+from infra.topology import BUILT_IN, BackupPolicy, load, parse
 from runtime.errors import Invalid, NotFound
 
 TEXT = (BUILT_IN / "two-regions.yaml").read_text()
@@ -65,6 +65,11 @@ def test_each_fault_is_told_with_its_line_and_what_is_allowed(
         ("external: {secrets: keys.json}", "external.secrets: must be the whole path of a file"),
         ("external: {mail: x}", "external.mail: there is no such field; Known here: paymentG"),
         ("external: {smtpTls: on}", "external.smtpTls: must be 'none', 'starttls' or 'tls'"),
+        ("backups: {keepFull: 0}", "backups.keepFull: must be 1 or more; here it is 0"),
+        ("backups: {spoolMegabytes: 1}", "backups.spoolMegabytes: must be 64 or more; here it"),
+        ("backups: {fullEverySeconds: 5}", "backups.fullEverySeconds: must be 60 or more; here"),
+        ("backups: {fullEvery: 60}", "backups.fullEvery: there is no such field; did you mean"),
+        ("backups: daily", "backups: must have the fields fullEverySeconds, incremental"),
         ("allowedOrigins: [shop]", "allowedOrigins.0: must be a web origin such as https://"),
         ("otlpEndpoint: 4318", "otlpEndpoint: must be text; here it is 4318"),
     ],
@@ -73,6 +78,21 @@ def test_a_fault_in_an_optional_field_is_told_as_well(field: str, said: str) -> 
     told = refused(TEXT + field + "\n")
     assert said in told
     assert f"mine.yaml:{TEXT.count(chr(10)) + 1}: " in told
+
+
+def test_backups_have_a_schedule_that_a_topology_may_change() -> None:
+    policy = parse(TEXT, "mine.yaml").backups
+    assert policy == BackupPolicy(604_800, 86_400, 4, 2048)
+    own = "backups: {fullEverySeconds: 3600, incrementalEverySeconds: 60, keepFull: 2}\n"
+    assert parse(TEXT + own, "mine.yaml").backups == BackupPolicy(3600, 60, 2, 2048)
+
+
+@pytest.mark.parametrize("count", range(1, 17))
+def test_one_more_shard_only_appends_to_the_instances_in_growing_order(count: int) -> None:
+    topology = parse(TEXT, "mine.yaml").with_shards(count)
+    small = topology.in_growing_order()
+    assert set(small) == set(topology.instances())
+    assert topology.with_shards(count + 1).in_growing_order()[: len(small)] == small
 
 
 def test_a_stand_in_runs_only_for_a_system_without_an_address() -> None:
