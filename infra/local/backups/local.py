@@ -1,0 +1,65 @@
+"""The backups of the platform on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from infra.backups import JSON, Archive, Backup, BackupKind, Point, Restored, Target
+from infra.local.backups import archives, base, points, restore, restored, verify
+from infra.local.backups.parts import Parts
+from infra.local.cluster import Cluster
+from infra.local.monitor import Monitor
+from infra.local.site import Site
+from runtime.errors import Invalid
+from runtime.shardmap import ShardMap
+
+
+class LocalBackups:
+    """See `infra.backups.Backups` for what each verb promises."""
+
+    def __init__(self, site: Site, monitor: Monitor, cluster: Cluster) -> None:
+        self.parts = Parts(site, monitor, cluster)
+
+    async def archives(self) -> Sequence[Archive]:
+        return await asyncio.to_thread(archives.archives, self.parts.site)
+
+    async def create(self, database: str, kind: BackupKind, shard_map: ShardMap) -> Backup:
+        return await base.create(self.parts, database, kind, shard_map)
+
+    async def list(self) -> Sequence[Backup]:
+        databases = self.parts.site.topology.databases
+        indexes = await asyncio.gather(*(self.parts.shelves.index(each) for each in databases))
+        found = [backup for index in indexes for backup in index.backups]
+        return sorted(found, key=lambda each: (each.began_at, each.id))
+
+    async def verify(self, id: str) -> JSON:
+        return await verify.verify(self.parts, id)
+
+    async def prune(self, keep_full: int) -> Sequence[str]:
+        if keep_full < 1:
+            raise Invalid("At least one full backup is kept.", hint="--keep-full 1")
+        databases = self.parts.site.topology.databases
+        gone = [await base.prune(self.parts, each, keep_full) for each in databases]
+        return [id for ids in gone for id in ids]
+
+    async def mark_point(self, name: str, shard_map: ShardMap) -> Point:
+        return await points.mark(self.parts, name, shard_map)
+
+    async def points(self) -> Sequence[Point]:
+        return await points.listed(self.parts)
+
+    async def check_target(self, database: str, target: Target, id: str | None = None) -> Backup:
+        return (await restore.check(self.parts, database, target, id)).backup
+
+    async def restore_aside(self, id: str, database: str, target: Target) -> Restored:
+        return await restored.aside(self.parts, id, database, target)
+
+    async def restored(self, id: str) -> Restored:
+        return await restored.find(self.parts, id)
+
+    async def restore_into(self, instance: str, database: str, target: Target) -> JSON:
+        return await restored.into(self.parts, instance, database, target)
+
+    async def discard(self, id: str) -> None:
+        await restored.discard(self.parts, id)

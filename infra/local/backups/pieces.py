@@ -1,0 +1,130 @@
+"""How a base backup's files lie in pieces of about 16 MB, and back.
+
+A piece is the concatenation of parts of files: several small files, or a part of a large one. The
+plan is made from the files' sizes alone, and is kept in backup.json with each piece's SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.local.backups.seal import Damaged
+from infra.local.layout import SystemUser
+
+JSON = dict[str, Any]
+PIECE_BYTES = 16 * 1024 * 1024
+MANIFEST = "backup_manifest"
+
+
+@dataclass(frozen=True)
+class Part:
+    """`size` bytes of the file `path` (relative) from `offset` on."""
+
+    path: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Folders and pieces of a backup; the first piece is the manifest alone."""
+
+    folders: tuple[str, ...]
+    pieces: tuple[tuple[Part, ...], ...]
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for piece in self.pieces for part in piece)
+
+
+def plan(folder: Path) -> Plan:
+    """Of everything below `folder`. Raises `ValueError` for what is no file and no folder."""
+    folders, files = [], []
+    for path in sorted(folder.rglob("*")):
+        name, found = str(path.relative_to(folder)), path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            folders.append(name)
+        elif stat.S_ISREG(found.st_mode):
+            files.append((name, found.st_size))
+        else:
+            raise ValueError(f"{name} is neither a file nor a folder")
+    manifest = [each for each in files if each[0] == MANIFEST]
+    others = [each for each in files if each[0] != MANIFEST]
+    return Plan(tuple(folders), (*deal(manifest), *deal(others)))
+
+
+def deal(files: Iterable[tuple[str, int]]) -> tuple[tuple[Part, ...], ...]:
+    """Files, as (path, size), dealt into pieces in their order."""
+    pieces: list[list[Part]] = []
+    room = 0
+    for path, size in files:
+        offset = 0
+        while offset < size or size == offset == 0:
+            if room <= 0:
+                pieces.append([])
+                room = PIECE_BYTES
+            taken = min(size - offset, room)
+            pieces[-1].append(Part(path, offset, taken))
+            offset, room = offset + taken, room - taken
+            if size == 0:
+                break
+    return tuple(tuple(piece) for piece in pieces)
+
+
+def read(folder: Path, piece: Iterable[Part]) -> bytes:
+    """The bytes of a piece."""
+    found = bytearray()
+    for part in piece:
+        with (folder / part.path).open("rb") as file:
+            file.seek(part.offset)
+            data = file.read(part.size)
+        if len(data) != part.size:
+            raise OSError(f"{part.path} has become shorter")
+        found += data
+    return bytes(found)
+
+
+def write(folder: Path, piece: Iterable[Part], data: bytes, owner: SystemUser | None) -> None:
+    """The parts of a piece are in their files, which other pieces may be writing to as well."""
+    offset = 0
+    for part in piece:
+        descriptor = os.open(folder / part.path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            if owner is not None:
+                os.fchown(descriptor, owner.uid, owner.gid)
+            view = memoryview(data)[offset : offset + part.size]
+            os.pwrite(descriptor, view, part.offset)
+        finally:
+            os.close(descriptor)
+        offset += part.size
+
+
+def to_json(piece: Iterable[Part], data: bytes, stored: int) -> JSON:
+    """A piece in backup.json."""
+    return {
+        "bytes": len(data),
+        "stored": stored,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "parts": [[part.path, part.offset, part.size] for part in piece],
+    }
+
+
+def check(name: str, known: Mapping[str, Any], data: bytes) -> tuple[Part, ...]:
+    """The parts of a piece that is what backup.json says. Raises `Damaged`."""
+    if len(data) != known["bytes"] or hashlib.sha256(data).hexdigest() != known["sha256"]:
+        raise Damaged(
+            f"The backup object {name} is damaged: it is not what backup.json says.",
+            hint="Use another backup: regionctl backup list; then take a full one.",
+            extra={"object": name},
+        )
+    parts = tuple(Part(*part) for part in known["parts"])
+    for part in parts:
+        if part.path.startswith("/") or ".." in Path(part.path).parts:
+            raise Damaged(f"The backup {name} names a file outside of itself: {part.path}.")
+    return parts
