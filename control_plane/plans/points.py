@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from control_plane.plan import Plan, Step
+from control_plane.plans.backup import backup_lock
 from control_plane.plans.nodes import known_map
 from control_plane.plans.restore import LSN, TIME
 from infra.provider import Observed
@@ -24,10 +25,10 @@ def plan(
     name: str,
     **asked: Any,
 ) -> Plan:
-    """Every slot is fenced for some milliseconds; writers wait inside their requests.
+    """Every slot is held for some milliseconds; writers wait inside their requests.
 
-    It shares the lock of a reshard, which fences too: lifting the one's fence must not lift the
-    other's.
+    The provider refuses it in the instant in which slots are handed over; beside the rest of a
+    reshard, which may take hours, a point is made.
     """
     known = known_map(shard_map)
     if not NAME.fullmatch(name) or TIME.match(name) or LSN.fullmatch(name):
@@ -43,4 +44,4 @@ def plan(
                 runbook="database-failure",
             )
     step = Step("mark-point", {"name": name})
-    return Plan("restore-point", name, (step,), locks=("reshard",))
+    return Plan("restore-point", name, (step,), locks=(backup_lock("points"),))

@@ -97,6 +97,7 @@ def discard(
     **asked: Any,
 ) -> Plan:
     """The restored server `id` ends, and its files are removed."""
+    known_map(shard_map)
     step = Step("discard-restored", {"id": id})
     return Plan("restore-discard", id, (step,), locks=(f"restored:{id}",))
 

@@ -79,6 +79,10 @@ def test_every_leaf_has_the_shared_options(path: tuple[str, ...]) -> None:
         ("failover", "run"),
         ("switchover", "run"),
         ("failback", "run"),
+        *(
+            ("backup", verb)
+            for verb in ("create", "verify", "restore", "point", "prune", "discard")
+        ),
     ],
     ids=" ".join,
 )
@@ -88,7 +92,9 @@ def test_every_mutation_can_be_rehearsed_explained_and_left_alone(path: tuple[st
 
 
 @pytest.mark.parametrize(
-    "path", [("down",), ("failover", "run"), ("events", "dlq", "drop")], ids=" ".join
+    "path",
+    [("down",), ("failover", "run"), ("events", "dlq", "drop"), ("backup", "restore")],
+    ids=" ".join,
 )
 def test_what_may_lose_data_takes_a_confirmation_by_name(path: tuple[str, ...]) -> None:
     options = {name for parameter in command_of(path).params for name in parameter.opts}

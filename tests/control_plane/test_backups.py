@@ -11,6 +11,7 @@ import pytest
 from control_plane import status
 from control_plane.api_backups import archive_json
 from control_plane.keeper import EVERY_SECONDS, Keeper
+from control_plane.operations import conflicts
 from control_plane.plan import Plan
 from control_plane.plans.restore import target_of
 from infra.backups import Archive, Target
@@ -208,12 +209,16 @@ async def test_a_failover_refuses_a_restore_in_place_of_its_database() -> None:
         assert not await refused(platform, "restore", database="s1", to="new")
 
 
-async def test_a_restore_point_and_a_restore_in_place_keep_resharding_out() -> None:
+async def test_a_restore_in_place_keeps_resharding_out_and_a_restore_point_does_not() -> None:
     async with Platform.open() as platform:
         await backed_up(platform)
-        point = await held(platform, "restore-point", name="before-release-7")
-        assert await refused(platform, "restore", **IN_PLACE)
-        assert "reshard" in point.locks
+        await held(platform, "restore-point", name="before-release-7")
+        assert await refused(platform, "restore-point", name="another")
+        asked = await platform.plan("reshard", to=4)
+        assert not conflicts(asked.locks, (await platform.plan("restore-point", name="x")).locks)
+        assert conflicts(asked.locks, (await platform.plan("restore", **IN_PLACE)).locks)
+        aside = await platform.plan("restore", database="s1", to="new")
+        assert not conflicts(asked.locks, aside.locks)
         for name in ("0/1A", "2026-01-31T00:00", "../x", ""):
             with pytest.raises(Invalid):
                 await platform.plan("restore-point", name=name)
