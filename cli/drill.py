@@ -26,6 +26,8 @@ Name = Annotated[
 class Fault(StrEnum):
     kill = "kill"
     freeze = "freeze"
+    corrupt = "corrupt"
+    loss = "loss"
 
 
 @leaf(app, "list", examples=("regionctl drill list", "regionctl drill list -o name"))
@@ -64,13 +66,14 @@ async def show(run: Run, name: Name) -> None:
         "regionctl drill run database-failure",
         "regionctl drill run database-failure --fault freeze --repeat 20 -o json",
         "regionctl drill run region-failure --dry-run",
+        "regionctl drill run backup-restore --production-size 2000",
     ),
 )
 async def run(
     run: Run,
     name: Name,
     fault: Annotated[
-        Fault | None, typer.Option("--fault", help="Kill it, or freeze it (SIGSTOP).")
+        Fault | None, typer.Option("--fault", help="One that the drill has: drill list.")
     ] = None,
     repeat: Annotated[
         int, typer.Option("--repeat", min=1, max=100, help="How often, for a distribution.")
@@ -84,6 +87,12 @@ async def run(
     target: Annotated[
         str | None, typer.Option("--target", help="A database, or an instance of a service.")
     ] = None,
+    production_size: Annotated[
+        float | None,
+        typer.Option(
+            "--production-size", min=0, help="GB of one database, for which times are extrapolated."
+        ),
+    ] = None,
 ) -> int:
     """Run a drill. Exit 0 passed, 10 an objective missed, 9 the measurement is void."""
     args: dict[str, Any] = {"drill": name, "repeat": repeat}
@@ -92,6 +101,7 @@ async def run(
         "seed": secrets.randbelow(2**31) if seed is None else seed,
         "rate": rate,
         "target": target,
+        "production_gigabytes": production_size,
     }
     args |= {key: value for key, value in given.items() if value is not None}
     async with work.connect(run) as client:
@@ -206,7 +216,10 @@ def show_report(output: Output, report: dict[str, Any]) -> None:
     counted = ("attempted", "acknowledged", "failed", "unknown", "lost", "duplicated")
     fault = report["fault"]
     self_test = report["selfTest"]
+    from control_plane import figures
+
     foot = [
+        *figures.lines(report),
         f"self-test: {self_test['caught']} of {self_test['planted']} planted faults caught",
         *(f"because: {why}" for why in report.get("because") or []),
         f"{report['drill']}: {report['verdict']}",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from control_plane import evidence, ledger, report
+from control_plane import evidence, figures, ledger, report
 from control_plane.report_text import ledger_rows, seconds
 from runtime.errors import MeasurementVoid
 
@@ -73,6 +73,7 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         ),
         f"<p>Recovery time p50 {seconds(spread['p50'])}, p95 {seconds(spread['p95'])}, "
         f"max {seconds(spread['max'])}.</p>",
+        "".join(f"<p>{escape(line)}.</p>" for line in figures.lines(document)),
         "<h2>What clients saw in the slowest run</h2>",
         timeline(document, files),
         "<h2>Phases</h2>",

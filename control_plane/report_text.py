@@ -8,6 +8,8 @@ from typing import Any
 
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
+from control_plane import figures
+
 JSON = Mapping[str, Any]
 
 
@@ -50,6 +52,7 @@ def markdown(report: JSON) -> str:
         ),
         f"Recovery time: p50 {seconds(spread['p50'])}, p95 {seconds(spread['p95'])}, "
         f"max {seconds(spread['max'])}.",
+        _bullets(figures.lines(report)),
         "## Phases of the slowest repeat",
         _table(
             ("phase", "took", "ended after the fault"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from control_plane import report
+from control_plane import figures, report, report_html, report_text
 from tests.control_plane.test_report import JSON, TOPOLOGY, VERSIONS, made
 
 
@@ -68,3 +68,48 @@ def test_the_sheet_has_every_row_of_the_table_with_margins() -> None:
     assert rows["data-corruption"]["state"] == "not proven"
     assert rows["database-failure"]["rtoMarginSeconds"] == pytest.approx(3600 - 1.02)
     assert rows["database-failure"]["lastProvenAt"] == good["finishedAt"]
+
+
+@pytest.mark.parametrize(
+    ("drill", "told"),
+    [
+        ("reshard", ["20 hand-overs; pause of writes p50 20 ms, p99 20 ms, max 20 ms"]),
+        (
+            "data-corruption",
+            [
+                "came back: 2 payments that were deleted, 3 orders that were changed; "
+                "1 of these rows kept what services did since",
+                "measured 50.0 MB/s on 50.0 MB; a database of 5 GB would take 0.0 h at this speed",
+            ],
+        ),
+    ],
+)
+def test_a_drill_about_data_tells_what_it_measured_in_a_sentence(
+    drill: str, told: list[str]
+) -> None:
+    document, files = made(None, drill)
+    assert figures.lines(document) == told
+    assert all(line in report_text.markdown(document) for line in told)
+    assert all(line in report_html.page(document, files) for line in told)
+
+
+def test_a_restore_is_extrapolated_by_what_grows_with_the_size() -> None:
+    document, _ = made(None, "backup-restore")
+    (repeat,) = document["repeats"]
+    assert repeat["figures"]["extrapolated"] == {
+        "productionBytes": 5e9,
+        "measuredBytes": 50_000_000,
+        "megabytesPerSecond": 50.0,
+        "rtoSeconds": 103.0,
+    }
+
+
+def test_what_a_restore_lacks_of_acknowledged_writes_is_its_loss() -> None:
+    copies = {"missing": ["o97", "o182"], "asked": 4, "served": 2}
+    document, _ = made({"copies.json": copies}, "backup-restore")
+    assert document["ledger"]["lost"] == 1, "the other was acknowledged after the loss"
+    assert document["objectives"][1]["measuredSeconds"] == pytest.approx(0.13)
+    assert document["verdict"] == "passed"
+    early, _ = made({"copies.json": {**copies, "missing": ["o2", "o97"]}}, "backup-restore")
+    assert [each["met"] for each in early["objectives"]] == [True, False]
+    assert early["verdict"] == "failed"
