@@ -110,7 +110,9 @@ class LocalProvider:
 
     @cached_property
     def backups(self) -> Backups:
-        made: Backups = importlib.import_module("infra.local.backups").LocalBackups(*self._parts)
+        made: Backups = importlib.import_module("infra.local.backups.local").LocalBackups(
+            *self._parts
+        )
         return made
 
     @cached_property
@@ -195,8 +197,14 @@ class LocalProvider:
 
     # Databases.
 
-    async def create_primary(self, instance: str) -> None:
+    async def _introduce(self, instance: str) -> None:
+        """Its supervisor knows it: a region that ran before the topology grew takes it on."""
         fencing.require_reachable(self.site, [instance])
+        if instance not in await self.site.supervisor(instance).info():
+            await self.ensure_region(self.site.spec(instance).region)
+
+    async def create_primary(self, instance: str) -> None:
+        await self._introduce(instance)
         await self.cluster.create_primary(instance)
         await migrations.upgrade(
             "catalog" if self.site.spec(instance).component == CATALOG else "shard",
@@ -208,7 +216,7 @@ class LocalProvider:
         )
 
     async def clone(self, instance: str, upstream: str) -> None:
-        fencing.require_reachable(self.site, [instance])
+        await self._introduce(instance)
         await self.cluster.clone(instance, upstream)
 
     async def start_database(self, instance: str) -> None:

@@ -29,6 +29,8 @@ from runtime.errors import Invalid, NotFound, Refused
 FIRST_PORT, PORTS = 190, 8
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 DOCUMENT = "restored.json"
+PASSFILE = "passfile"
+PASSFILE = "pgpass"
 REPLACED = "replaced"
 
 
@@ -51,6 +53,8 @@ async def aside(parts: Parts, id: str, database: str, target: Target) -> Restore
         reached = await restore.build(parts, way, copy, meter)
         await asyncio.to_thread(shutil.rmtree, folder / "look")
         restored = _restored(id, database, copy, reached, meter)
+        secret = f"{HOST}:{copy.port}:*:{postgres.SUPERUSER}:{parts.site.secrets.superuser}\n"
+        files.replace_file(folder / PASSFILE, secret)
         document = _json(restored) | {"target": target_json(target), "backup": way.backup.id}
         files.replace_file(folder / DOCUMENT, json.dumps(document, indent=1))
         return await _served(parts, folder, document)
@@ -82,6 +86,8 @@ async def find(parts: Parts, id: str) -> Restored:
 async def _served(parts: Parts, folder: Path, known: Mapping[str, Any]) -> Restored:
     copy = Copy(f"restored.{known['id']}", folder / "pgdata", known["port"])
     await recover.serve(parts, copy)
+    password = f"{HOST}:{copy.port}:*:{postgres.SUPERUSER}:{parts.site.secrets.superuser}\n"
+    files.replace_file(folder / PASSFILE, password)
     at = known["reachedAt"]
     return Restored(
         id=known["id"],
@@ -93,6 +99,9 @@ async def _served(parts: Parts, folder: Path, known: Mapping[str, Any]) -> Resto
         timeline=known["timeline"],
         bytes=known["bytes"],
         seconds=known["seconds"],
+        user=postgres.SUPERUSER,
+        dbname=postgres.DATABASE,
+        passfile=str(folder / PASSFILE),
     )
 
 
