@@ -18,6 +18,7 @@ from control_plane.objectives import ObjectiveName
 from control_plane.plan import Plan, Step
 from control_plane.plans import failover
 from infra.provider import Observed
+from infra.repair import DAMAGES
 from infra.topology import Topology
 from runtime.errors import Invalid, NotFound, Refused
 from runtime.shardmap import ShardMap
@@ -112,7 +113,7 @@ DRILLS: Mapping[str, Drill] = {
             ("corrupt",),
             lossless=True,
             measure="repair",
-            damages=drills_data.DAMAGES,
+            damages=DAMAGES,
         ),
         Drill(
             "backup-restore",
@@ -124,7 +125,7 @@ DRILLS: Mapping[str, Drill] = {
             lossless=True,
             limits=(("rpo", 1.0),),
             measure="restore",
-            damages=drills_data.DAMAGES,
+            damages=DAMAGES,
         ),
     )
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from control_plane.plan import Step
+from infra.repair import DAMAGES
 from infra.topology import Topology
 from runtime.errors import Invalid, NotFound
 from runtime.shardmap import CATALOG, ShardMap
@@ -21,8 +22,6 @@ JSON = dict[str, Any]
 MOVING_SECONDS = 1800.0
 RESTORING_SECONDS = 900.0
 FIRST_HANDOVERS = 8
-# What is done to copies of a backup, each of which a restore must notice.
-DAMAGES = ("full", "incremental", "segment", "missing-segment", "manifest", "timeline")
 PRODUCTION_GIGABYTES = 500.0
 
 
@@ -121,7 +120,7 @@ def data_corruption(repeat: Repeat) -> list[Step]:
         "phase_seconds": repeat.phase,
     }
     steps = [
-        Step("ensure-backups", {**this, "databases": [database]}),
+        _backed_up(repeat, [database]),
         *_begin(repeat, RESTORING_SECONDS),
         Step("inject-fault", {**this, **broken}),
         Step("detect-corruption", this),
@@ -143,7 +142,7 @@ def backup_restore(repeat: Repeat) -> list[Step]:
     this = repeat.this
     mine = {**this, "databases": databases}
     steps = [
-        Step("ensure-backups", mine),
+        _backed_up(repeat, databases),
         *_begin(repeat, RESTORING_SECONDS),
         Step("assume-loss", {**mine, "phase_seconds": repeat.phase}),
         Step("restore-copies", {**mine, "production_gigabytes": repeat.production_gigabytes}),
@@ -152,6 +151,12 @@ def backup_restore(repeat: Repeat) -> list[Step]:
         *_end(repeat),
     ]
     return [*steps, *_tested(repeat, databases[:1]), Step("discard-copies", this)]
+
+
+def _backed_up(repeat: Repeat, databases: list[str]) -> Step:
+    """The database whose backups are damaged later needs an incremental one."""
+    chained = databases[:1] if repeat.number == 1 else []
+    return Step("ensure-backups", {**repeat.this, "databases": databases, "chained": chained})
 
 
 def _shard(repeat: Repeat) -> str:

@@ -13,6 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 JSON = dict[str, Any]
+# A bit of a stored object is turned ("flip"), or of its contents before they were sealed, so that
+# only the manifest, or recovery itself, can tell ("forge").
+DAMAGES = (
+    "flip-full",
+    "flip-incremental",
+    "flip-wal",
+    "forge-full",
+    "forge-incremental",
+    "forge-wal",
+    "drop-segment",
+    "truncate-manifest",
+    "wrong-timeline",
+)
 
 
 @dataclass(frozen=True)
@@ -126,8 +139,7 @@ class Repairs(Protocol):
     async def noticed(self, database: str, kind: str) -> str | None:
         """What a restore of `database` says when its archive is damaged; None: it says nothing.
 
-        Only a copy of the archive is damaged. `kind`: a byte of a "full" or "incremental" backup or
-        of a WAL "segment" is turned, a segment is missing ("missing-segment"), the "manifest" of a
-        backup is cut off, WAL is of a wrong "timeline".
+        Only a copy of the archive is damaged. `kind` is one of `DAMAGES`. Raises `Refused` without
+        an incremental backup of the database.
         """
         ...

@@ -13,7 +13,7 @@ from control_plane.merging import merge
 from control_plane.steps.drill_files import book, keep, kept, leave_out, run_folder, unless_left_out
 from control_plane.steps.drill_operations import ended, open_once, patiently, perform
 from control_plane.world import World
-from infra.backups import Restored, Target
+from infra.backups import Backup, Restored, Target
 from infra.provider import Fault
 from runtime.clock import wait_until
 from runtime.errors import OperationFailed, Refused, TimedOut, Unavailable
@@ -29,25 +29,32 @@ STILL_SECONDS = 1.5
 GIGABYTE = 1_000_000_000
 
 
-async def ensure_backups(world: World, *, run: int, databases: Sequence[str]) -> JSON:
-    """Each of these databases has a backup: the newest there is, or one that is taken now."""
+async def ensure_backups(
+    world: World, *, run: int, databases: Sequence[str], chained: Sequence[str]
+) -> JSON:
+    """Each of these databases has a backup, and each of `chained` an incremental one."""
     folder = run_folder(world, run)
-    newest: dict[str, str] = {}
+    newest: dict[str, Backup] = {}
 
-    async def look() -> list[str]:
-        newest.update({each.database: each.id for each in await world.provider.backups.list()})
-        return [name for name in databases if name not in newest]
+    async def missing() -> list[str]:
+        newest.update({each.database: each for each in await world.provider.backups.list()})
+        return [
+            name
+            for name in databases
+            if name not in newest or (name in chained and newest[name].parent is None)
+        ]
 
     try:
-        for name in await look():
-            ask = {"database": name}
-            await perform(world, run, "backup", ask, BACKUP_SECONDS, f"backup-{name}")
-        missing = await look()
+        for kind in ("first", "second"):
+            for name in await missing():
+                ask = {"database": name}
+                await perform(world, run, "backup", ask, BACKUP_SECONDS, f"{kind}-backup-{name}")
+        without = await missing()
     except (Refused, Unavailable) as problem:
         return leave_out(folder, problem.detail)
-    if missing:
-        return leave_out(folder, f"no backup of {', '.join(missing)} could be taken")
-    return {"backups": {name: newest[name] for name in databases}}
+    if without:
+        return leave_out(folder, f"no backup of {', '.join(without)} could be taken")
+    return {"backups": {name: newest[name].id for name in databases}}
 
 
 @unless_left_out

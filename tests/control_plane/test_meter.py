@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from cli.drill import VERDICTS
-from control_plane import drills, drills_data, evidence
+from control_plane import drills, evidence
 from control_plane import ledger as ledgers
 from control_plane.ledger import Ledger
+from infra.repair import DAMAGES
 from runtime.errors import Exit
 from tests.control_plane.test_report import made
 
@@ -68,11 +69,11 @@ def test_a_drill_that_forgot_one_planted_failure_is_void(kind: str) -> None:
 
 
 @pytest.mark.parametrize("drill", ["data-corruption", "backup-restore"])
-@pytest.mark.parametrize("kind", drills_data.DAMAGES)
+@pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_backup_that_a_restore_does_not_notice_makes_the_drill_void(
     drill: str, kind: str
 ) -> None:
-    damages = [{"kind": each, "caught": each != kind, "saw": ""} for each in drills_data.DAMAGES]
+    damages = [{"kind": each, "caught": each != kind, "saw": ""} for each in DAMAGES]
     document, _ = made({"damages.json": damages}, drill)
     assert document["verdict"] == "void"
     assert f"run 1: the meter missed a planted {kind}" in document["because"]

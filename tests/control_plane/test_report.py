@@ -11,13 +11,13 @@ from junitparser import JUnitXml
 
 from control_plane import (
     drills,
-    drills_data,
     evidence,
     objectives,
     report,
     report_html,
     report_text,
 )
+from infra.repair import DAMAGES
 from infra.topology import load
 
 TOPOLOGY = load("two-regions")
@@ -131,7 +131,7 @@ def data_documents() -> JSON:
         "restore.json": {"at": 13.0, "copies": [copy], "productionBytes": 5e9},
         "copies.json": {"at": 14.0, "asked": 4, "served": 4, "missing": [], "copies": [row]},
         "damages.json": [
-            {"kind": kind, "caught": True, "saw": "damaged"} for kind in drills_data.DAMAGES
+            {"kind": kind, "caught": True, "saw": "damaged"} for kind in DAMAGES
         ],
     }  # fmt: skip
 

@@ -12,11 +12,12 @@ from itertools import groupby
 from typing import Any
 
 from infra.backups import Backups, Restored
+from infra.local.cluster import Cluster
 from infra.local.monitor import LOST, Monitor, connect
 from infra.local.site import Site
 from infra.repair import JSON, TABLES, Change, Difference, Inspected, Table
 from runtime import checks
-from runtime.errors import Refused, Unavailable
+from runtime.errors import Invalid, Refused, Unavailable
 from runtime.orders import store
 from runtime.shardmap import CATALOG, slot_of
 
@@ -39,9 +40,10 @@ OWNED = "SELECT slot FROM regionctl.slot_owner WHERE state IN ('owned', 'fencing
 class LocalRepairs:
     """See `infra.repair.Repairs` for what each verb promises."""
 
-    def __init__(self, site: Site, monitor: Monitor, backups: Backups) -> None:
+    def __init__(self, site: Site, monitor: Monitor, cluster: Cluster, backups: Backups) -> None:
         self._site = site
         self._monitor = monitor
+        self._cluster = cluster
         self._backups = backups
 
     async def differences(self, id: str, instance: str) -> Sequence[Difference]:
@@ -77,7 +79,26 @@ class LocalRepairs:
             return await _inspect_shard(copy, rows, sums, orders, users)
 
     async def noticed(self, database: str, kind: str) -> str | None:
-        raise Refused(f"Nothing here damages copies of backups ({kind} of {database}).")
+        from infra.local.backups import damage
+        from infra.local.backups.parts import Parts
+
+        if kind not in damage.KINDS:
+            raise Invalid(
+                f"There is no damage {kind!r}.", hint=f"One of: {', '.join(damage.KINDS)}"
+            )
+        chained = [
+            each.id
+            for each in await self._backups.list()
+            if each.database == database and each.parent
+        ]
+        if not chained:
+            raise Refused(
+                f"{database} has no incremental backup.",
+                hint=f"regionctl backup create {database} --kind incremental",
+            )
+        parts = Parts(self._site, self._monitor, self._cluster)
+        found = await damage.check(parts, chained[-1], kind)
+        return str(found["how"]) if found["caught"] else None
 
     @contextlib.asynccontextmanager
     async def _copy(self, restored: Restored) -> AsyncIterator[Any]:
