@@ -9,16 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.budget import failed_between
 from control_plane.decisions import (
     FREEZE_SECONDS,
+    MOST_BACKLOG_BYTES,
+    MOST_REPLICA_LAG_BYTES,
+    NEAR_BYTES,
     Health,
+    Load,
     PastFailover,
     Probe,
     Tries,
+    due_finish,
     health,
     map_is_behind,
+    not_now,
     quiet_until,
     repairs,
+    throttle,
     urgent,
 )
 from control_plane.plans import PLANNERS
@@ -186,3 +194,67 @@ async def _as_it_is(platform: Platform, node: str) -> Observed:
     assert view.postgres.timeline is not None
     stuck = replace(view, postgres=replace(view.postgres, timeline=view.postgres.timeline - 1))
     return replace(observed, instances={**observed.instances, node: stuck})
+
+
+@pytest.mark.parametrize(
+    ("load", "held", "waits"),
+    [
+        (Load(), False, False),
+        (Load(MOST_REPLICA_LAG_BYTES + 1, 0), False, True),
+        (Load(MOST_REPLICA_LAG_BYTES // 2 + 1, 0), False, False),
+        (Load(MOST_REPLICA_LAG_BYTES // 2 + 1, 0), True, True),
+        (Load(MOST_REPLICA_LAG_BYTES // 2, 0), True, False),
+        (Load(0, 0, 0.9), False, False),
+        (Load(0, 0, 1.1), False, True),
+        (Load(MOST_REPLICA_LAG_BYTES * 2, MOST_BACKLOG_BYTES + 1, 50.0), True, False),
+    ],
+)
+def test_moving_slots_waits_for_replicas_and_customers_but_not_for_ever(
+    load: Load, held: bool, waits: bool
+) -> None:
+    assert (throttle(load, held=held, error_rate_percent=1.0) is not None) == waits
+
+
+@given(st.integers(0, 2**32), st.integers(0, 2**32), st.none() | st.floats(0, 100))
+def test_what_holds_a_copy_also_keeps_slots_from_being_handed_over(
+    lag: int, backlog: int, failed: float | None
+) -> None:
+    load = Load(lag, backlog, failed)
+    near = not_now(load, error_rate_percent=1.0) is None
+    assert not near or (
+        backlog <= NEAR_BYTES and throttle(load, held=False, error_rate_percent=1.0) is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "percent"),
+    [
+        (None, (100, 1), None),
+        ((100, 1), None, None),
+        ((100, 1), (110, 1), None),
+        ((100, 1), (200, 6), 5.0),
+        ((100, 10), (30, 0), None),
+    ],
+)
+def test_the_share_that_fails_is_known_only_from_enough_answers(
+    before: tuple[int, int] | None, after: tuple[int, int] | None, percent: float | None
+) -> None:
+    assert failed_between(before, after) == percent
+
+
+async def test_the_sentinel_finishes_a_reshard_when_the_last_soak_is_over(
+    platform: Platform,
+) -> None:
+    await platform.run("reshard", to=3, batch=256, soak=60)
+    assert due_finish(await platform.map(), platform.clock.now()) == []
+    sentinel = Sentinel(platform.provider, platform.store, platform.clock)
+    await sentinel._repair_once()
+    assert await platform.store.operations() == []
+    platform.clock.advance(61)
+    await sentinel._repair_once()
+    (operation,) = await platform.store.operations()
+    assert (operation.kind, operation.requested_by) == ("reshard-finish", "sentinel")
+    reopened = await platform.map()
+    for move in reopened.moves:
+        reopened = reopened.with_move(replace(move, soak_until=None))
+    assert due_finish(reopened, platform.clock.now()) == []

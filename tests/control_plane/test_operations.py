@@ -260,3 +260,19 @@ async def test_a_promotion_is_not_resumed_after_others_have_worked_on_the_same_d
     await store.claim(other.id, "w")
     with pytest.raises(Refused, match=other.id):
         await store.resume(operation.id)
+
+
+@pytest.mark.parametrize(
+    ("locks", "waits"),
+    [
+        (("database:s1",), False),  # its failover, its rejoin
+        (("queue:us-east-1",), False),
+        (("platform", "region-failover"), False),
+        (("platform",), True),  # provision, decommission, a switchover of a region
+        (("reshard",), True),
+        (("drill",), False),
+    ],
+)
+def test_moving_slots_keeps_no_failover_waiting(locks: tuple[str, ...], waits: bool) -> None:
+    assert conflicts(locks, ("reshard",)) == waits
+    assert conflicts(("reshard",), locks) == waits
