@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
 IDLE_SECONDS = 10.0
+SETTLING_SECONDS = 60.0
 CONTROL_PLANE = "control-plane"
 
 VERBS: dict[str, Callable[..., Plan]] = {**PLANNERS, "drill": drills.plan}
@@ -73,6 +74,8 @@ async def get_status(request: Request) -> JSON:
         plane.topology,
         await plane.provider.observe(),
         await plane.store.shard_map(),
+        archives=await api_backups.archives_or_none(plane),
+        settling=plane.clock.monotonic() < plane.began + SETTLING_SECONDS,
         entry_url=plane.provider.entry_url(),
         pid=os.getpid(),
         address=plane.settings.address,

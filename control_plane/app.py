@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from control_plane import api
 from control_plane import settings as environment
+from control_plane.keeper import Keeper
 from control_plane.operations import Operation
 from control_plane.sentinel import Sentinel
 from control_plane.settings import Settings
@@ -39,13 +40,14 @@ RESTART_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """What the routes work with."""
+    """What the routes work with. `began`: when, on CLOCK_MONOTONIC (seconds)."""
 
     settings: Settings
     provider: Provider
     store: Store
     clock: Clock
     token: str
+    began: float
 
     @property
     def topology(self) -> Topology:
@@ -95,7 +97,7 @@ async def _assemble(settings: Settings, clock: Clock) -> AsyncIterator[ControlPl
     try:
         await store.save_topology(topology.digest(), topology.name, asdict(topology))
         async with _provider(topology, settings, clock) as provider:
-            yield ControlPlane(settings, provider, store, clock, token)
+            yield ControlPlane(settings, provider, store, clock, token, clock.monotonic())
     finally:
         await store.database.close()
 
@@ -120,7 +122,8 @@ async def _provider(
 
 @asynccontextmanager
 async def _background(plane: ControlPlane) -> AsyncIterator[None]:
-    """The worker and, when failover is automatic, the sentinel run until the block ends."""
+    """The worker, the keeper of backups and, when failover is automatic, the sentinel run until the
+    block ends."""
 
     def world_of(operation: Operation, results: Mapping[int, Any]) -> World:
         return World(
@@ -135,6 +138,8 @@ async def _background(plane: ControlPlane) -> AsyncIterator[None]:
 
     worker = Worker(plane.store, HANDLERS, world_of, f"pid-{os.getpid()}")
     tasks = [asyncio.create_task(_keep("worker", worker.run), name="worker")]
+    keeper = Keeper(plane.provider, plane.store, plane.clock)
+    tasks.append(asyncio.create_task(_keep("keeper", keeper.run), name="keeper"))
     if plane.topology.failover.automatic:
         sentinel = Sentinel(plane.provider, plane.store, plane.clock)
         tasks.append(asyncio.create_task(_keep("sentinel", sentinel.run), name="sentinel"))

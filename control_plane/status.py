@@ -27,10 +27,15 @@ def document(
     pid: int,
     address: str,
     archives: Sequence[JSON] | None = (),
+    settling: bool = False,
 ) -> JSON:
-    """`pid` and `address` are the control plane's own; `archives` is None when nobody can say."""
+    """`pid` and `address` are the control plane's own; `archives` is None when nobody can say.
+
+    `settling`: the platform has just come up, and archives may not run yet.
+    """
     state = health(topology, observed, shard_map)
-    if state == "healthy" and (archives is None or faults(archives)):
+    archived = bool(topology.instances(kind="archiver"))
+    if state == "healthy" and archived and not _archived(archives, settling=settling):
         state = "degraded"
     return {
         "apiVersion": "regionctl/v1",
@@ -66,9 +71,11 @@ def document(
     }
 
 
-def faults(archives: Sequence[JSON]) -> list[str]:
-    """The databases whose archive does not run, or has a hole until the next full backup."""
-    return [each["database"] for each in archives if not each["running"] or each["gap"]]
+def _archived(archives: Sequence[JSON] | None, *, settling: bool) -> bool:
+    """Whether every archive runs, and none has a hole, which the next full backup ends."""
+    if archives is None:
+        return settling
+    return all((settling or each["running"]) and not each["gap"] for each in archives)
 
 
 def health(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> Health:
