@@ -117,7 +117,7 @@ class LocalProvider:
 
     @cached_property
     def repairs(self) -> Repairs:
-        return LocalRepairs(self.site, self.monitor, self.backups)
+        return LocalRepairs(*self._parts, self.backups)
 
     @property
     def _parts(self) -> tuple[Site, Monitor, Cluster]:
