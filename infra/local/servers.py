@@ -112,6 +112,8 @@ def prepare(site: Site, instance: str) -> None:
             queues = site.topology.instances(component="queue", region=spec.region)
             first = queues[0].id if spec.component == "queue" else instance
             valkey.prepare(site, instance, None if first == instance else first)
+        elif spec.kind == "link":
+            links.write(site, spec.region)
         elif spec.kind == "objects":
             objects.prepare(site, instance)
         elif spec.kind == "peer":

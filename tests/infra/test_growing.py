@@ -91,6 +91,7 @@ async def senders(provider: LocalProvider, instance: str) -> dict[str, int]:
         return dict(await session.fetch(query))
 
 
+LINKS = ("link.us-east-1", "link.us-west-2")
 NODES = ("us-east-1a", "us-east-1b", "us-west-2a")
 
 
@@ -100,7 +101,7 @@ async def test_a_running_platform_gets_one_more_shard_and_loses_it_again(root: P
     old = provider_of(root)
     for region in old.topology.regions:
         await old.ensure_region(region.name)
-    await old.ensure_running(["link.us-east-1", "link.us-west-2"])
+    await old.ensure_running(LINKS)
     await redundant(old, "s1")
     await old.create_primary("s2.us-east-1a")
     streams = await senders(old, "s1.us-east-1a")
@@ -110,10 +111,10 @@ async def test_a_running_platform_gets_one_more_shard_and_loses_it_again(root: P
 
     grown = provider_of(root)
     for _ in range(2):
+        await redundant(grown, "s3")
         for region in grown.topology.regions:
             await grown.ensure_region(region.name)
-    await redundant(grown, "s3")
-    await redundant(grown, "s3")
+        await grown.ensure_running(LINKS)
     observed = await grown.observe(
         [f"{shard}.{where}" for shard in ("s1", "s3") for where in NODES]
     )
