@@ -94,7 +94,6 @@ OF_SHARDS: Mapping[str, tuple[str, ...]] = {
     "UPDATE outbox SET payload = '{}'": ROLES,
     "SELECT payload FROM outbox": OTHERS_THAN["orders"],
     "UPDATE regionctl.slot_owner SET state = 'owned'": ROLES,
-    "UPDATE regionctl.owned SET slot = 1": ROLES,
     "INSERT INTO regionctl.fence VALUES (1, 'fwd', 1)": ROLES,
     "UPDATE regionctl.handover SET attempt = 1": ROLES,
 }
