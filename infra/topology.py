@@ -23,7 +23,8 @@ from infra import topology_faults
 from runtime.errors import Invalid, NotFound
 from runtime.shardmap import CATALOG
 
-Kind = Literal["postgres", "valkey", "envoy", "objects", "service", "supervisor", "link", "peer"]
+_Server = Literal["postgres", "valkey", "envoy", "objects", "service"]
+Kind = _Server | Literal["supervisor", "link", "archiver", "peer"]
 Role = Literal["primary", "dr"]
 Service = Literal["auth", "users", "orders", "payments", "inventory", "notifications"]
 
@@ -40,9 +41,9 @@ class InstanceSpec:
     """One server that should exist.
 
     `component` is what it is an instance of: a database ("s1", "catalog"), a service ("orders"),
-    or "cache", "queue", "objects", "gateway", "edge", "link", "supervisor". The edge and the
-    peers stand in no region: their `region` and `zone` are empty. A peer ("payment-gateway",
-    "mailbox") stands in for a system of somebody else.
+    or "cache", "queue", "objects", "gateway", "edge", "link", "archiver", "supervisor". The edge
+    and the peers stand in no region: their `region` and `zone` are empty. A peer
+    ("payment-gateway", "mailbox") stands in for a system of somebody else.
     """
 
     id: str
@@ -226,6 +227,7 @@ class Topology:
             specs += [_spec("valkey", "queue", region, zone) for zone in region.zones[:2]]
             if STORING.intersection(self.services):
                 specs.append(_spec("objects", "objects", region, region.zones[0]))
+                specs.append(_spec("archiver", "archiver", region, ""))
             for zone in region.zones:
                 specs += [_spec("service", service, region, zone) for service in self.services]
             specs += [_spec("envoy", "gateway", region, zone) for zone in region.zones]

@@ -12,7 +12,7 @@ import psutil
 from infra.local import postgres, servers, valkey
 from infra.local.fencing import alive, held_zones, orphans
 from infra.local.monitor import LOST, Monitor
-from infra.local.ports import HOST
+from infra.local.ports import HOST, PORTLESS
 from infra.local.site import Site
 from infra.local.supervisor import Info
 from infra.provider import Follower, InstanceView, Observed, PostgresView
@@ -110,7 +110,7 @@ async def _view(
         return await _database(site, monitor, spec.id)
     if spec.kind == "supervisor":
         return await _supervisor(site, spec, programs is not None)
-    address = f"{HOST}:{site.port(spec.id)}" if spec.kind != "link" else None
+    address = f"{HOST}:{site.port(spec.id)}" if spec.kind not in PORTLESS else None
     info = (programs or {}).get(spec.id)
     pid = info.pid if info is not None and info.runs else strays.get(spec.id)
     if pid is None or not alive(pid):

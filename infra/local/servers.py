@@ -28,6 +28,7 @@ from infra.local import (
     valkey,
 )
 from infra.local import layout as files
+from infra.local.backups import program as archiving
 from infra.local.envoy_edge import Guard
 from infra.local.envoy_listener import Tracing
 from infra.local.ports import HOST
@@ -45,7 +46,7 @@ Address = tuple[str, int]
 
 
 def programs(site: Site, region: str) -> list[Program]:
-    """Everything that the supervisor of `region` runs; nothing of it starts by itself."""
+    """Everything that the supervisor of `region` runs; only the archiver starts by itself."""
     makers: dict[str, Callable[[Site, str], Program]] = {
         "postgres": postgres.program,
         "valkey": valkey.program,
@@ -53,6 +54,7 @@ def programs(site: Site, region: str) -> list[Program]:
         "link": _link,
         "objects": objects.program,
         "service": services.program,
+        "archiver": archiving.program,
     }
     specs = site.topology.instances(region=region)
     return [makers[spec.kind](site, spec.id) for spec in specs if spec.kind in makers]
@@ -94,6 +96,7 @@ def prepare_region(site: Site, region: str) -> None:
         for folder in (layout.etc(region), layout.logs(region), layout.folder(region) / "run"):
             files.make_folder(folder, mode=0o700)
         services.write_secrets(site, region)
+        archiving.prepare(site, region)
         links.write(site, region)
         site.supervisors[region].write(programs(site, region))
 
@@ -289,8 +292,13 @@ async def is_healthy(site: Site, instance: str, seconds: float = 1.0) -> bool:
         "objects": lambda: http_ok(site.port(instance), objects.HEALTH, seconds),
         "peer": lambda: http_ok(peers.http_port(site, instance), peers.HEALTH, seconds),
         "link": lambda: _relay(site, spec.region, seconds),
+        "archiver": lambda: _archiver(site, spec.region),
     }
     return await checks[spec.kind]()
+
+
+async def _archiver(site: Site, region: str) -> bool:
+    return archiving.is_healthy(site, region)
 
 
 async def _valkey(site: Site, instance: str, seconds: float) -> bool:

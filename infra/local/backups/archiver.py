@@ -4,6 +4,9 @@
 of each such database into its spool (`receive`), and puts what is complete, and every few seconds
 what is not, sealed into the region's object store (`stream`). It needs no control plane. What it
 knows it writes to `status.json` each second.
+
+Until there is something to keep it loads nothing but the standard library: it starts with its
+region, and what comes up then needs the processors more.
 """
 
 from __future__ import annotations
@@ -18,16 +21,16 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from infra.local.backups.receive import LOST, Tools, slot_name
-from infra.local.backups.seal import Key
-from infra.local.backups.spool import Bound
-from infra.local.backups.store import Store, Vault
-from infra.local.backups.stream import Stream
 from runtime.shardmap import ShardMap
+
+if TYPE_CHECKING:
+    from infra.local.backups.receive import Tools
+    from infra.local.backups.store import Vault
+    from infra.local.backups.stream import Stream
 
 STATUS = "status.json"
 TICK_SECONDS = 1.0
@@ -39,7 +42,8 @@ log = logging.getLogger("archiver")
 @dataclass(frozen=True)
 class Config:
     """What the archiver is told. `dial` has the port by which it reaches each database node,
-    `alone` says that there is no other region, so that it keeps its own databases' WAL."""
+    `alone` says that there is no other region, so that it keeps its own databases' WAL. On a
+    fresh platform it waits `settle_seconds` after the first map."""
 
     region: str
     folder: Path
@@ -49,6 +53,7 @@ class Config:
     bin: Path
     objects: str
     spool_bytes: int
+    settle_seconds: float
     alone: bool
     dial: Mapping[str, int]
 
@@ -65,6 +70,7 @@ class Config:
             Path(raw["bin"]),
             raw["objects"],
             raw["spoolBytes"],
+            raw["settleSeconds"],
             raw["alone"],
             raw["dial"],
         )
@@ -79,38 +85,73 @@ def wanted(config: Config, shard_map: ShardMap) -> dict[str, str]:
     }
 
 
+@dataclass
+class Bench:
+    """What the streams are made of, and the streams. Made when there is something to keep."""
+
+    tools: Tools
+    vault: Vault
+    streams: dict[str, Stream] = field(default_factory=dict)
+
+    @staticmethod
+    def make(config: Config) -> Bench:
+        from infra.local.backups.receive import Tools, slot_name
+        from infra.local.backups.seal import Key
+        from infra.local.backups.store import Store, Vault
+
+        secrets = json.loads(config.secrets.read_text(encoding="utf-8"))
+        key, secret = secrets["objectsKey"], secrets["objectsSecret"]
+        store = Store(config.region, config.objects, key, secret)
+        return Bench(
+            Tools(config.bin, config.passfile, slot_name(config.region)),
+            Vault(store, Key.from_hex(secrets["backupKey"])),
+        )
+
+    def stream(self, config: Config, database: str) -> Stream:
+        if database not in self.streams:
+            from infra.local.backups.stream import Stream
+
+            folder = config.folder / database
+            self.streams[database] = Stream(database, folder, self.tools, self.vault)
+        return self.streams[database]
+
+
 class Archiver:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._config = Config.read(path)
         self._stamps: dict[Path, tuple[int, int] | None] = {}
-        self._streams: dict[str, Stream] = {}
         self._map: ShardMap | None = None
+        self._mapped_at: float | None = None
+        self._fresh = not (self._config.folder / STATUS).exists()
+        self._bench: Bench | None = None
         self._swept: dict[str, float] = {}
         self._alarmed = False
-        secrets = json.loads(self._config.secrets.read_text(encoding="utf-8"))
-        store = Store(
-            self._config.region,
-            self._config.objects,
-            secrets["objectsKey"],
-            secrets["objectsSecret"],
-        )
-        self._vault = Vault(store, Key.from_hex(secrets["backupKey"]))
-        slot = slot_name(self._config.region)
-        self._tools = Tools(self._config.bin, self._config.passfile, slot)
+
+    @property
+    def _streams(self) -> dict[str, Stream]:
+        return self._bench.streams if self._bench else {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Archives until `stop` is set."""
         try:
             while not stop.is_set():
                 self._look()
-                await self._follow()
-                self._keep_bound()
+                if self._map is not None and self._settled():
+                    self._bench = self._bench or Bench.make(self._config)
+                    await self._follow(self._bench, self._map)
+                    self._keep_bound()
                 self._write_status()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), TICK_SECONDS)
         finally:
             await asyncio.gather(*(stream.stop() for stream in self._streams.values()))
+
+    def _settled(self) -> bool:
+        if self._mapped_at is None:
+            self._mapped_at = time.monotonic()
+        waited = time.monotonic() - self._mapped_at
+        return not self._fresh or waited >= self._config.settle_seconds
 
     def _look(self) -> None:
         """Configuration and map as they are now; the former ones while a new one is unreadable."""
@@ -133,23 +174,21 @@ class Archiver:
         self._stamps[path] = stamp
         return changed
 
-    async def _follow(self) -> None:
+    async def _follow(self, bench: Bench, shard_map: ShardMap) -> None:
         """A stream for each database that is ours to keep, from the primary that it has now."""
-        if self._map is None:
-            return
-        sources = wanted(self._config, self._map)
-        for name in set(self._streams) - set(sources):
+        sources = wanted(self._config, shard_map)
+        for name in set(bench.streams) - set(sources):
             log.info("%s: its WAL is no longer ours to keep", name)
-            await self._streams.pop(name).stop()
+            await bench.streams.pop(name).stop()
         for name, instance in sources.items():
-            if name not in self._streams:
-                folder = self._config.folder / name
-                self._streams[name] = Stream(name, folder, self._tools, self._vault)
-            await self._streams[name].follow(instance, self._config.dial[instance])
-        await self._sweep(self._map, set(sources.values()))
+            stream = bench.stream(self._config, name)
+            await stream.follow(instance, self._config.dial[instance])
+        await self._sweep(bench, shard_map, set(sources.values()))
 
-    async def _sweep(self, shard_map: ShardMap, sources: set[str]) -> None:
+    async def _sweep(self, bench: Bench, shard_map: ShardMap, sources: set[str]) -> None:
         """No other node keeps WAL for us, such as a primary that was deposed."""
+        from infra.local.backups.receive import LOST
+
         for shard in shard_map.shards.values():
             for node in (shard.primary, *shard.replicas):
                 due = self._swept.get(node.instance, 0.0)
@@ -159,9 +198,11 @@ class Archiver:
                 elif port is not None and time.monotonic() >= due:
                     self._swept[node.instance] = time.monotonic() + SWEEP_SECONDS
                     with contextlib.suppress(*LOST):
-                        await self._tools.drop_slot(port)
+                        await bench.tools.drop_slot(port)
 
     def _keep_bound(self) -> None:
+        from infra.local.backups.spool import Bound
+
         bound = Bound(self._config.spool_bytes)
         waiting = {name: stream.waiting for name, stream in self._streams.items()}
         total = sum(waiting.values())
