@@ -18,7 +18,7 @@ from typing import Literal
 from control_plane.plans.nodes import can_start, follows, others, standby_beside
 from infra.provider import InstanceView, Observed, PostgresView, Signals, State, ValkeyView
 from infra.topology import InstanceSpec, Topology
-from runtime.shardmap import ShardMap
+from runtime.shardmap import CATALOG, ShardMap
 
 Health = Literal["healthy", "doubtful", "lost", "frozen"]
 FREEZE_SECONDS = 1.5
@@ -156,7 +156,7 @@ def repairs(topology: Topology, observed: Observed, shard_map: ShardMap) -> list
     intents = []
     for name, shard in shard_map.shards.items():
         primary = shard.primary.instance
-        if not observed.running(primary):
+        if not observed.running(primary) or _is_being_made(shard_map, name):
             continue
         view = observed.postgres(primary)
         waits_for = view.sync_names if view else ()
@@ -176,6 +176,13 @@ def repairs(topology: Topology, observed: Observed, shard_map: ShardMap) -> list
             because = f"{', '.join(astray)} does not stand by"
             intents.append(Intent("rejoin", name, {"database": name}, because))
     return intents
+
+
+def _is_being_made(shard_map: ShardMap, name: str) -> bool:
+    """A new shard that owns nothing yet gets its standbys from the reshard that makes it."""
+    idle = not shard_map.slots_of(name) and name != CATALOG
+    moves = any(name in (move.source, move.target) for move in shard_map.moves)
+    return idle and not moves and not shard_map.shards[name].sync
 
 
 def map_is_behind(observed: Observed, shard_map: ShardMap) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from control_plane.decisions import repairs
 from control_plane.operations import Handler, Operation, run
 from control_plane.plan import Plan
 from control_plane.plans.reshard_moves import owners
@@ -386,3 +387,19 @@ async def test_an_unfinished_reshard_is_neither_finished_nor_begun_again(
         await platform.plan("reshard", to=4)
     with pytest.raises(Refused, match="Not every slot"):
         await platform.plan("reshard-finish")
+
+
+async def test_nobody_else_mends_a_shard_that_is_still_being_made(platform: Platform) -> None:
+    plan = await platform.plan("reshard", **FOUR)
+    names = [step.name for step in plan.steps]
+
+    async def astray() -> set[str]:
+        observed = await platform.provider.observe()
+        return {each.target for each in repairs(platform.topology, observed, await platform.map())}
+
+    made, joined = names.index("clone-standbys"), names.index("begin-move")
+    await platform.carry_out(replace(plan, steps=plan.steps[:made]))
+    assert await astray() == set()
+    await platform.carry_out(replace(plan, steps=plan.steps[made:joined]))
+    await platform.provider.inject(Fault("kill", "s3.us-west-2a"))
+    assert await astray() == {"s3"}
