@@ -29,9 +29,9 @@ async def start(site: Site, monitor: Monitor, move: Move, shard_map: ShardMap) -
             _write_passfiles(site, shard_map, side.shard)
             await streams.grant(side)
         found = [await streams.look(site, sides, way) for way in WAYS]
-        if all(stream.problem is None for stream in found):
+        if all(stream.problem is None or stream.interrupted for stream in found):
             for way in WAYS:
-                await streams.connect_anew(site, sides, way)
+                await streams.go_on(site, sides, way)
             return
         await _take_down(monitor, claim, held)
         kept = [slot for slot in sides.slots if held[slot] is sides.source]
@@ -64,8 +64,7 @@ async def _take_down(monitor: Monitor, claim: Claim, held: dict[int, Side]) -> N
         await streams.drop(sides, way)
     for side in (sides.source, sides.target):
         foreign = [slot for slot in sides.slots if held[slot] is not side]
-        if foreign:
-            await cleanup.remove(monitor, claim, side, foreign)
+        await cleanup.remove(monitor, claim, side, foreign)
         async with claim.change(side) as connection:
             await connection.execute(
                 "DELETE FROM regionctl.fence WHERE move_id = $1", sides.move.id

@@ -27,13 +27,13 @@ WHERE slot = ANY($1::int[]) AND state IN ('owned', 'fencing') LIMIT 1
 
 
 async def remove(monitor: Monitor, claim: Claim, side: Side, slots: Sequence[int]) -> int:
-    """No row of `slots` is on `side`; returns how many went.
+    """No row of `slots` is on `side`, nor the origin's name; returns how many rows went.
 
     Raises `OperationFailed`, with nothing lost, when one of the slots is owned there.
     """
     removed = 0
     async with monitor.session(side.instance) as connection, _unseen(connection):
-        for table in TABLES:
+        for table in TABLES if slots else ():
             condition = within(ranges_of(slots))
             blocks = await connection.fetchval(
                 "SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::int",

@@ -25,6 +25,8 @@ from runtime.clock import wait_until
 from runtime.errors import Refused
 
 SLOT_SECONDS = 20.0
+# A copy that fails so often does not fail by chance.
+COPY_TRIES = 3
 HELD = "held"
 _SUBSCRIPTION = """
 SELECT s.oid, s.subenabled AS enabled, s.subslotname AS slot, s.subconninfo AS conninfo,
@@ -59,6 +61,7 @@ class Stream:
 
     `problem` is None while nothing is wrong; one that begins with "conflict" means that the
     subscriber had other rows than it should, and that both sides were left as they are.
+    `interrupted`: it stopped for another reason (a connection that was cut), and can go on.
     """
 
     problem: str | None
@@ -66,6 +69,7 @@ class Stream:
     lag_bytes: int | None = None
     covered: Ranges = ()
     held: bool = False
+    interrupted: bool = False
 
     @property
     def ready(self) -> bool:
@@ -109,12 +113,14 @@ async def look(site: Site, sides: Sides, direction: Direction) -> Stream:
     slot = await publisher.connection.fetchrow(_SLOT, row["slot"])
     covered = tuple((first, last) for first, last in json.loads(text))
     lag = None if slot is None or slot["lag"] is None else max(0, int(slot["lag"]))
-    problem = _problem(sides, direction, row, slot)
-    return Stream(problem, states, lag, covered, bool(row["held"]))
+    lost = _lost(sides, direction, row, slot)
+    problem = lost or _stopped(sides, direction, row)
+    interrupted = not lost and problem is not None and not problem.startswith("conflict")
+    return Stream(problem, states, lag, covered, bool(row["held"]), interrupted)
 
 
-def _problem(sides: Sides, direction: Direction, row: Any, slot: Any) -> str | None:
-    publisher, subscriber = sides.flow(direction)
+def _stopped(sides: Sides, direction: Direction, row: Any) -> str | None:
+    _, subscriber = sides.flow(direction)
     counted = json.loads(row["counted"])
     conflicts = [
         f"{name.removeprefix('confl_')} {count}"
@@ -123,10 +129,19 @@ def _problem(sides: Sides, direction: Direction, row: Any, slot: Any) -> str | N
     ]
     errors = counted.get("apply_error_count", 0) + counted.get("sync_error_count", 0)
     if not row["enabled"] and not row["held"]:
-        why = ", ".join(conflicts) or f"errors {errors}"
-        return f"conflict: the stream to {subscriber.instance} stopped ({why}); see its log"
+        if counted.get("sync_error_count", 0) >= COPY_TRIES:
+            conflicts.append("the copy of a table failed again and again, see its log")
+        if conflicts:
+            return f"conflict: the stream to {subscriber.instance} stopped: {', '.join(conflicts)}"
+        return f"the stream to {subscriber.instance} was interrupted (errors: {errors})"
     if any(counted.get(name) for name in _SILENT):
         return f"conflict: rows are missing on {subscriber.instance} ({', '.join(conflicts)})"
+    return None
+
+
+def _lost(sides: Sides, direction: Direction, row: Any, slot: Any) -> str | None:
+    """Why the stream can never go on from where it was."""
+    publisher, subscriber = sides.flow(direction)
     made = re.fullmatch(rf"{name_of(sides, direction)}_\d+_(\d+)_(\d+)", row["slot"] or "")
     if made is None or (int(made[1]), int(made[2])) != (publisher.timeline, subscriber.timeline):
         return "another primary has taken over since the stream began"
@@ -208,14 +223,18 @@ async def subscribe(
     )
 
 
-async def connect_anew(site: Site, sides: Sides, direction: Direction) -> None:
-    """The subscription dials where the publisher is now."""
+async def go_on(site: Site, sides: Sides, direction: Direction) -> None:
+    """The subscription dials where the publisher is now, and runs again if it was interrupted."""
     _, subscriber = sides.flow(direction)
     row = await subscriber.connection.fetchrow(_SUBSCRIPTION, name_of(sides, direction))
     wanted = conninfo(site, sides, direction)
     if row["conninfo"] != wanted:
         await subscriber.connection.execute(
             f"ALTER SUBSCRIPTION {name_of(sides, direction)} CONNECTION '{wanted}'"
+        )
+    if not row["enabled"] and not row["held"]:
+        await subscriber.connection.execute(
+            f"ALTER SUBSCRIPTION {name_of(sides, direction)} ENABLE"
         )
 
 
