@@ -37,10 +37,12 @@ class Parts:
     site: Site
     monitor: Monitor
     cluster: Cluster
+    given: Shelves | None = None
 
     @cached_property
     def shelves(self) -> Shelves:
-        return shelves(self.site)
+        """The platform's own, unless others are given."""
+        return self.given or shelves(self.site)
 
     @property
     def scratch(self) -> Path:

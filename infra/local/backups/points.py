@@ -60,8 +60,8 @@ async def mark(parts: Parts, name: str, shard_map: ShardMap) -> Point:
             return known
     with exclusive(parts.scratch / "points.lock", "A restore point is being made"):
         at, lsns = await _all_at_once(parts, name, shard_map)
-    point = Point(name, at, lsns, shard_map.to_json())
-    text = json.dumps({"name": name, "at": at.isoformat(), "lsns": lsns, "map": point.map}).encode()
+    document = {"name": name, "at": at.isoformat(), "lsns": lsns, "map": shard_map.to_json()}
+    text = json.dumps(document).encode()
     kept = 0
     for vault in parts.shelves.vaults.values():
         with contextlib.suppress(Unavailable):
@@ -69,7 +69,14 @@ async def mark(parts: Parts, name: str, shard_map: ShardMap) -> Point:
             kept += 1
     if not kept:
         raise Unavailable("No object storage answers: the restore point was not kept.")
-    return point
+    return parse(text)
+
+
+def parse(text: bytes) -> Point:
+    """The point of a document in the store."""
+    known = json.loads(text)
+    at = datetime.fromisoformat(known["at"])
+    return Point(known["name"], at, known["lsns"], known["map"])
 
 
 async def _all_at_once(
@@ -127,13 +134,7 @@ async def listed(parts: Parts) -> Sequence[Point]:
         try:
             for each in await vault.store.list(f"{FOLDER}/"):
                 if each.name not in found:
-                    document = json.loads(await vault.get(each.name))
-                    found[each.name] = Point(
-                        document["name"],
-                        datetime.fromisoformat(document["at"]),
-                        document["lsns"],
-                        document["map"],
-                    )
+                    found[each.name] = parse(await vault.get(each.name))
         except Unavailable as error:
             problems.append(error)
     if problems and len(problems) == len(parts.shelves.vaults):

@@ -90,6 +90,9 @@ async def find_way(
         if covered[-1] not in extents:
             extents[covered[-1]] = await wal.reach(parts, index, covered, scratch)
         extent = extents[covered[-1]]
+        if extent.end < backup.stop:
+            name, end = chain.segment_name(covered[-1]), chain.format_lsn(extent.end)
+            hole = hole or f"{name} can be read to {end} only, where {backup.id} is not yet whole"
         reached.append((backup, extent))
         stop = chain.judge(backup, extent, target)
         if stop is not None and not (target == Target() and chain.hole_after(index.wal, covered)):

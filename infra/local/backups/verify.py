@@ -51,7 +51,7 @@ async def _verify(parts: Parts, index: Index, id: str, scratch: Path) -> JSON:
     hole = chain.hole_after(index.wal, covered)
     if hole is not None:
         problems.append(f"The archive has a hole: {hole}.")
-    problems += await _verify_wal(parts, index, covered, scratch / "wal")
+    problems += await verify_wal(parts, index, covered, scratch / "wal", backup.stop)
     return {
         "pieces": pieces,
         "bytes": read + len(covered) * SEGMENT_BYTES,
@@ -60,10 +60,11 @@ async def _verify(parts: Parts, index: Index, id: str, scratch: Path) -> JSON:
     }
 
 
-async def _verify_wal(
-    parts: Parts, index: Index, covered: tuple[Segment, ...], folder: Path
+async def verify_wal(
+    parts: Parts, index: Index, covered: tuple[Segment, ...], folder: Path, stop: int
 ) -> list[str]:
-    """Each segment is authentic, and its records follow upon each other up to the next segment."""
+    """Each segment is authentic, and its records follow upon each other up to the next segment;
+    those of the last one reach `stop`, if it is in there."""
     problems: list[str] = []
     last = covered[-1] if covered else None
     for first in range(0, len(covered), WAVE):
@@ -79,9 +80,11 @@ async def _verify_wal(
             except Problem as error:
                 empty = segment == last and isinstance(error, OperationFailed)
                 return None if empty and "no record" in error.detail else error.detail
-            if segment != last and extent.end < (segment[1] + 1) * SEGMENT_BYTES:
+            due = (segment[1] + 1) * SEGMENT_BYTES
+            if extent.end < (min(stop, due) if segment == last else due):
                 name = chain.segment_name(segment)
-                return f"The WAL segment {name} can be read to {extent.end} only."
+                end = chain.format_lsn(extent.end)
+                return f"The WAL segment {name} is damaged: it can be read to {end} only."
             return None
 
         problems += [each for each in await every(one, wave) if each is not None]
