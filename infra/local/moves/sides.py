@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from infra.local.monitor import Monitor
-from runtime.errors import Unavailable
+from runtime.errors import OperationFailed, Unavailable
 from runtime.shardmap import SLOTS, Move, ShardMap
 
 # Every table that has a user's rows. `user_id` leads each primary key, so that a publication may
@@ -19,6 +19,9 @@ SLOT = f"crc32(int8send(user_id)) % {SLOTS}"
 # The servers end a session that holds a lock and says nothing for so long: its control plane may be
 # frozen, and whoever takes over waits for that lock.
 IDLE_MILLISECONDS = 2000
+
+# Read-only after all; the session was ended as it held a lock and said nothing.
+_GONE = ("25006", "25P03")
 
 Direction = Literal["fwd", "rev"]
 Ranges = tuple[tuple[int, int], ...]
@@ -60,6 +63,7 @@ class Sides:
 async def opened(monitor: Monitor, move: Move, shard_map: ShardMap) -> AsyncIterator[Sides]:
     """A connection to each primary. Raises `Unavailable` when one is gone or no primary."""
     async with (
+        _losses(),
         monitor.session(shard_map.shards[move.source].primary.instance) as source,
         monitor.session(shard_map.shards[move.target].primary.instance) as target,
     ):
@@ -68,6 +72,18 @@ async def opened(monitor: Monitor, move: Move, shard_map: ShardMap) -> AsyncIter
             await _side(shard_map, move.source, source),
             await _side(shard_map, move.target, target),
         )
+
+
+@contextlib.asynccontextmanager
+async def _losses() -> AsyncIterator[None]:
+    """What a server says when it goes away is `Unavailable`: a failover, after which to repeat."""
+    try:
+        yield
+    except OperationFailed as error:
+        state = getattr(error.__cause__, "sqlstate", None) or ""
+        if state in _GONE or state[:2] in ("08", "57"):
+            raise Unavailable(error.detail, hint="regionctl status", extra=error.extra) from error
+        raise
 
 
 async def _side(shard_map: ShardMap, shard: str, connection: Any) -> Side:
