@@ -112,7 +112,8 @@ def test_nothing_is_dropped_before_it_is_uploaded_nor_what_receiving_stands_on(
 
 @given(st.lists(st.integers(1, 30), min_size=1))
 def test_every_missing_segment_is_in_a_gap(numbers: list[int]) -> None:
-    mark, missed = None, []
+    mark: Mark | None = None
+    missed: list[int] = []
     for number in numbers:
         mark, gap = spool.advance(mark, Place(number, 1))
         if gap:
