@@ -122,6 +122,7 @@ def data_corruption(repeat: Repeat) -> list[Step]:
     steps = [
         _backed_up(repeat, [database]),
         *_begin(repeat, RESTORING_SECONDS),
+        Step("await-invariants", this),
         Step("inject-fault", {**this, **broken}),
         Step("detect-corruption", this),
         Step("restore-before", {**mine, "production_gigabytes": repeat.production_gigabytes}),

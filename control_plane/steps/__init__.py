@@ -94,6 +94,7 @@ HANDLERS: dict[str, Handler] = {
     "await-reshard": drill_reshard.await_reshard,
     "finish-moves": drill_reshard.finish_moves,
     "ensure-backups": drill_restore.ensure_backups,
+    "await-invariants": drill_data.await_invariants,
     "detect-corruption": drill_data.detect_corruption,
     "restore-before": drill_restore.restore_before,
     "merge-rows": drill_data.merge_rows,

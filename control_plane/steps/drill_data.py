@@ -7,7 +7,7 @@ from typing import Any
 
 from control_plane.merging import merge
 from control_plane.steps.drill_evidence import SETTLING_SECONDS
-from control_plane.steps.drill_files import keep, kept, run_folder, unless_left_out
+from control_plane.steps.drill_files import keep, kept, leave_out, run_folder, unless_left_out
 from control_plane.steps.drill_operations import patiently
 from control_plane.steps.drill_restore import server_name
 from control_plane.world import World
@@ -18,6 +18,20 @@ JSON = dict[str, Any]
 
 DETECT_SECONDS = 60.0
 ROUNDS = 10
+
+
+@unless_left_out
+async def await_invariants(world: World, *, run: int) -> JSON:
+    """Every invariant holds before the fault: else nobody could tell what broke it."""
+    broken: list[str] = []
+
+    async def whole() -> bool:
+        broken[:] = await _broken(world)
+        return not broken
+
+    if not await patiently(world, whole, "invariants", SETTLING_SECONDS, every=0.25):
+        return leave_out(run_folder(world, run), f"broken before the fault: {', '.join(broken)}")
+    return {}
 
 
 @unless_left_out

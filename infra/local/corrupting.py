@@ -55,8 +55,7 @@ WHERE t.user_id = hit.user_id AND t.order_id = hit.id
 async def corrupt(monitor: Monitor, primary: str, fault: Fault) -> Injected:
     """Raises `Refused` when there are too few settled orders."""
     async with monitor.session(primary) as connection:
-        await connection.execute(RECORD)
-        document = await _once(connection, fault.seed)
+        document = await once(connection, fault.seed)
     return Injected(
         document["began"],
         time.monotonic(),  # after the commit
@@ -71,7 +70,9 @@ async def forget(monitor: Monitor, primary: str) -> None:
         await connection.execute("DROP TABLE IF EXISTS regionctl.corruption")
 
 
-async def _once(connection: Any, seed: int) -> Any:
+async def once(connection: Any, seed: int) -> Any:
+    """What was done, and the position in the WAL before it, now or by an earlier call."""
+    await connection.execute(RECORD)
     for attempt in range(ATTEMPTS):
         try:
             async with connection.transaction(isolation="repeatable_read"):
