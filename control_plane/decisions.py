@@ -156,7 +156,7 @@ def repairs(topology: Topology, observed: Observed, shard_map: ShardMap) -> list
     intents = []
     for name, shard in shard_map.shards.items():
         primary = shard.primary.instance
-        if not observed.running(primary) or _is_being_made(shard_map, name):
+        if not observed.running(primary) or _is_being_made(topology, observed, shard_map, name):
             continue
         view = observed.postgres(primary)
         waits_for = view.sync_names if view else ()
@@ -178,11 +178,12 @@ def repairs(topology: Topology, observed: Observed, shard_map: ShardMap) -> list
     return intents
 
 
-def _is_being_made(shard_map: ShardMap, name: str) -> bool:
-    """A new shard that owns nothing yet gets its standbys from the reshard that makes it."""
+def _is_being_made(topology: Topology, observed: Observed, shard_map: ShardMap, name: str) -> bool:
+    """A new shard that owns nothing yet gets its nodes from the reshard that makes it."""
     idle = not shard_map.slots_of(name) and name != CATALOG
     moves = any(name in (move.source, move.target) for move in shard_map.moves)
-    return idle and not moves and not shard_map.shards[name].sync
+    absent = any(observed.state(n.id) == "absent" for n in topology.database_nodes(name))
+    return idle and not moves and absent
 
 
 def map_is_behind(observed: Observed, shard_map: ShardMap) -> bool:

@@ -1,7 +1,7 @@
 """Effects that copy slots and hand them over, through failovers and pauses on the way.
 
 While a failover is under way the provider refuses or does not answer: what is wanted is tried
-again, each time with the newest map, for about half a minute. A stream that it broke is begun anew.
+again, each time with the newest map, for about a minute. A stream that it broke is begun anew.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from runtime.shardmap import Move, ShardMap
 JSON = dict[str, Any]
 T = TypeVar("T")
 
-PAUSES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
-"""Seconds between two attempts: a failover of a database takes about one."""
+PAUSES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
+"""Seconds between two attempts: a failover of a database takes about one, a standby that comes
+back some ten more."""
 LOOK_SECONDS = 0.2
 TELL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
@@ -56,6 +57,7 @@ async def check_wanted(world: World) -> None:
 
 async def patiently(world: World, work: Callable[[], Awaitable[T]], what: str) -> T:
     """What `work` returns, tried again with growing pauses while it is refused or unanswered."""
+    told = ""
     for pause in (*PAUSES, None):
         try:
             return await work()
@@ -67,9 +69,10 @@ async def patiently(world: World, work: Callable[[], Awaitable[T]], what: str) -
                     runbook="reshard",
                     extra=problem.extra,
                 ) from problem
-            await world.emit(
-                {"kind": "move-waits", "message": f"{what}: {problem.detail} Trying again."}
-            )
+            if problem.detail != told:
+                told = problem.detail
+                message = f"{what}: {told} Trying again."
+                await world.emit({"kind": "move-waits", "message": message})
         await check_wanted(world)
         await world.clock.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
