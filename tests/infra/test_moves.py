@@ -62,9 +62,12 @@ async def _pass(pair: Pair, move: Move, slots: range, *, back: bool = False) -> 
                 raise
     shard = "s1" if back else "s2"
     pair.map = pair.map.with_slots(slots[0], slots[-1], shard, done.epoch)
+    return done.pause_seconds
+
+
+async def _equal(pair: Pair, move: Move, slots: range) -> None:
     compared = await pair.moves.compare(move, pair.map, slots)
     assert compared.equal, compared
-    return done.pause_seconds
 
 
 @asynccontextmanager
@@ -108,6 +111,7 @@ def test_slots_move_there_and_back_under_writers_and_nothing_is_lost(run: Run) -
             for back in (False, True):
                 for slots in _batches():
                     pauses.append(await _pass(pair, move, slots, back=back))
+                    await _equal(pair, move, slots)
                 await writers.more(200)
         await writers.check()
         await _end(pair, move)
@@ -196,6 +200,7 @@ def test_a_control_plane_may_die_behind_any_statement_of_a_hand_over(
                     assert owners["s1" if back else "s2"] == set(slots)
                     assert not owners["s2" if back else "s1"]
                     lives, back = lives + 1, not back
+            await _equal(pair, move, slots)
             print(f"\ndied behind each of {lives - 2} statements")
             assert lives > 30
 
@@ -399,6 +404,7 @@ def test_a_failover_of_the_source_in_the_middle_of_a_move_is_survived(run: Run) 
                 await pair.ready(move)
                 for slots in (second, *others):
                     await _pass(pair, move, slots)
+                    await _equal(pair, move, slots)
                 await writers.more(50)
         await writers.check()
 
