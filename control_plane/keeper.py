@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from control_plane.decisions import Intent
-from control_plane.operations import Operation
+from control_plane.operations import ACTIVE, Operation
 from control_plane.plans import PLANNERS
 from control_plane.schedule import WATCHED, Attempt, backups_due
 from control_plane.store import Store
@@ -50,14 +50,15 @@ class Keeper:
                 log.exception("could not look for backups that are due")
 
     async def look(self) -> None:
-        """Opens what is due now. Nothing is before every database's primary runs."""
+        """Opens what is due now. Nothing is before the platform is up."""
         shard_map = await self.store.shard_map()
         if shard_map is None:
             return
         primaries = [shard.primary.instance for shard in shard_map.shards.values()]
         observed = await self.provider.observe(primaries)
         if self.up_since is None:
-            if not all(observed.running(id) for id in primaries):
+            coming = await self.store.operations(states=ACTIVE, kinds=["provision"], limit=1)
+            if coming or not all(observed.running(id) for id in primaries):
                 return
             self.up_since = self.clock.now()
         operations = await self.store.operations(kinds=WATCHED, limit=REMEMBERED)
