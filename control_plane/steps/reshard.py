@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from control_plane.plans.reshard_moves import Transfer
-from control_plane.steps.provision import newest
+from control_plane.steps.provision import newest, together
 from control_plane.steps.reshard_copy import find, found, patiently
 from control_plane.world import World
 from runtime.errors import OperationFailed, Refused
@@ -203,5 +203,5 @@ async def remove_databases(world: World, *, instances: Sequence[str]) -> JSON:
         database = world.topology.instance(instance).component
         if database in shard_map.shards:
             raise Refused(f"{database} is still in the map.", hint="regionctl shard map")
-        await world.provider.remove_database(instance)
+    await together(*(world.provider.remove_database(each) for each in instances))
     return {"removed": list(instances)}
