@@ -35,7 +35,7 @@ from runtime.errors import MeasurementVoid, TimedOut
 
 JSON = dict[str, Any]
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STEADY_SECONDS = 30.0
 RECOVERY_SECONDS = 60.0
 RETURN_SECONDS = 240.0
