@@ -21,13 +21,22 @@ from infra.local.backups.store import Vault
 from infra.local.cluster import CLOCK
 from infra.local.ports import HOST
 from runtime.clock import wait_until
-from runtime.errors import Invalid, NotFound, OperationFailed, Problem, Refused, Unavailable
+from runtime.errors import (
+    Invalid,
+    NotFound,
+    OperationFailed,
+    Problem,
+    Refused,
+    TimedOut,
+    Unavailable,
+)
 from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
 FORMAT = 1
 UPLOADS = 4
 REPLAY_SECONDS = 30.0
+ARCHIVE_SECONDS = 60.0
 COPY_SECONDS = 6 * 3600.0
 
 
@@ -58,6 +67,7 @@ async def create(parts: Parts, database: str, kind: BackupKind, shard_map: Shard
         id = _name(index, database, kind)
         try:
             taken = await _take(parts, index, id, kind, shard_map, region)
+            await _await_wal(parts, database, taken)
             if taken.parent is None and kind == "incremental":
                 id = _name(index, database, "full")
             return await _upload(parts, taken, id, region, database, shard_map.version)
@@ -113,6 +123,25 @@ async def _take(
             problem = problem or error
     assert problem is not None
     raise problem
+
+
+async def _await_wal(parts: Parts, database: str, taken: Taken) -> None:
+    """The archive has the WAL from which the backup becomes whole. Raises `OperationFailed`."""
+    numbers = range(taken.start // chain.SEGMENT_BYTES, taken.stop // chain.SEGMENT_BYTES + 1)
+    wanted = {(taken.timeline, number) for number in numbers}
+
+    async def archived() -> bool:
+        return wanted <= set((await parts.shelves.index(database)).segments)
+
+    what = f"the WAL of the backup of {database}"
+    try:
+        await wait_until(CLOCK, archived, what=what, seconds=ARCHIVE_SECONDS, every=0.5)
+    except TimedOut as error:
+        raise OperationFailed(
+            f"The archive of {database} has not the WAL that its backup needs, from "
+            f"{chain.format_lsn(taken.start)} on: nothing could be restored from it.",
+            hint="regionctl backup status; regionctl logs of the archiver",
+        ) from error
 
 
 async def _any(parts: Parts, instances: Sequence[str]) -> Any:

@@ -31,10 +31,10 @@ from runtime.errors import OperationFailed
 RECOVERY_SECONDS = 6 * 3600.0
 START_SECONDS = 120.0
 _HBA = f"host all {postgres.SUPERUSER} {HOST}/32 scram-sha-256\n"
+# Whether replay is paused can only be asked while there is any.
 _PRESENT = """\
-SELECT pg_is_in_recovery() AS recovering, pg_get_wal_replay_pause_state() AS pause,
-       pg_last_wal_replay_lsn() - '0/0'::pg_lsn AS replayed,
-       pg_last_xact_replay_timestamp() AS newest
+SELECT pg_is_in_recovery() AS recovering, pg_last_xact_replay_timestamp() AS newest,
+       CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END AS pause
 """
 
 
@@ -227,9 +227,10 @@ async def start(parts: Parts, copy: Copy) -> None:
 
 
 async def serve(parts: Parts, copy: Copy) -> None:
-    """Runs, read-only, and answers."""
-    configure(parts, copy)
-    await start(parts, copy)
+    """Runs, read-only, and answers; also when it was ended since it was made."""
+    if running(copy) is None:
+        configure(parts, copy)
+        await start(parts, copy)
 
     async def answers() -> bool:
         try:
@@ -244,7 +245,7 @@ async def serve(parts: Parts, copy: Copy) -> None:
 
 async def halt(parts: Parts, copy: Copy) -> None:
     """Stopped cleanly, when it runs."""
-    if (copy.pgdata / "postmaster.pid").exists():
+    if running(copy) is not None:
         with contextlib.suppress(OperationFailed):  # it may have ended by itself
             await run(
                 parts,
@@ -255,13 +256,22 @@ async def halt(parts: Parts, copy: Copy) -> None:
 
 def kill(copy: Copy) -> None:
     """No server runs in the directory, which is about to be removed."""
+    pid = running(copy)
+    if pid is not None:
+        faults.kill_tree([pid])
+
+
+def running(copy: Copy) -> int | None:
+    """The pid of the server that runs in this directory."""
     try:
         text = (copy.pgdata / "postmaster.pid").read_text(encoding="ascii")
         pid = int(text.split("\n", 1)[0])
-        if Path(psutil.Process(pid).cwd()) == copy.pgdata.resolve():
-            faults.kill_tree([pid])
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return pid if Path(process.cwd()) == copy.pgdata.resolve() else None
     except (OSError, ValueError, psutil.Error):
-        return
+        return None
 
 
 async def check_pages(parts: Parts, copy: Copy) -> None:
@@ -279,7 +289,7 @@ async def check_pages(parts: Parts, copy: Copy) -> None:
 
 def require_alive(copy: Copy, error: BaseException) -> None:
     """Raises `OperationFailed`, with the end of its log, when the server has ended."""
-    if (copy.pgdata / "postmaster.pid").exists():
+    if running(copy) is not None:
         return
     lines = [line for line in tail(copy.log, 30) if re.search("FATAL|PANIC|ERROR|HINT", line)]
     raise OperationFailed(

@@ -25,8 +25,6 @@ from infra.local.backups.restore import Meter
 from infra.local.ports import HOST
 from runtime.errors import Invalid, NotFound, Refused
 
-# Beside every port of a platform: see `infra.local.ports`.
-FIRST_PORT, PORTS = 190, 8
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 DOCUMENT = "restored.json"
 PASSFILE = "passfile"
@@ -125,12 +123,11 @@ async def _clear(parts: Parts, folder: Path) -> None:
 def _free_port(parts: Parts) -> int:
     """The first one of the block that nobody has. Raises `Refused`."""
     taken = {known["port"] for each in parts.restored.glob("*/") if (known := _read(each))}
-    first = parts.site.ports.control + FIRST_PORT
-    for port in range(first, first + PORTS):
+    for port in parts.site.ports.restored:
         if port not in taken and ports.holder(port) is None:
             return port
     raise Refused(
-        f"{len(taken)} restored servers have all {PORTS} ports.",
+        "Restored servers have all the ports that there are for them.",
         hint="regionctl backup discard ID",
         extra={"restored": sorted(each.name for each in parts.restored.glob("*/"))},
     )
