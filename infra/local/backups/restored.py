@@ -27,6 +27,7 @@ from runtime.errors import Invalid, NotFound, Refused
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 DOCUMENT = "restored.json"
+PORT = "port"
 PASSFILE = "passfile"
 PASSFILE = "pgpass"
 REPLACED = "replaced"
@@ -45,7 +46,7 @@ async def aside(parts: Parts, id: str, database: str, target: Target) -> Restore
             return await _served(parts, folder, known)
         await _clear(parts, folder)
         parts.folder(folder)
-        copy = Copy(f"restored.{id}", folder / "pgdata", _free_port(parts))
+        copy = Copy(f"restored.{id}", folder / "pgdata", _free_port(parts, folder))
         meter = Meter()
         way = await restore.find_way(parts, database, target, None, parts.folder(folder / "look"))
         reached = await restore.build(parts, way, copy, meter)
@@ -120,11 +121,14 @@ async def _clear(parts: Parts, folder: Path) -> None:
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-def _free_port(parts: Parts) -> int:
-    """The first one of the block that nobody has. Raises `Refused`."""
-    taken = {known["port"] for each in parts.restored.glob("*/") if (known := _read(each))}
+def _free_port(parts: Parts, folder: Path) -> int:
+    """The first one of the block that nobody has; `folder` claims it before its server runs, for
+    several may be restored at the same time. Raises `Refused`."""
+    claims = parts.restored.glob(f"*/{PORT}")
+    taken = {int(each.read_text()) for each in claims if each.parent != folder}
     for port in parts.site.ports.restored:
         if port not in taken and ports.holder(port) is None:
+            files.replace_file(folder / PORT, str(port))
             return port
     raise Refused(
         "Restored servers have all the ports that there are for them.",
@@ -201,7 +205,7 @@ async def _into_work(
     """The recovered, stopped and checked data directory `work`/pgdata."""
     await _clear(parts, work)
     parts.folder(work)
-    copy = Copy(f"restored.{instance.replace('.', '-')}", work / "pgdata", _free_port(parts))
+    copy = Copy(f"restored.{instance.replace('.', '-')}", work / "pgdata", _free_port(parts, work))
     way = await restore.find_way(parts, database, target, None, parts.folder(work / "look"))
     meter = Meter()
     histories = _histories(parts.site.pgdata(instance))
