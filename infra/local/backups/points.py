@@ -28,7 +28,7 @@ from runtime.shardmap import ShardMap
 FOLDER = "points"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 LOCK_MILLISECONDS = 250
-TRIES = 8
+TRIES = 4
 PAUSE_SECONDS = 0.3
 DURABLE_SECONDS = 10.0
 _BEING_MOVED = "SELECT count(*) FROM regionctl.slot_owner WHERE state = 'fencing'"
