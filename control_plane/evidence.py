@@ -39,6 +39,7 @@ Outcome = Literal["passed", "failed", "void"]
 NOTHING = Counts(Tally(0, 0, 0, 0), Tally(0, 0, 0, 0))
 CONTROLS = ("lost", "stall", "second-writer")
 LEFT_OUT = "notrun.json"
+SHOWN = 5
 OFFERED = 0.9
 STALL_SECONDS = 29.0
 PHASES: Mapping[str, str] = {
@@ -151,7 +152,7 @@ def _judge(spec: Drill, number: int, files: Mapping[str, bytes]) -> Run:
     loss = ledgers.loss(book, readback, until=fault["effective"])
     found = evidence_data.find(spec, book, fault, _documents(files))
     invariants = (*_invariants(spec, book, fault, loss, files), *found.invariants)
-    controls = (*_controls(book, rto, readback, fault, files), *found.controls)
+    controls = (*_controls(spec, book, rto, readback, fault, files), *found.controls)
     rto_missing = [
         kind for kind, seconds in {**rto, **(found.rto or {})}.items() if seconds is None
     ]
@@ -226,8 +227,9 @@ def _invariants(
 ) -> tuple[JSON, ...]:
     """What the databases say, then what the ledger says."""
     found = [dict(each) for each in load(files, "invariants.json")]
-    writers = two_writers(book)
-    said = "; ".join(f"{w.shard}: {w.older} after {w.newer}, {w.seconds:.2f} s" for w in writers)
+    writers = two_writers(book, by_slot=spec.moves_slots)
+    told = [f"{w.shard}: {w.older} after {w.newer}, {w.seconds:.2f} s" for w in writers]
+    said = "; ".join(told[:SHOWN]) + (f" and {len(told) - SHOWN} more" if told[SHOWN:] else "")
     found.append(held("one writer per shard at a time", not writers, said))
     double = f"{loss.duplicated} orders that no single attempt accounts for"
     found.append(held("one order for one idempotency key", not loss.duplicated, double))
@@ -274,6 +276,7 @@ def _within_lag(fault: JSON, loss: Loss) -> JSON:
 
 
 def _controls(
+    spec: Drill,
     book: Ledger,
     rto: Mapping[str, float | None],
     readback: JSON,
@@ -300,7 +303,8 @@ def _controls(
             caught = all(_later(stalled[each], rto[each]) for each in stalled)
             saw = ", ".join(f"{each}: {seconds}" for each, seconds in stalled.items())
         else:
-            more = len(two_writers(copy)) - len(two_writers(book))
+            more = len(two_writers(copy, by_slot=spec.moves_slots))
+            more -= len(two_writers(book, by_slot=spec.moves_slots))
             caught, saw = more > 0, f"{more} more two-writer windows"
         controls.append({"kind": kind, "caught": caught, "saw": saw})
     return tuple(controls)

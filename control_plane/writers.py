@@ -1,8 +1,9 @@
-"""Whether a shard ever had two writers at once, as its clients saw it. Pure.
+"""Whether a shard, or a slot, ever had two writers at once, as its clients saw it. Pure.
 
 Two writers are proven when a write of an older epoch was sent after a write of a newer epoch of the
 same shard had been acknowledged, and was acknowledged too. A late answer to an early write proves
-nothing: it may have been committed before the newer epoch began.
+nothing: it may have been committed before the newer epoch began. While slots move, those of one
+shard have many epochs: then each slot is looked at alone, whichever shard took its writes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from control_plane.ledger import WRITES, Attempt, Ledger
+from control_plane.ledger import CREATE_USER, WRITES, Attempt, Ledger
+from runtime.shardmap import CATALOG, slot_of
 
 
 @dataclass(frozen=True)
 class TwoWriters:
-    """`seconds`: how long after `newer` first acknowledged a write `older` still took writes."""
+    """`shard`: its name, or "slot 17". `seconds`: how long after `newer` first acknowledged a write
+    `older` still took writes."""
 
     shard: str
     older: str
@@ -25,12 +28,14 @@ class TwoWriters:
     writes: int
 
 
-def two_writers(ledger: Ledger) -> tuple[TwoWriters, ...]:
-    """Every proof that a shard had two writers at once; none is the only acceptable answer."""
+def two_writers(ledger: Ledger, *, by_slot: bool = False) -> tuple[TwoWriters, ...]:
+    """Every proof that a shard (or a slot) had two writers at once; none is the only acceptable
+    answer. The catalog is always taken as one."""
     groups: dict[str, dict[tuple[int, str], list[Attempt]]] = defaultdict(lambda: defaultdict(list))
     for attempt in ledger.attempts:
         if attempt.ok and attempt.kind in WRITES and attempt.shard and attempt.epoch is not None:
-            groups[attempt.shard][(attempt.epoch, attempt.region or "")].append(attempt)
+            place = _slot(attempt) if by_slot else attempt.shard
+            groups[place][(attempt.epoch, attempt.region or "")].append(attempt)
     return tuple(
         window
         for shard, writers in sorted(groups.items())
@@ -40,6 +45,14 @@ def two_writers(ledger: Ledger) -> tuple[TwoWriters, ...]:
         for window in [_overlap(shard, older, newer, writers)]
         if window is not None
     )
+
+
+def _slot(attempt: Attempt) -> str:
+    """Of the user whose write it is; a user without a number is a place of its own."""
+    user = attempt.record if attempt.kind == CREATE_USER else attempt.user
+    if attempt.shard == CATALOG or not user:
+        return str(attempt.shard)
+    return f"slot {slot_of(int(user))}" if user.isdecimal() else user
 
 
 def _overlap(

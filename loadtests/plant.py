@@ -41,14 +41,24 @@ def plant(kind: str, lines: list[JSON], fault: float) -> tuple[list[JSON], JSON]
     if kind == "lost":
         copy = {**orders[-1], "n": last + 1, "key": "planted", "order_id": NOWHERE}
         return _insert(lines, copy), {"planted": kind, "order": NOWHERE}
-    shard = orders[0]["shard"]
-    same = sorted((a for a in orders if a["shard"] == shard), key=lambda a: a["sent"])
-    first = same[0]
-    if not any(attempt["sent"] > first["done"] for attempt in same):
-        raise LookupError(f"{shard} has no order sent after another was acknowledged")
-    newest = max(attempt["epoch"] or 0 for attempt in same)
+    same = _of_one_user(orders)
+    first, shard = same[0], same[0]["shard"]
+    newest = max(attempt["epoch"] or 0 for attempt in orders)
     copy = {**first, "n": last + 1, "key": "planted", "epoch": newest + 1}
     return _insert(lines, copy), {"planted": kind, "shard": shard, "epoch": newest + 1}
+
+
+def _of_one_user(orders: list[JSON]) -> list[JSON]:
+    """The orders of a user of whom one was sent after another of the same shard was acknowledged.
+
+    Of one user, so that it is also one slot whose owner changed.
+    """
+    for first in sorted(orders, key=lambda each: each["sent"]):
+        place = (first["user"], first["shard"])
+        same = [each for each in orders if (each["user"], each["shard"]) == place]
+        if any(each["sent"] > first["done"] for each in same):
+            return sorted(same, key=lambda each: each["sent"])
+    raise LookupError("no user has an order sent after another was acknowledged")
 
 
 def _stall(lines: list[JSON], fault: float) -> list[JSON]:

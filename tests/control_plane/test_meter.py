@@ -27,7 +27,7 @@ def ignores_the_outage(book: Ledger, *_: Any, **times: Any) -> dict[str, float |
     return {"create-order": 1.02}
 
 
-def ignores_writers(book: Ledger) -> tuple[Any, ...]:
+def ignores_writers(book: Ledger, **_: Any) -> tuple[Any, ...]:
     return ()
 
 
