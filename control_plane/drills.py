@@ -38,7 +38,8 @@ class Drill:
     allows. `unharmed`: no request with an idempotency key may fail. `limits` are its own, in
     seconds, and go before those of the row. `measure`: what its recovery time ends with (orders
     are taken again, the rows are right again, or every restored copy is proven). `moves_slots`:
-    slots change their owners meanwhile. `damages` are planted in copies of backups; each must be noticed."""
+    slots change their owners meanwhile. `damages` are planted in copies of backups; each
+    must be noticed."""
 
     name: str
     title: str
