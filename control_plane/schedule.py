@@ -17,7 +17,7 @@ from control_plane.decisions import Intent
 from control_plane.operations import PLATFORM
 from control_plane.plans.backup import ALL
 from infra.backups import Archive, Backup
-from infra.topology import BackupPolicy
+from infra.topology_policies import BackupPolicy
 
 FIRST_FULL_SECONDS = 60.0
 PAUSE_SECONDS = 60.0

@@ -10,16 +10,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError, model_validator
 
 from infra import topology_faults
+from infra.topology_policies import (
+    BackupPolicy,
+    BackupsWire,
+    ExternalSpec,
+    ExternalWire,
+    FailoverPolicy,
+    FailoverWire,
+    LevelsWire,
+    ObjectiveSpec,
+    ObjectiveWire,
+    ServiceLevels,
+    Wire,
+)
 from runtime.errors import Invalid, NotFound
 from runtime.shardmap import CATALOG
 
@@ -61,58 +73,6 @@ class RegionSpec:
 
 
 @dataclass(frozen=True)
-class ObjectiveSpec:
-    """One row of the disaster-recovery table; times in seconds."""
-
-    scenario: str
-    rto_seconds: float
-    rpo_seconds: float
-    procedure: str
-
-
-@dataclass(frozen=True)
-class ServiceLevels:
-    availability_percent: float = 99.99
-    p99_milliseconds: float = 100.0
-    error_rate_percent: float = 1.0
-    concurrent_users: int = 100_000
-
-
-@dataclass(frozen=True)
-class FailoverPolicy:
-    """`quiet_period_seconds`: no second automatic failover of a database within this time unless
-    an operator acknowledges the first."""
-
-    automatic: bool = True
-    quiet_period_seconds: float = 3600.0
-
-
-@dataclass(frozen=True)
-class BackupPolicy:
-    """How often each database is backed up, how many full backups with what builds on them are
-    kept, and how much WAL may wait on disk while the object storage is away."""
-
-    full_every_seconds: float = 604_800.0
-    incremental_every_seconds: float = 86_400.0
-    keep_full: int = 4
-    spool_megabytes: int = 2048
-
-
-@dataclass(frozen=True)
-class ExternalSpec:
-    """Systems of somebody else. Where an address is given, no stand-in runs.
-
-    `payment_gateway` is a base URL, `smtp` "host:port". `secrets` is the path of a JSON object,
-    read at `up`, of what they ask for: gatewayKey, webhookSecret, smtpUser, smtpPassword.
-    """
-
-    payment_gateway: str = ""
-    smtp: str = ""
-    smtp_tls: str = "starttls"
-    secrets: str = ""
-
-
-@dataclass(frozen=True)
 class Topology:
     """`inter_region_latency_milliseconds` is one way; the local platform makes it real on the
     replication path, so that what an asynchronous replica lacks is not made up.
@@ -129,10 +89,10 @@ class Topology:
     objectives: tuple[ObjectiveSpec, ...]
     service_levels: ServiceLevels
     inter_region_latency_milliseconds: float = 0.0
-    external: ExternalSpec = ExternalSpec()
+    external: ExternalSpec = field(default_factory=ExternalSpec)
     allowed_origins: tuple[str, ...] = ()
     otlp_endpoint: str = ""
-    backups: BackupPolicy = BackupPolicy()
+    backups: BackupPolicy = field(default_factory=BackupPolicy)
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -246,70 +206,33 @@ def _spec(kind: Kind, component: str, region: RegionSpec, zone: str) -> Instance
     return InstanceSpec(f"{component}.{region.name}{zone}", kind, component, region.name, zone)
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=False
-    )
-
-
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
 
-class _Region(_Wire):
+class _Region(Wire):
     name: Name
     role: Role
     zones: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]$")]], Field(min_length=1)]
 
 
-class _Objective(_Wire):
-    scenario: Literal["service-outage", "database-failure", "region-failure", "data-corruption"]
-    rto_seconds: Annotated[float, Field(gt=0)]
-    rpo_seconds: Annotated[float, Field(ge=0)]
-    procedure: str
-
-
-class _Failover(_Wire):
-    automatic: bool = True
-    quiet_period_seconds: Annotated[float, Field(ge=0)] = 3600.0
-
-
-class _Levels(_Wire):
-    availability_percent: Annotated[float, Field(gt=0, le=100)] = 99.99
-    p99_milliseconds: Annotated[float, Field(gt=0)] = 100.0
-    error_rate_percent: Annotated[float, Field(gt=0, le=100)] = 1.0
-    concurrent_users: Annotated[int, Field(gt=0)] = 100_000
-
-
-class _Backups(_Wire):
-    full_every_seconds: Annotated[float, Field(ge=60)] = 604_800.0
-    incremental_every_seconds: Annotated[float, Field(ge=60)] = 86_400.0
-    keep_full: Annotated[int, Field(ge=1)] = 4
-    spool_megabytes: Annotated[int, Field(ge=64)] = 2048
-
-
-class _External(_Wire):
-    payment_gateway: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
-    smtp: Annotated[str, Field(pattern=topology_faults.HOST_PORT)] | None = None
-    smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
-    secrets: Annotated[str, Field(pattern=topology_faults.ABSOLUTE)] | None = None
-
-
-class _Document(_Wire):
+class _Document(Wire):
     api_version: Literal["regionctl/v1"]
     kind: Literal["Topology"]
     name: Name
     provider: Literal["local", "memory"]
     regions: Annotated[list[_Region], Field(min_length=1)]
     shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
-    services: list[Service] = list(SERVICES)
-    failover: _Failover = _Failover()
-    objectives: Annotated[list[_Objective], Field(min_length=1)]
-    service_levels: _Levels = _Levels()
+    services: list[Service] = Field(default_factory=lambda: list(SERVICES))
+    failover: FailoverWire = FailoverWire()
+    objectives: Annotated[list[ObjectiveWire], Field(min_length=1)]
+    service_levels: LevelsWire = LevelsWire()
     inter_region_latency_milliseconds: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    external: _External = _External()
-    allowed_origins: list[Annotated[str, Field(pattern=topology_faults.ORIGIN)]] = []
+    external: ExternalWire = ExternalWire()
+    allowed_origins: list[Annotated[str, Field(pattern=topology_faults.ORIGIN)]] = Field(
+        default_factory=list
+    )
     otlp_endpoint: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
-    backups: _Backups = _Backups()
+    backups: BackupsWire = BackupsWire()
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -380,7 +303,7 @@ def parse(text: str, source: str) -> Topology:
         objectives=tuple(ObjectiveSpec(**o.model_dump()) for o in wire.objectives),
         service_levels=ServiceLevels(**wire.service_levels.model_dump()),
         inter_region_latency_milliseconds=wire.inter_region_latency_milliseconds,
-        external=_external(wire.external),
+        external=wire.external.spec(),
         allowed_origins=tuple(wire.allowed_origins),
         otlp_endpoint=(wire.otlp_endpoint or "").rstrip("/"),
         backups=BackupPolicy(**wire.backups.model_dump()),
@@ -389,12 +312,3 @@ def parse(text: str, source: str) -> Topology:
 
 def _shards(count: int) -> tuple[str, ...]:
     return tuple(f"s{number}" for number in range(1, count + 1))
-
-
-def _external(wire: _External) -> ExternalSpec:
-    return ExternalSpec(
-        payment_gateway=(wire.payment_gateway or "").rstrip("/"),
-        smtp=wire.smtp or "",
-        smtp_tls=wire.smtp_tls,
-        secrets=wire.secrets or "",
-    )

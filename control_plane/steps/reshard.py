@@ -13,7 +13,7 @@ from typing import Any
 
 from control_plane.plans.reshard_moves import Transfer
 from control_plane.steps.provision import newest, together
-from control_plane.steps.reshard_copy import find, found, patiently
+from control_plane.steps.reshard_watch import find, found, patiently
 from control_plane.world import World
 from runtime.errors import OperationFailed, Refused
 from runtime.shardmap import Move, Shard, ShardMap

@@ -1,230 +1,28 @@
-"""Effects that copy slots and hand them over, through failovers and pauses on the way.
-
-While a failover is under way the provider refuses or does not answer: what is wanted is tried
-again, each time with the newest map, for about a minute. A stream that it broke is begun anew.
-"""
+"""Effects that copy slots and hand them over, through failovers and pauses on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from control_plane import decisions
-from control_plane.budget import Budget
-from control_plane.decisions import Load
-from control_plane.plans.reshard_moves import Transfer, owners, transfer_of
+from control_plane.plans.reshard_moves import Transfer, owners
 from control_plane.steps.provision import newest
+from control_plane.steps.reshard_watch import (
+    LOOK_SECONDS,
+    Watch,
+    check_wanted,
+    find,
+    patiently,
+    paused,
+    slot_range,
+    slots_moved,
+)
 from control_plane.world import World
-from infra.moves import Compared, Handover, Progress
-from runtime.errors import OperationFailed, Refused, TimedOut, Unavailable
-from runtime.shardmap import Move, ShardMap
+from infra.moves import Compared, Handover
+from runtime.errors import OperationFailed, Refused
+from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
-T = TypeVar("T")
-
-PAUSES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
-"""Seconds between two attempts: a failover of a database takes about one, a standby that comes
-back some ten more."""
-LOOK_SECONDS = 0.2
-TELL_SECONDS = 1.0
-PATIENCE_SECONDS = 60.0
-RESTARTS = 5
-STOPPED = "regionctl shard rollback takes back what was handed over; regionctl shard abort keeps it"
-
-
-def found(shard_map: ShardMap, transfer: Transfer) -> Move | None:
-    return next((move for move in shard_map.moves if transfer_of(move) == transfer), None)
-
-
-def find(shard_map: ShardMap, transfer: Transfer) -> Move:
-    """Raises `Refused` when the map has no such move any more."""
-    move = found(shard_map, transfer)
-    if move is None:
-        raise Refused(
-            f"No move of slots {transfer.first}-{transfer.last} from {transfer.source} to "
-            f"{transfer.target} is in the map.",
-            hint="regionctl shard map",
-        )
-    return move
-
-
-async def check_wanted(world: World) -> None:
-    """Raises `OperationFailed` when somebody aborts the operation: a wait can be long."""
-    if await world.store.abort_requested(world.operation_id):
-        raise OperationFailed("Stopped, as somebody asked.", hint=STOPPED, runbook="reshard")
-
-
-async def patiently(world: World, work: Callable[[], Awaitable[T]], what: str) -> T:
-    """What `work` returns, tried again with growing pauses while it is refused or unanswered."""
-    told = ""
-    for pause in (*PAUSES, None):
-        try:
-            return await work()
-        except (Refused, Unavailable, TimedOut) as problem:
-            if pause is None:
-                raise OperationFailed(
-                    f"{what} was refused {len(PAUSES) + 1} times: {problem.detail}",
-                    hint=problem.hint or f"regionctl op resume {world.operation_id}",
-                    runbook="reshard",
-                    extra=problem.extra,
-                ) from problem
-            if problem.detail != told:
-                told = problem.detail
-                message = f"{what}: {told} Trying again."
-                await world.emit({"kind": "move-waits", "message": message})
-        await check_wanted(world)
-        await world.clock.sleep(pause)
-    raise AssertionError("the last attempt returns or raises")
-
-
-@dataclass
-class Watch:
-    """What a wait for a move remembers: what it told when, and how often it began anew."""
-
-    world: World
-    transfer: Transfer
-    held: bool | None = None
-    restarts: int = 0
-    answered: float = 0.0
-    told: float = 0.0
-    reason: str | None = None
-    budget: Budget = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.budget = Budget(self.world)
-
-    async def until_near(self) -> Progress:
-        """Waits until the target has all rows and follows closely, and nothing says to wait."""
-        self.answered = self.world.clock.monotonic()
-        while True:
-            await check_wanted(self.world)
-            try:
-                progress = await self._look()
-                self.answered = self.world.clock.monotonic()
-                if progress is not None:
-                    return progress
-            except (Refused, Unavailable, TimedOut) as problem:
-                if self.world.clock.monotonic() - self.answered > PATIENCE_SECONDS:
-                    raise OperationFailed(
-                        f"The move from {self.transfer.source} to {self.transfer.target} does not "
-                        f"go on: {problem.detail}",
-                        hint=f"regionctl op resume {self.world.operation_id}",
-                        runbook="reshard",
-                    ) from problem
-                await self._say(problem.detail)
-            await self.world.clock.sleep(LOOK_SECONDS)
-
-    async def _look(self) -> Progress | None:
-        moves = self.world.provider.moves
-        shard_map = await newest(self.world)
-        move = find(shard_map, self.transfer)
-        progress = await moves.progress(move, shard_map)
-        if not progress.healthy:
-            await self._begin_anew(move, shard_map, progress.problem)
-            return None
-        load = await self._load(shard_map, progress)
-        limit = self.world.topology.service_levels.error_rate_percent
-        wait = await paused(self.world) or decisions.throttle(
-            load, held=bool(self.held), error_rate_percent=limit
-        )
-        if bool(wait) != self.held:
-            await moves.hold(move, shard_map, on=bool(wait))
-            self.held = bool(wait)
-        if not wait and progress.ready:
-            wait = decisions.not_now(load, error_rate_percent=limit)
-            if wait is None:
-                return progress
-        await self._say(wait)
-        await self._tell(progress, shard_map)
-        return None
-
-    async def _load(self, shard_map: ShardMap, progress: Progress) -> Load:
-        """The lag of both shards' copies, the backlog, and failing requests."""
-        pair = (self.transfer.source, self.transfer.target)
-        primaries = [shard_map.shards[name].primary.instance for name in pair]
-        observed = await self.world.provider.observe(primaries)
-        views = [view for id in primaries if (view := observed.postgres(id)) is not None]
-        lags = [each.lag_bytes for view in views for each in view.followers if each.streaming]
-        failed = await self.budget.failed_percent()
-        return Load(max(lags, default=0), progress.lag_bytes, failed)
-
-    async def _begin_anew(self, move: Move, shard_map: ShardMap, problem: str | None) -> None:
-        self.restarts += 1
-        if self.restarts > RESTARTS:
-            raise OperationFailed(
-                f"The stream from {move.source} to {move.target} broke {self.restarts} times: "
-                f"{problem or 'unknown'}. Both sides are kept.",
-                hint=STOPPED,
-                runbook="reshard",
-            )
-        await self._say(f"the stream is begun anew: {problem or 'it broke'}")
-        await self.world.provider.moves.start(move, shard_map)
-        self.held = None
-
-    async def _say(self, reason: str | None) -> None:
-        """Why it waits, once for each reason."""
-        if reason and reason != self.reason:
-            message = f"{self.transfer.source} to {self.transfer.target} waits: {reason}"
-            await self.world.emit({"kind": "move-waits", "message": message})
-        self.reason = reason
-
-    async def _tell(self, progress: Progress, shard_map: ShardMap) -> None:
-        now = self.world.clock.monotonic()
-        if now - self.told >= TELL_SECONDS:
-            self.told = now
-            await self.world.emit(progress_event(self.world, self.transfer, progress, shard_map))
-
-
-async def paused(world: World) -> str | None:
-    if await world.store.reshard_paused(world.operation_id):
-        return "paused; regionctl shard resume goes on"
-    return None
-
-
-def progress_event(
-    world: World, transfer: Transfer, progress: Progress, shard_map: ShardMap
-) -> JSON:
-    """How far it is: {"rows", "copied", "slotsMoved", "slots", "lagBytes", "worstPauseSeconds"}."""
-    share = min(1.0, progress.copied / progress.rows) if progress.rows else float(progress.ready)
-    moved, slots = slots_moved(world, shard_map)
-    worst = max(pauses(world), default=None)
-    lag = "" if progress.lag_bytes is None else f", {progress.lag_bytes / 2**20:.1f} MiB behind"
-    bar = "█" * round(share * 20) + "░" * (20 - round(share * 20))
-    text = (
-        f"{transfer.source} to {transfer.target} {bar} {share * 100:.0f} %: "
-        f"{progress.copied:,} of {progress.rows:,} rows, {moved} of {slots} slots{lag}"
-    )
-    return {
-        "kind": "move-progress",
-        "message": text if worst is None else f"{text}, longest pause {worst * 1000:.0f} ms",
-        "source": transfer.source,
-        "target": transfer.target,
-        "rows": progress.rows,
-        "copied": progress.copied,
-        "slotsMoved": moved,
-        "slots": slots,
-        "lagBytes": progress.lag_bytes,
-        "worstPauseSeconds": worst,
-    }
-
-
-def slots_moved(world: World, shard_map: ShardMap) -> tuple[int, int]:
-    """How many slots of this operation's hand-overs are where they shall be, of how many."""
-    owned = owners(shard_map.ranges)
-    wanted = [
-        (slot, step.args["source" if step.args.get("back") else "target"])
-        for step in world.plan.steps
-        if step.name == "hand-over"
-        for slot in _range(step.args["slots"])
-    ]
-    return sum(owned[slot] == name for slot, name in wanted), len(wanted)
-
-
-def pauses(world: World) -> list[float]:
-    """Of the fences of this operation so far, in seconds."""
-    results = [each for each in world.results.values() if isinstance(each, dict)]
-    return [each["pauseSeconds"] for each in results if each.get("pauseSeconds")]
 
 
 async def await_copy(world: World, *, source: str, target: str, first: int, last: int) -> JSON:
@@ -256,7 +54,7 @@ async def rehearse_move(
         await Watch(world, transfer).until_near()
         shard_map = await newest(world)
         fence, compared = await world.provider.moves.rehearse(
-            find(shard_map, transfer), shard_map, _range(slots), budget_seconds=budget_seconds
+            find(shard_map, transfer), shard_map, slot_range(slots), budget_seconds=budget_seconds
         )
         if fence.pause_seconds > budget_seconds:
             raise Refused(f"The fence stood for {fence.pause_seconds * 1000:.0f} ms.")
@@ -291,7 +89,7 @@ async def hand_over(
 
     async def compare() -> Compared:
         latest = await newest(world)
-        return await world.provider.moves.compare(find(latest, transfer), latest, _range(slots))
+        return await world.provider.moves.compare(find(latest, transfer), latest, slot_range(slots))
 
     compared = await patiently(world, compare, f"The comparison of slots {slots[0]}-{slots[1]}")
     if not compared.equal and not back:
@@ -338,7 +136,7 @@ async def _give(
         return await world.provider.moves.hand_over(
             find(shard_map, transfer),
             shard_map,
-            _range(slots),
+            slot_range(slots),
             budget_seconds=budget_seconds,
             back=back,
         )
@@ -380,13 +178,9 @@ async def _record(
     return shard_map
 
 
-def _range(slots: Sequence[int]) -> range:
-    return range(slots[0], slots[1] + 1)
-
-
 def _belong(shard_map: ShardMap, slots: Sequence[int], owner: str) -> bool:
     owned = owners(shard_map.ranges)
-    return all(owned[slot] == owner for slot in _range(slots))
+    return all(owned[slot] == owner for slot in slot_range(slots))
 
 
 def _differ(compared: Compared, hint: str) -> OperationFailed:

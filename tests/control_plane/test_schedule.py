@@ -17,7 +17,7 @@ from control_plane.schedule import (
     backups_due,
 )
 from infra.backups import Archive, Backup, BackupKind
-from infra.topology import BackupPolicy
+from infra.topology_policies import BackupPolicy
 
 UP = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86_400.0

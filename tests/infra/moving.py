@@ -7,8 +7,8 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from infra.local.moves import LocalMoves
 from infra.local.provider import LocalProvider
 from infra.topology import load
 from runtime.clock import SystemClock, wait_until
+from runtime.errors import Refused
 from runtime.shardmap import Move, Shard, ShardMap, SlotRange, slot_of
 from tests.infra.platform import free_offset
 
 S1, S1B, S2, S2B = "s1.us-east-1a", "s1.us-east-1b", "s2.us-east-1a", "s2.us-east-1b"
 FIRST, LAST = 512, 575
+BATCH = 16
+BUDGET = 0.25
 _serials = itertools.count(1)
 INSERT_USER = (
     "INSERT INTO users (user_id, email, name, idempotency_key, request_hash, created_at) "
@@ -127,8 +130,11 @@ class Pair:
         return counts
 
 
+Run = Callable[[Callable[[Pair], Coroutine[Any, Any, Any]]], Any]
+
+
 @contextmanager
-def pair() -> Iterator[Callable[[Callable[[Pair], Coroutine[Any, Any, Any]]], Any]]:
+def pair() -> Iterator[Run]:
     """Runs functions on a pair; the map and the servers live on between them."""
     folder = Path(tempfile.mkdtemp(prefix="regionctl-test-"))
     folder.chmod(0o711)
@@ -174,6 +180,61 @@ async def _provision(provider: LocalProvider) -> ShardMap:
         await provider.clone(standby, primary)
         await provider.set_sync(primary, [standby])
     return shard_map
+
+
+def batches() -> Iterator[range]:
+    for first in range(FIRST, LAST + 1, BATCH):
+        yield range(first, first + BATCH)
+
+
+async def seed(pair: Pair, users: Sequence[int]) -> None:
+    for user in users:
+        await pair.run(
+            pair.primary("s1"), f"{INSERT_USER} ON CONFLICT DO NOTHING", user, f"{user}@x"
+        )
+
+
+async def hand_over(pair: Pair, move: Move, slots: range, *, back: bool = False) -> float:
+    """Hands over as the step does it, tried again when refused; returns the pause in seconds."""
+    for left in itertools.count(5, -1):
+        try:
+            done = await pair.moves.hand_over(
+                move, pair.map, slots, budget_seconds=BUDGET, back=back
+            )
+            break
+        except Refused:
+            if not left:
+                raise
+    shard = "s1" if back else "s2"
+    pair.map = pair.map.with_slots(slots[0], slots[-1], shard, done.epoch)
+    return done.pause_seconds
+
+
+async def check_equal(pair: Pair, move: Move, slots: range) -> None:
+    compared = await pair.moves.compare(move, pair.map, slots)
+    assert compared.equal, compared
+
+
+@asynccontextmanager
+async def under_way(pair: Pair) -> AsyncIterator[Move]:
+    """A move that is set up, and at the end taken back and finished."""
+    move = pair.begin()
+    await pair.moves.start(move, pair.map)
+    await pair.ready(move)
+    yield move
+    for slots in batches():
+        if (await pair.owners(slots))["s2"]:
+            await hand_over(pair, move, slots, back=True)
+    await end_move(pair, move)
+
+
+async def end_move(pair: Pair, move: Move) -> None:
+    await pair.moves.finish(move, pair.map)
+    pair.map = pair.map.without_move(move.id)
+    for shard in ("s1", "s2"):
+        left = await pair.left_behind(pair.primary(shard))
+        assert set(left.values()) == {0}, left
+    assert await pair.ask(pair.primary("s2"), "SELECT count(*) FROM users") == 0
 
 
 @dataclass

@@ -13,7 +13,8 @@ import pytest
 from infra.local import clients, layout, peers, ports, services
 from infra.local.layout import Layout
 from infra.local.site import Site
-from infra.topology import ExternalSpec, load
+from infra.topology import load
+from infra.topology_policies import ExternalSpec
 from runtime import settings
 from runtime.errors import Invalid
 

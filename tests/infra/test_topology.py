@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from infra.topology import BUILT_IN, BackupPolicy, load, parse
+from infra.topology import BUILT_IN, load, parse
+from infra.topology_policies import BackupPolicy
 from runtime.errors import Invalid, NotFound
 
 TEXT = (BUILT_IN / "two-regions.yaml").read_text()

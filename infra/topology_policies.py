@@ -1,0 +1,111 @@
+"""What a topology promises and how it is kept up: objectives, service levels, failover, backups,
+and the systems of somebody else; each as it is used and as it is written in YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from infra import topology_faults
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """One row of the disaster-recovery table; times in seconds."""
+
+    scenario: str
+    rto_seconds: float
+    rpo_seconds: float
+    procedure: str
+
+
+@dataclass(frozen=True)
+class ServiceLevels:
+    availability_percent: float = 99.99
+    p99_milliseconds: float = 100.0
+    error_rate_percent: float = 1.0
+    concurrent_users: int = 100_000
+
+
+@dataclass(frozen=True)
+class FailoverPolicy:
+    """`quiet_period_seconds`: no second automatic failover of a database within this time unless
+    an operator acknowledges the first."""
+
+    automatic: bool = True
+    quiet_period_seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class BackupPolicy:
+    """How often each database is backed up, how many full backups with what builds on them are
+    kept, and how much WAL may wait on disk while the object storage is away."""
+
+    full_every_seconds: float = 604_800.0
+    incremental_every_seconds: float = 86_400.0
+    keep_full: int = 4
+    spool_megabytes: int = 2048
+
+
+@dataclass(frozen=True)
+class ExternalSpec:
+    """Systems of somebody else. Where an address is given, no stand-in runs.
+
+    `payment_gateway` is a base URL, `smtp` "host:port". `secrets` is the path of a JSON object,
+    read at `up`, of what they ask for: gatewayKey, webhookSecret, smtpUser, smtpPassword.
+    """
+
+    payment_gateway: str = ""
+    smtp: str = ""
+    smtp_tls: str = "starttls"
+    secrets: str = ""
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=False
+    )
+
+
+class ObjectiveWire(Wire):
+    scenario: Literal["service-outage", "database-failure", "region-failure", "data-corruption"]
+    rto_seconds: Annotated[float, Field(gt=0)]
+    rpo_seconds: Annotated[float, Field(ge=0)]
+    procedure: str
+
+
+class FailoverWire(Wire):
+    automatic: bool = True
+    quiet_period_seconds: Annotated[float, Field(ge=0)] = 3600.0
+
+
+class LevelsWire(Wire):
+    availability_percent: Annotated[float, Field(gt=0, le=100)] = 99.99
+    p99_milliseconds: Annotated[float, Field(gt=0)] = 100.0
+    error_rate_percent: Annotated[float, Field(gt=0, le=100)] = 1.0
+    concurrent_users: Annotated[int, Field(gt=0)] = 100_000
+
+
+class BackupsWire(Wire):
+    full_every_seconds: Annotated[float, Field(ge=60)] = 604_800.0
+    incremental_every_seconds: Annotated[float, Field(ge=60)] = 86_400.0
+    keep_full: Annotated[int, Field(ge=1)] = 4
+    spool_megabytes: Annotated[int, Field(ge=64)] = 2048
+
+
+class ExternalWire(Wire):
+    payment_gateway: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
+    smtp: Annotated[str, Field(pattern=topology_faults.HOST_PORT)] | None = None
+    smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
+    secrets: Annotated[str, Field(pattern=topology_faults.ABSOLUTE)] | None = None
+
+    def spec(self) -> ExternalSpec:
+        return ExternalSpec(
+            payment_gateway=(self.payment_gateway or "").rstrip("/"),
+            smtp=self.smtp or "",
+            smtp_tls=self.smtp_tls,
+            secrets=self.secrets or "",
+        )
