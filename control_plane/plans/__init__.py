@@ -1,4 +1,4 @@
-"""What to do, decided purely: one verb a file.
+"""What to do, decided purely: a file has one verb, or those that belong together.
 
 Each planner is `plan(topology, observed, shard_map, **asked) -> Plan`; asking for something that a
 guard forbids raises `Refused`, and nothing has been touched.

@@ -1,4 +1,8 @@
-"""Moving slots between real PostgreSQL servers by filtered logical replication."""
+"""Moving slots between real PostgreSQL servers by filtered logical replication.
+
+`begin` sets the streams up and takes them down, `handover` changes owners behind the `fence`,
+`compare` proves both sides equal, `cleanup` removes rows that are not owned.
+"""
 
 from __future__ import annotations
 

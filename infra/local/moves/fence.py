@@ -92,7 +92,8 @@ async def quiet(
 
     Returns when the fence began, on the monotonic clock. Otherwise `old` goes on as before, and
     `Refused` says what did not happen within the budget. The marker is visible on the other side
-    only behind everything before it, and once its standby has it; so nothing else is awaited.
+    only behind everything before it, so nothing else is awaited: the commit by which `new` takes
+    the slots lies behind all that in its WAL, and waits for its standby.
     """
     began = CLOCK.monotonic()
     try:
