@@ -37,9 +37,8 @@ class Drill:
     must be true for it to pass. `lossless`: no acknowledged order may be lost, whatever the row
     allows. `unharmed`: no request with an idempotency key may fail. `limits` are its own, in
     seconds, and go before those of the row. `measure`: what its recovery time ends with (orders
-    are taken again, the rows are right again, or every restored copy is proven). `moves_slots`:
-    slots change their owners meanwhile. `damages` are planted in copies of backups; each
-    must be noticed."""
+    are taken again, the rows are right again, or every restored copy is proven). `damages`
+    are planted in copies of backups; each must be noticed."""
 
     name: str
     title: str
@@ -50,7 +49,6 @@ class Drill:
     unharmed: bool = False
     limits: tuple[tuple[ObjectiveName, float], ...] = ()
     measure: Measure = "service"
-    moves_slots: bool = False
     damages: tuple[str, ...] = ()
 
     @property
@@ -105,7 +103,6 @@ DRILLS: Mapping[str, Drill] = {
             lossless=True,
             unharmed=True,
             limits=(("pause", 0.1),),
-            moves_slots=True,
         ),
         Drill(
             "data-corruption",

@@ -227,7 +227,7 @@ def _invariants(
 ) -> tuple[JSON, ...]:
     """What the databases say, then what the ledger says."""
     found = [dict(each) for each in load(files, "invariants.json")]
-    writers = two_writers(book, by_slot=spec.moves_slots)
+    writers = two_writers(book)
     told = [f"{w.shard}: {w.older} after {w.newer}, {w.seconds:.2f} s" for w in writers]
     said = "; ".join(told[:SHOWN]) + (f" and {len(told) - SHOWN} more" if told[SHOWN:] else "")
     found.append(held("one writer per shard at a time", not writers, said))
@@ -303,8 +303,8 @@ def _controls(
             caught = all(_later(stalled[each], rto[each]) for each in stalled)
             saw = ", ".join(f"{each}: {seconds}" for each, seconds in stalled.items())
         else:
-            more = len(two_writers(copy, by_slot=spec.moves_slots))
-            more -= len(two_writers(book, by_slot=spec.moves_slots))
+            more = len(two_writers(copy))
+            more -= len(two_writers(book))
             caught, saw = more > 0, f"{more} more two-writer windows"
         controls.append({"kind": kind, "caught": caught, "saw": saw})
     return tuple(controls)

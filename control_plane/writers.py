@@ -1,9 +1,9 @@
-"""Whether a shard, or a slot, ever had two writers at once, as its clients saw it. Pure.
+"""Whether a slot ever had two writers at once, as its clients saw it. Pure.
 
 Two writers are proven when a write of an older epoch was sent after a write of a newer epoch of the
-same shard had been acknowledged, and was acknowledged too. A late answer to an early write proves
-nothing: it may have been committed before the newer epoch began. While slots move, those of one
-shard have many epochs: then each slot is looked at alone, whichever shard took its writes.
+same slot had been acknowledged, and was acknowledged too, whichever shards took them. A late answer
+to an early write proves nothing: it may have been committed before the newer epoch began. Slots that
+were moved have epochs of their own, so those of one shard say nothing about each other.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ class TwoWriters:
     writes: int
 
 
-def two_writers(ledger: Ledger, *, by_slot: bool = False) -> tuple[TwoWriters, ...]:
-    """Every proof that a shard (or a slot) had two writers at once; none is the only acceptable
-    answer. The catalog is always taken as one."""
+def two_writers(ledger: Ledger) -> tuple[TwoWriters, ...]:
+    """Every proof that a slot had two writers at once; none is the only acceptable answer.
+
+    The catalog is taken as one, and so are writes of a shard that name no user.
+    """
     groups: dict[str, dict[tuple[int, str], list[Attempt]]] = defaultdict(lambda: defaultdict(list))
     for attempt in ledger.attempts:
         if attempt.ok and attempt.kind in WRITES and attempt.shard and attempt.epoch is not None:
-            place = _slot(attempt) if by_slot else attempt.shard
+            place = _slot(attempt)
             groups[place][(attempt.epoch, attempt.region or "")].append(attempt)
     return tuple(
         window

@@ -48,7 +48,7 @@ async def require_streams(
         if problem is not None:
             raise Refused(
                 f"The stream {streams.name_of(sides, way)} is not fit for a hand-over: {problem}.",
-                hint="regionctl reshard resume sets it up again; or wait for its copy.",
+                hint="regionctl op resume sets it up again; or wait for its copy.",
                 extra={"move": sides.move.id, "direction": way},
             )
         shown = {slot for first, last in stream.covered for slot in range(first, last + 1)}
