@@ -2,8 +2,8 @@
 
 Two writers are proven when a write of an older epoch was sent after a write of a newer epoch of the
 same slot had been acknowledged, and was acknowledged too, whichever shards took them. A late answer
-to an early write proves nothing: it may have been committed before the newer epoch began. Slots that
-were moved have epochs of their own, so those of one shard say nothing about each other.
+to an early write proves nothing: it may have been committed before the newer epoch began. Slots
+that were moved have epochs of their own: those of one shard say nothing about each other.
 """
 
 from __future__ import annotations
