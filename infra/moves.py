@@ -42,7 +42,8 @@ class Compared:
 
 @dataclass(frozen=True)
 class Handover:
-    """What the fence cost. `pause_seconds`: from the fence until the new owner was set.
+    """What the fence cost. `pause_seconds`: from the fence until the owners were set;
+    until the map is published, writers wait on.
 
     `attempt` is the number under which it was done; an older attempt can change nothing more.
     """

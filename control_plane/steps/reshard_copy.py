@@ -85,7 +85,9 @@ async def hand_over(
     transfer = Transfer(source, target, first, last)
     owner = source if back else target
     fence = await _give(world, transfer, slots, owner, budget_seconds, back)
+    given = world.clock.monotonic()
     shard_map = await _record(world, slots, owner, fence)
+    telling = world.clock.monotonic() - given
 
     async def compare() -> Compared:
         latest = await newest(world)
@@ -95,7 +97,8 @@ async def hand_over(
     if not compared.equal and not back:
         raise _differ(compared, "regionctl shard rollback --confirm NAME: the source has them all")
     moved, of = slots_moved(world, shard_map)
-    pause = None if fence is None else fence.pause_seconds
+    # Writers have waited from the fence until the map was published.
+    pause = None if fence is None else fence.pause_seconds + telling
     await world.emit(
         {
             "kind": "slots-moved",

@@ -52,8 +52,8 @@ async def hand_over(
                 claim, old, new, direction, left, snapshots, budget_seconds=budget_seconds
             )
             await owners.take(claim, new, slots, epoch)
-            pause = CLOCK.monotonic() - began
             await owners.leave(claim, old, left, epoch)
+            pause = CLOCK.monotonic() - began
         except BaseException:
             snapshots.close()
             raise
