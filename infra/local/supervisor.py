@@ -198,6 +198,14 @@ class Supervisor:
         except Unavailable:
             return False
 
+    def present(self) -> bool:
+        """Its process exists: a look at its pid file, for who cannot wait for an answer."""
+        try:
+            pid = int((self.folder / "supervisord.pid").read_text(encoding="ascii"))
+            return str(self.file) in psutil.Process(pid).cmdline()
+        except (OSError, ValueError, psutil.Error):
+            return False
+
     async def pid(self) -> int | None:
         """Its process id; None when it does not answer."""
         try:
