@@ -254,10 +254,9 @@ class LocalProvider:
 
     async def publish_map(self, shard_map: ShardMap) -> None:
         text = json.dumps(shard_map.to_json())
-
-        # Writers of slots that change hands wait for this, so no supervisor is asked; and nothing is
-        # awaited: two databases that fail over at the same time publish at the same time, and the
-        # older map must not be the last one written.
+        # Writers of slots that change hands wait for this, so no supervisor is asked; and nothing
+        # is awaited: two databases that fail over at the same time publish at the same time, and
+        # the older map must not be the last one written.
         for region in self.topology.regions:
             known = observe.map_version(self.site, region.name)
             newer = known is None or known < shard_map.version
