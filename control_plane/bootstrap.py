@@ -55,7 +55,7 @@ async def up(wanted: str, root: Path, port_offset: int) -> JSON:
     with layout.exclusive(paths):
         state = _make_state(topology, wanted, root, port_offset)
         table = ports.table(topology, state.portOffset)
-        if not (_alive(root, table.control) and await _supervisor(paths, table).alive()):
+        if not _alive(root, table.control) or await _orphaned(_supervisor(paths, table)):
             _make_token(paths)
             await _start(topology, paths, table)
     return {
@@ -222,6 +222,11 @@ def _alive(root: Path, port: int) -> bool:
             return bool(json.load(answer).get("stateDir") == str(root))
     except (OSError, ValueError, urllib.error.URLError):
         return False
+
+
+async def _orphaned(supervisor: Supervisor) -> bool:
+    """What it ran is on its own now. One that was never made leaves nobody behind."""
+    return supervisor.file.exists() and not await supervisor.alive()
 
 
 def _end_orphans(root: Path, names: Collection[str]) -> None:
