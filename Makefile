@@ -4,6 +4,7 @@
 #   make bench  writes benchmarks/RESULTS.md
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
+#   make soak   ten minutes of reshards, failovers, kills and backups at once (SEED=n repeats one)
 # PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
 
 SHELL := /bin/sh
@@ -16,10 +17,10 @@ PACKAGES := cli control_plane infra loadtests runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit bench kills clean
+.PHONY: help install demo test check audit bench kills soak clean
 
 help:
-	@sed -n '2,6s/^# *//p' Makefile
+	@sed -n '2,8s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -133,10 +134,14 @@ audit: $(INSTALLED)
 bench: $(INSTALLED) $(BENCH_INSTALLED)
 	@$(BIN)/python benchmarks/request_path.py --rounds 3
 	@$(BIN)/python benchmarks/failover.py --repeat $(or $(REPEAT),5)
+	@$(BIN)/python benchmarks/copy_rows.py
 
 kills: $(INSTALLED)
 	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)
 	@$(BIN)/python benchmarks/kill_tour.py
+
+soak: $(INSTALLED)
+	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf .venv .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \

@@ -1,0 +1,74 @@
+"""Reshards, failovers, kills and backups in random order while customers shop: is anything lost?
+
+    python benchmarks/soak.py [--seed N] [--seconds N] [--customers N]
+
+`make soak` runs it for ten minutes. The platform is its own and is removed at the end. The seed is
+printed first: it brings the same disturbances again. Exit 1 unless every visit went well, every
+acknowledged order is there and settled, and all invariants hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from control_plane_kills import call
+from kill_tour import address, console
+from regionctl_peer import free_offset
+
+from tests.system.session import Platform
+from tests.system.soak import Soak
+from tests.system.tour import Crowd, Plane, reckoning
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--seed", type=int, default=random.randrange(10_000))  # nosec B311
+    arguments.add_argument("--seconds", type=float, default=600.0)
+    arguments.add_argument("--customers", type=int, default=2)
+    asked = arguments.parse_args()
+    state = Path(tempfile.mkdtemp(prefix="regionctl-soak-", dir="/var/tmp"))
+    state.chmod(0o755)
+    try:
+        call(console(state), "up", "--port-offset", str(free_offset()))
+        return soak(state, asked)
+    finally:
+        call(console(state), "down", "--delete-data", "--confirm", "two-regions")
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def soak(state: Path, asked: argparse.Namespace) -> int:
+    began = time.monotonic()
+    print(f"seed {asked.seed}", flush=True)
+    plane = Plane(address(state), state)
+
+    def tell(line: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
+
+    run = Soak(plane, tell)
+    platform = Platform.of(run.whole(), state)
+    with Crowd(platform, asked.customers) as crowd:
+        run.run(asked.seed, asked.seconds)
+    found = reckoning(platform, plane, crowd.orders)
+    print(
+        f"{time.monotonic() - began:.0f} s, {len(run.done)} disturbances, seed {asked.seed}\n"
+        f"{crowd.sessions} visits went well, {len(crowd.failures)} did not; "
+        f"{crowd.retries} requests were sent again\n"
+        f"{len(crowd.orders)} orders acknowledged, {len(found.lost)} lost, {len(found.astray)} "
+        f"with another owner, {len(found.doubled)} doubled, {len(found.unsettled)} not settled; "
+        f"broken invariants: {len(found.broken)}"
+    )
+    for line in (*crowd.failures, *found.unsettled, *found.broken):
+        print(line, file=sys.stderr)
+    return 0 if found.good and not crowd.failures and crowd.sessions else 1
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).resolve().parents[1])
+    raise SystemExit(main())
