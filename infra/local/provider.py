@@ -51,6 +51,8 @@ from runtime import migrations
 from runtime.errors import Invalid, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
 
+LINK_SECONDS = 2.0
+
 
 class LocalProvider:
     """See `infra.provider.Provider` for what each verb promises."""
@@ -217,7 +219,15 @@ class LocalProvider:
 
     async def clone(self, instance: str, upstream: str) -> None:
         await self._introduce(instance)
+        await self._await_link(instance, upstream)
         await self.cluster.clone(instance, upstream)
+
+    async def _await_link(self, instance: str, upstream: str) -> None:
+        """A link takes a moment to learn of a node. What is cut on purpose is refused as ever."""
+        port = self.site.dial_port(self.site.spec(instance).region, upstream)
+        deadline = CLOCK.monotonic() + LINK_SECONDS
+        while await knock(port, 1.0) == "refused" and CLOCK.monotonic() < deadline:
+            await CLOCK.sleep(0.02)
 
     async def start_database(self, instance: str) -> None:
         fencing.require_reachable(self.site, [instance])
