@@ -16,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from control_plane_kills import call, command
 from regionctl_peer import free_offset
 
 from tests.system.session import Platform
-from tests.system.tour import Crowd, Plane, Tour, reckoning
+from tests.system.tour import Crowd, Plane, Reckoning, Tour, reckoning
 
 
 def main() -> int:
@@ -33,11 +35,18 @@ def main() -> int:
     asked = arguments.parse_args()
     if asked.state_dir:
         return tour(asked.state_dir, asked)
-    state = Path(tempfile.mkdtemp(prefix="regionctl-tour-", dir="/var/tmp"))
+    with own_platform("tour") as state:
+        return tour(state, asked)
+
+
+@contextmanager
+def own_platform(name: str) -> Iterator[Path]:
+    """The state directory of a platform that is up, and gone afterwards."""
+    state = Path(tempfile.mkdtemp(prefix=f"regionctl-{name}-", dir="/var/tmp"))
     state.chmod(0o755)
     try:
         call(console(state), "up", "--port-offset", str(free_offset()))
-        return tour(state, asked)
+        yield state
     finally:
         call(console(state), "down", "--delete-data", "--confirm", "two-regions")
         shutil.rmtree(state, ignore_errors=True)
@@ -54,7 +63,14 @@ def tour(state: Path, asked: argparse.Namespace) -> int:
     times = sorted(tour.seconds.values())
     print(
         f"{len(times)} processes killed in {time.monotonic() - began:.0f} s; back after "
-        f"p50 {statistics.median(times):.1f} s, max {times[-1]:.1f} s\n"
+        f"p50 {statistics.median(times):.1f} s, max {times[-1]:.1f} s"
+    )
+    return told(crowd, found)
+
+
+def told(crowd: Crowd, found: Reckoning) -> int:
+    """Prints what came of it; the exit code."""
+    print(
         f"{crowd.sessions} visits went well, {len(crowd.failures)} did not; "
         f"{crowd.retries} requests were sent again\n"
         f"{len(crowd.orders)} orders acknowledged, {len(found.lost)} lost, {len(found.astray)} "

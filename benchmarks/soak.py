@@ -12,15 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
-import sys
-import tempfile
 import time
 from pathlib import Path
 
-from control_plane_kills import call
-from kill_tour import address, console
-from regionctl_peer import free_offset
+from kill_tour import address, own_platform, told
 
 from tests.system.session import Platform
 from tests.system.soak import Soak
@@ -33,14 +28,8 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=600.0)
     arguments.add_argument("--customers", type=int, default=2)
     asked = arguments.parse_args()
-    state = Path(tempfile.mkdtemp(prefix="regionctl-soak-", dir="/var/tmp"))
-    state.chmod(0o755)
-    try:
-        call(console(state), "up", "--port-offset", str(free_offset()))
+    with own_platform("soak") as state:
         return soak(state, asked)
-    finally:
-        call(console(state), "down", "--delete-data", "--confirm", "two-regions")
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def soak(state: Path, asked: argparse.Namespace) -> int:
@@ -56,17 +45,8 @@ def soak(state: Path, asked: argparse.Namespace) -> int:
     with Crowd(platform, asked.customers) as crowd:
         run.run(asked.seed, asked.seconds)
     found = reckoning(platform, plane, crowd.orders)
-    print(
-        f"{time.monotonic() - began:.0f} s, {len(run.done)} disturbances, seed {asked.seed}\n"
-        f"{crowd.sessions} visits went well, {len(crowd.failures)} did not; "
-        f"{crowd.retries} requests were sent again\n"
-        f"{len(crowd.orders)} orders acknowledged, {len(found.lost)} lost, {len(found.astray)} "
-        f"with another owner, {len(found.doubled)} doubled, {len(found.unsettled)} not settled; "
-        f"broken invariants: {len(found.broken)}"
-    )
-    for line in (*crowd.failures, *found.unsettled, *found.broken):
-        print(line, file=sys.stderr)
-    return 0 if found.good and not crowd.failures and crowd.sessions else 1
+    print(f"{time.monotonic() - began:.0f} s, {len(run.done)} disturbances, seed {asked.seed}")
+    return told(crowd, found)
 
 
 if __name__ == "__main__":

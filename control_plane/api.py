@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,15 +21,13 @@ from control_plane import api_backups, api_events, api_shards, drills, report, s
 from control_plane.events import FINAL, Event, follow
 from control_plane.operations import Operation
 from control_plane.plan import Plan
+from control_plane.plane import ControlPlane, plane_of
 from control_plane.plans import PLANNERS
 from control_plane.schemas import OperationRequest, PlanRequest, ReasonRequest
+from control_plane.store import Store
 from infra.local import doctor
 from infra.local.supervisor import tail
 from runtime.errors import Invalid, NotFound, Problem, Unauthorized
-
-if TYPE_CHECKING:
-    from control_plane.app import ControlPlane
-    from control_plane.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +47,6 @@ async def _authenticate(request: Request, authorization: Annotated[str, Header()
             "The request carries no valid token.",
             hint="Use the token in the state directory: control/token.",
         )
-
-
-def plane_of(request: Request) -> ControlPlane:
-    plane: ControlPlane = request.app.state.plane
-    return plane
 
 
 public = APIRouter()

@@ -5,20 +5,19 @@ Everything that changes something is an operation; see the planners of the same 
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic.alias_generators import to_camel
 
+from control_plane.plane import ControlPlane, plane_of
 from control_plane.plans.restore import target_of
 from control_plane.steps.backup import point_json
 from control_plane.steps.restore import restored_json
 from infra.backups import Archive, Backup
+from infra.lsn import format_lsn
 from runtime.errors import NotFound, Problem
-
-if TYPE_CHECKING:
-    from control_plane.app import ControlPlane
 
 JSON = dict[str, Any]
 
@@ -28,24 +27,24 @@ router = APIRouter()
 @router.get("/backups")
 async def get_backups(request: Request, database: str | None = None) -> list[JSON]:
     """Oldest first."""
-    found = await _plane(request).provider.backups.list()
+    found = await plane_of(request).provider.backups.list()
     return [each.to_json() for each in found if database in (None, each.database)]
 
 
 @router.get("/backups/{id}")
 async def get_backup(request: Request, id: str) -> JSON:
-    return (await _backup(_plane(request), id)).to_json()
+    return (await _backup(plane_of(request), id)).to_json()
 
 
 @router.get("/archives")
 async def get_archives(request: Request) -> list[JSON]:
-    return [archive_json(each) for each in await _plane(request).provider.backups.archives()]
+    return [archive_json(each) for each in await plane_of(request).provider.backups.archives()]
 
 
 @router.get("/restore-points")
 async def get_points(request: Request) -> list[JSON]:
     """Oldest first."""
-    found = await _plane(request).provider.backups.points()
+    found = await plane_of(request).provider.backups.points()
     return [
         point_json(each.name, each.at.isoformat(), dict(each.lsns), each.map["version"])
         for each in sorted(found, key=lambda point: point.at)
@@ -60,7 +59,7 @@ async def get_restorable(
 
     Raises what `check_target` raises when it cannot be.
     """
-    plane = _plane(request)
+    plane = plane_of(request)
     database, id = name, None
     if name not in plane.topology.databases:
         database, id = (await _backup(plane, name)).database, name
@@ -70,7 +69,7 @@ async def get_restorable(
 
 @router.get("/restored/{id}")
 async def get_restored(request: Request, id: str) -> JSON:
-    return restored_json(await _plane(request).provider.backups.restored(id))
+    return restored_json(await plane_of(request).provider.backups.restored(id))
 
 
 async def archives_or_none(plane: ControlPlane) -> list[JSON] | None:
@@ -85,18 +84,10 @@ def archive_json(archive: Archive) -> JSON:
     """camelCase; LSN in bytes, and as PostgreSQL writes them."""
     found = asdict(archive)
     return {
-        **{_camel(key): value for key, value in found.items()},
-        "receivedLsn": lsn_text(archive.received),
-        "uploadedLsn": lsn_text(archive.uploaded),
+        **{to_camel(key): value for key, value in found.items()},
+        "receivedLsn": None if archive.received is None else format_lsn(archive.received),
+        "uploadedLsn": None if archive.uploaded is None else format_lsn(archive.uploaded),
     }
-
-
-def lsn_text(lsn: int | None) -> str | None:
-    return None if lsn is None else f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
-
-
-def _camel(name: str) -> str:
-    return re.sub("_([a-z])", lambda found: found[1].upper(), name)
 
 
 async def _backup(plane: ControlPlane, id: str) -> Backup:
@@ -104,8 +95,3 @@ async def _backup(plane: ControlPlane, id: str) -> Backup:
         if each.id == id:
             return each
     raise NotFound(f"There is no backup {id!r}.", hint="regionctl backup list")
-
-
-def _plane(request: Request) -> ControlPlane:
-    plane: ControlPlane = request.app.state.plane
-    return plane

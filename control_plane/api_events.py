@@ -6,15 +6,13 @@ A region that is not named is the one that serves.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 
+from control_plane.plane import ControlPlane, plane_of
 from control_plane.schemas import LettersRequest
 from runtime.errors import Unavailable
-
-if TYPE_CHECKING:
-    from control_plane.app import ControlPlane
 
 JSON = dict[str, Any]
 
@@ -24,7 +22,7 @@ router = APIRouter()
 @router.get("/event-lag")
 async def get_lag(request: Request, region: str | None = None) -> JSON:
     """Each consumer group: events not yet handed to it, and not yet acknowledged by it."""
-    plane = _plane(request)
+    plane = plane_of(request)
     name = await _region(plane, region)
     groups = await plane.provider.event_lag(name)
     dead = await plane.provider.dead_letters(name)
@@ -37,7 +35,7 @@ async def get_lag(request: Request, region: str | None = None) -> JSON:
 
 @router.get("/dead-letters")
 async def get_letters(request: Request, region: str | None = None) -> JSON:
-    plane = _plane(request)
+    plane = plane_of(request)
     name = await _region(plane, region)
     return {"region": name, "items": list(await plane.provider.dead_letters(name))}
 
@@ -45,21 +43,21 @@ async def get_letters(request: Request, region: str | None = None) -> JSON:
 @router.post("/dead-letters/replay")
 async def replay(request: Request, asked: LettersRequest) -> JSON:
     """These are handled once more by the group that set them aside."""
-    plane = _plane(request)
+    plane = plane_of(request)
     return await _act(plane, asked, "replayed", plane.provider.replay_dead)
 
 
 @router.post("/dead-letters/drop")
 async def drop(request: Request, asked: LettersRequest) -> JSON:
     """These are forgotten."""
-    plane = _plane(request)
+    plane = plane_of(request)
     return await _act(plane, asked, "dropped", plane.provider.drop_dead)
 
 
 @router.get("/invariants")
 async def get_invariants(request: Request) -> JSON:
     """What the databases say together, now."""
-    return {"items": [dict(each) for each in await _plane(request).provider.invariants()]}
+    return {"items": [dict(each) for each in await plane_of(request).provider.invariants()]}
 
 
 async def _act(
@@ -89,8 +87,3 @@ async def _region(plane: ControlPlane, asked: str | None) -> str:
     if serving is None:
         raise Unavailable("No region serves customers.", hint="say which one is meant: --region")
     return serving
-
-
-def _plane(request: Request) -> ControlPlane:
-    plane: ControlPlane = request.app.state.plane
-    return plane

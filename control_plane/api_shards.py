@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 
 from control_plane.operations import ACTIVE, Operation
+from control_plane.plane import ControlPlane, plane_of
 from control_plane.plans.reshard_estimate import Facts
 from control_plane.plans.reshard_moves import owned_by_target
 from control_plane.schemas import ReasonRequest
 from infra.moves import Progress
 from runtime.errors import Problem, Refused
 from runtime.shardmap import Move, ShardMap
-
-if TYPE_CHECKING:
-    from control_plane.app import ControlPlane
 
 JSON = dict[str, Any]
 
@@ -29,7 +27,7 @@ router = APIRouter()
 @router.get("/reshard")
 async def get_reshard(request: Request) -> JSON:
     """The operation that moves slots now, and every move that is in the map."""
-    plane = _plane(request)
+    plane = plane_of(request)
     shard_map = await plane.store.shard_map()
     operation = await _running(plane, ALL)
     return {
@@ -54,7 +52,7 @@ async def resume(request: Request, asked: ReasonRequest) -> JSON:
 
 
 async def _set(request: Request, asked: ReasonRequest, *, paused: bool) -> JSON:
-    plane = _plane(request)
+    plane = plane_of(request)
     operation = await _running(plane, MOVING)
     if operation is None:
         raise Refused("No slots are being moved.", hint="regionctl op list")
@@ -115,8 +113,3 @@ async def facts_for(plane: ControlPlane, verb: str, shard_map: ShardMap | None) 
         if name == "await-copy" and each.get("rows", 0) >= 1000 and each.get("seconds")
     ]
     return {"facts": Facts(sizes, pauses, speeds)}
-
-
-def _plane(request: Request) -> ControlPlane:
-    plane: ControlPlane = request.app.state.plane
-    return plane

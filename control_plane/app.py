@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,10 +23,11 @@ from control_plane import api
 from control_plane import settings as environment
 from control_plane.keeper import Keeper
 from control_plane.operations import Operation
+from control_plane.plane import ControlPlane
 from control_plane.sentinel import Sentinel
 from control_plane.settings import Settings
 from control_plane.steps import HANDLERS
-from control_plane.store import Store, open_store
+from control_plane.store import open_store
 from control_plane.worker import Worker
 from control_plane.world import World
 from infra.provider import Provider
@@ -36,22 +37,6 @@ from runtime.errors import Refused, Unavailable
 
 log = logging.getLogger(__name__)
 RESTART_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class ControlPlane:
-    """What the routes work with. `began`: when, on CLOCK_MONOTONIC (seconds)."""
-
-    settings: Settings
-    provider: Provider
-    store: Store
-    clock: Clock
-    token: str
-    began: float
-
-    @property
-    def topology(self) -> Topology:
-        return self.provider.topology
 
 
 def create() -> FastAPI:

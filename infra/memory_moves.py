@@ -79,8 +79,8 @@ class MemoryMoves(MemoryStreams):
         if not left:
             return Progress(0, 0, True, 0, True)
         if stream is None or not self.lives(move, shard_map, left):
-            why = stream.problem if stream else None
-            return Progress(0, 0, False, None, False, why or "the stream is lost")
+            why = (stream.problem if stream else None) or "the stream is lost"
+            return Progress(0, 0, False, None, False, why, stream is not None and stream.conflict)
         if len(left) == len(_slots(move)) and not self.lives(move, shard_map, (), back=True):
             return Progress(0, 0, False, None, False, "the stream back is lost")
         if not stream.held:
@@ -96,6 +96,7 @@ class MemoryMoves(MemoryStreams):
             lag_bytes=self.behind(stream) * SEGMENT,
             healthy=stream.problem is None,
             problem=stream.problem,
+            conflict=stream.conflict,
         )
 
     async def hold(self, move: Move, shard_map: ShardMap, *, on: bool) -> None:

@@ -28,6 +28,7 @@ class Stream:
     since: dict[int, int] = field(default_factory=dict)
     held: bool = False
     problem: str | None = None
+    conflict: bool = False
 
 
 class MemoryStreams:
@@ -82,7 +83,8 @@ class MemoryStreams:
         rows, there = source.rows(), target.rows()
         for slot in slots:
             if there.get(slot):
-                stream.problem = f"slot {slot} has rows on {to.name}"
+                stream.problem = f"conflict: slot {slot} has rows on {to.name}"
+                stream.conflict = True
                 return
             target.wal += [f"{slot}~{id}" for id in rows.get(slot, ())]
             stream.since[slot] = len(source.wal)
@@ -104,7 +106,8 @@ class MemoryStreams:
             slot, id = int(row[1]), row[2]
             if slot in stream.since and place >= stream.since[slot]:
                 if id in there.get(slot, ()):
-                    stream.problem = f"row {id} of slot {slot} is on {subscriber.name} already"
+                    stream.problem = f"conflict: {subscriber.name} has row {id} of slot {slot}"
+                    stream.conflict = True
                     return
                 target.wal.append(f"{slot}~{id}")
         stream.since = dict.fromkeys(stream.since, len(source.wal))

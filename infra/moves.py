@@ -20,7 +20,9 @@ class Progress:
     """`copied` of `rows` (an estimate) are on the target; `ready`: every table streams.
 
     `lag_bytes` is WAL of the source that the target has not confirmed. `healthy` is false when the
-    stream broke (failover of the source, a conflict): `start` then begins it anew.
+    stream broke: `start` then begins it anew. With `conflict` it stopped because a side has rows
+    that it should not have: `start` would discard those of whom does not own them, so that is left
+    to people.
     """
 
     rows: int
@@ -29,6 +31,7 @@ class Progress:
     lag_bytes: int | None
     healthy: bool
     problem: str | None = None
+    conflict: bool = False
 
 
 @dataclass(frozen=True)

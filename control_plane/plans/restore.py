@@ -18,6 +18,7 @@ from control_plane.plans.backup import restore_lock
 from control_plane.plans.failover import mend_rows, need_reason
 from control_plane.plans.nodes import can_start, known_map, standby_beside, was_primary
 from infra.backups import Target
+from infra.lsn import parse_lsn
 from infra.provider import Observed
 from infra.topology import InstanceSpec, Topology
 from runtime.errors import Invalid, NotFound, Refused
@@ -25,7 +26,7 @@ from runtime.shardmap import Shard, ShardMap
 
 JSON = dict[str, Any]
 NEW, IN_PLACE = "new", "in-place"
-LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 ARCHIVED_SECONDS = 30.0
 
@@ -37,8 +38,8 @@ def target_of(at: str | None) -> Target:
     """
     if at is None:
         return Target()
-    if lsn := LSN.fullmatch(at):
-        return Target(lsn=int(lsn[1], 16) << 32 | int(lsn[2], 16))
+    if LSN.fullmatch(at):
+        return Target(lsn=parse_lsn(at))
     if TIME.match(at):
         try:
             time = datetime.fromisoformat(at)

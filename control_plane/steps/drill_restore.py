@@ -14,6 +14,7 @@ from control_plane.steps.drill_files import book, keep, kept, leave_out, run_fol
 from control_plane.steps.drill_operations import ended, open_once, patiently, perform
 from control_plane.world import World
 from infra.backups import Backup, Restored, Target
+from infra.lsn import format_lsn
 from infra.provider import Fault
 from runtime.clock import wait_until
 from runtime.errors import OperationFailed, Refused, TimedOut, Unavailable
@@ -154,7 +155,7 @@ async def _restore(
             {
                 "database": database,
                 "to": "new",
-                "at": lsn_text(lsn),
+                "at": format_lsn(lsn),
                 "server": server_name(world, run, database),
             },
             ARCHIVED_SECONDS,
@@ -212,11 +213,6 @@ def _copy(restored: Restored) -> JSON:
 
 def server_name(world: World, run: int, database: str) -> str:
     return f"{world.operation_id}-{run}-{database}"
-
-
-def lsn_text(lsn: int) -> str:
-    """As PostgreSQL writes it: 0/1A2B3C."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 @unless_left_out

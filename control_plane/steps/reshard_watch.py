@@ -120,6 +120,13 @@ class Watch:
         shard_map = await newest(self.world)
         move = find(shard_map, self.transfer)
         progress = await moves.progress(move, shard_map)
+        if progress.conflict:
+            raise OperationFailed(
+                f"The stream from {move.source} to {move.target} met rows that are not its own: "
+                f"{progress.problem}. Both sides are kept.",
+                hint=STOPPED,
+                runbook="reshard",
+            )
         if not progress.healthy:
             await self._begin_anew(move, shard_map, progress.problem)
             return None

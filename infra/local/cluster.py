@@ -19,6 +19,7 @@ from infra.local import postgres
 from infra.local.monitor import LOST, Monitor, connect
 from infra.local.postgres import DATABASE, REPLICATION
 from infra.local.site import Site
+from infra.lsn import parse_history
 from infra.provider import JSON
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import OperationFailed, Problem, Refused, TimedOut, Unavailable
@@ -201,8 +202,7 @@ class Cluster:
             text = await connection.fetchval(
                 "SELECT pg_read_file($1)", f"pg_wal/{timeline:08X}.history"
             )
-        rows = [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()]
-        return [(int(row[0]), postgres.parse_lsn(row[1])) for row in rows]
+        return list(parse_history(text))
 
     async def check_history(self, instance: str, upstream: str) -> None:
         """Raises `Refused` when `instance` has something that is not on `upstream`'s history."""

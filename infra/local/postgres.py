@@ -22,6 +22,7 @@ from infra.local import layout as files
 from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import Program
+from infra.lsn import parse_lsn
 from runtime import settings
 from runtime.errors import OperationFailed
 
@@ -309,12 +310,6 @@ def final_position(instance: str, data: ControlData, *, standby: bool) -> int:
             hint="regionctl up starts it again; then repeat the command.",
         )
     return data.checkpoint + 1
-
-
-def parse_lsn(text: str) -> int:
-    """PostgreSQL's "16/B374D848" as bytes since the start of the WAL."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
 
 
 def program(site: Site, instance: str) -> Program:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from control_plane.plan import Plan
@@ -21,11 +24,21 @@ from runtime.shardmap import ShardMap
 SETTINGS = Settings(Path("/nonexistent"), "sqlite+aiosqlite://", 1)
 
 
+@asynccontextmanager
+async def _store(database: Path, clock: FakeClock) -> AsyncIterator[Store]:
+    path = f"/{database}" if database.name else ""
+    store = await open_store(f"sqlite+aiosqlite://{path}", clock, durable=False)
+    try:
+        yield store
+    finally:
+        await store.database.close()
+
+
 class Platform:
-    def __init__(self, topology: Topology, store: Store, clock: FakeClock) -> None:
+    def __init__(self, provider: MemoryProvider, store: Store, clock: FakeClock) -> None:
         self.store = store
         self.clock = clock
-        self.provider = MemoryProvider(topology, clock)
+        self.provider = provider
 
     @property
     def topology(self) -> Topology:
@@ -33,14 +46,23 @@ class Platform:
 
     @staticmethod
     @asynccontextmanager
-    async def open(topology: Topology | None = None) -> AsyncIterator[Platform]:
-        """A platform with nothing in it yet."""
+    async def open(
+        topology: Topology | None = None, database: Path | None = None
+    ) -> AsyncIterator[Platform]:
+        """A platform with nothing in it yet; its store is in memory, or the file `database`."""
         clock = FakeClock()
-        store = await open_store("sqlite+aiosqlite://", clock, durable=False)
-        try:
-            yield Platform(topology or load("two-regions"), store, clock)
-        finally:
-            await store.database.close()
+        provider = MemoryProvider(topology or load("two-regions"), clock)
+        async with _store(database or Path(), clock) as store:
+            yield Platform(provider, store, clock)
+
+    @staticmethod
+    @asynccontextmanager
+    async def copy(of: Platform, database: Path) -> AsyncIterator[Platform]:
+        """Another platform that begins as `of` is; `database` is the closed store of `of`."""
+        provider, clock = deepcopy((of.provider, of.clock))
+        with TemporaryDirectory() as folder:
+            async with _store(Path(shutil.copy(database, folder)), clock) as store:
+                yield Platform(provider, store, clock)
 
     async def map(self) -> ShardMap:
         shard_map = await self.store.shard_map()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from infra.provider import Observed
 from runtime.errors import OperationFailed
 from runtime.shardmap import ShardMap
 from tests.control_plane.platform import Platform
-from tests.control_plane.scenarios import SCENARIOS, Scenario
+from tests.control_plane.scenarios import SCENARIOS
 from tests.control_plane.toys import Crash, world_of
 
 Interruption = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -86,19 +87,38 @@ async def carry_out(platform: Platform, plan: Plan, handlers: Mapping[str, Handl
     return await store.operation(operation.id)
 
 
-async def outcome(scenario: Scenario, number: int | None, by: Interruption) -> tuple[Plan, Any]:
-    """What the world and the map are after the plan, with step `number` interrupted."""
-    async with Platform.open() as platform:
-        await scenario.prepare(platform)
-        plan = await platform.plan(scenario.verb, **scenario.asked)
-        handlers = dict(HANDLERS)
-        if number is not None:
-            handlers = interrupted(plan.steps[number].name, number, by)
-        operation = await carry_out(platform, plan, handlers)
-        assert operation.state == "succeeded", (number, operation.problem)
-        observed = await platform.provider.observe()
-        lost = platform.provider.lost()
-        return plan, (comparable(observed), without_times(await platform.map()), lost)
+@dataclass
+class Prepared:
+    """A scenario's situation, made once, and how its plan ends there when nothing disturbs it."""
+
+    platform: Platform
+    database: Path
+    plan: Plan
+    expected: Any
+
+
+PREPARED: dict[str, Prepared] = {}
+
+
+async def prepared(name: str, folder: Path) -> Prepared:
+    if name not in PREPARED:
+        scenario, database = SCENARIOS[name], folder / f"{name}.db"
+        async with Platform.open(database=database) as platform:
+            await scenario.prepare(platform)
+            plan = await platform.plan(scenario.verb, **scenario.asked)
+        async with Platform.copy(platform, database) as undisturbed:
+            expected = await outcome(undisturbed, plan, HANDLERS)
+        PREPARED[name] = Prepared(platform, database, plan, expected)
+    return PREPARED[name]
+
+
+async def outcome(platform: Platform, plan: Plan, handlers: Mapping[str, Handler]) -> Any:
+    """What the world and the map are after the plan."""
+    operation = await carry_out(platform, plan, handlers)
+    assert operation.state == "succeeded", operation.problem
+    observed = await platform.provider.observe()
+    lost = platform.provider.lost()
+    return comparable(observed), without_times(await platform.map()), lost
 
 
 def comparable(observed: Observed) -> Observed:
@@ -118,15 +138,15 @@ def without_times(shard_map: ShardMap) -> ShardMap:
 @pytest.mark.parametrize("interruption", INTERRUPTIONS)
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_an_interrupted_plan_ends_like_an_uninterrupted_one(
-    name: str, interruption: str
+    name: str, interruption: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    scenario = SCENARIOS[name]
-    by = INTERRUPTIONS[interruption]
-    plan, expected = await outcome(scenario, None, by)
-    assert plan.steps
-    for number, step in enumerate(plan.steps):
-        _, found = await outcome(scenario, number, by)
-        assert found == expected, f"{interruption} at step {number}, {step.name}"
+    known = await prepared(name, tmp_path_factory.mktemp("prepared"))
+    assert known.plan.steps
+    for number, step in enumerate(known.plan.steps):
+        handlers = interrupted(step.name, number, INTERRUPTIONS[interruption])
+        async with Platform.copy(known.platform, known.database) as platform:
+            found = await outcome(platform, known.plan, handlers)
+        assert found == known.expected, f"{interruption} at step {number}, {step.name}"
 
 
 def test_every_planner_has_a_scenario() -> None:

@@ -159,6 +159,30 @@ async def test_rows_that_differ_stop_the_reshard_and_nothing_is_deleted(
     await whole(platform)
 
 
+async def test_a_conflict_stops_the_reshard_at_once_and_keeps_both_sides(
+    platform: Platform,
+) -> None:
+    await used(platform)
+    plan = await platform.plan("reshard", **FOUR)
+    copying = next(n for n, step in enumerate(plan.steps) if step.name == "await-copy")
+    slot = plan.steps[copying].args["first"]
+    stray = f"{slot}~stray"
+
+    async def plant() -> None:
+        target = plan.steps[copying].args["target"]
+        primary = (await platform.map()).shards[target].primary.instance
+        platform.provider.nodes[primary].wal.append(stray)
+
+    ended = await go_on(platform, await start(platform, plan), before_step(copying, plant))
+    assert ended.problem is not None
+    assert (ended.state, "conflict" in ended.problem["detail"]) == ("failed", True)
+    nodes = platform.provider.nodes.values()
+    assert any(stray in node.wal for node in nodes if node.primary)
+    assert len((await platform.map()).moves) == 1
+    await platform.run("reshard-abort")
+    await whole(platform)
+
+
 async def test_a_stream_that_goes_on_breaking_fails_the_step_and_keeps_both_sides(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from control_plane.operations import Superseded, run
 from control_plane.steps import HANDLERS
 from control_plane.store import open_store
+from infra.memory import MemoryProvider
 from runtime.clock import FakeClock
 from runtime.errors import Refused
 from runtime.shardmap import ShardMap
@@ -41,7 +42,7 @@ async def test_operations_maps_and_claims_are_kept_on_postgresql_as_in_sqlite(ur
     clock = FakeClock()
     one, other = await open_store(url, clock), await open_store(url, clock)
     try:
-        platform = Platform(TOPOLOGY, one, clock)
+        platform = Platform(MemoryProvider(TOPOLOGY, clock), one, clock)
         plan = await platform.plan("provision")
         operation = await one.create_operation(plan, "test", "key", "pytest")
         with pytest.raises(Refused, match=operation.id):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from infra.backups import Backup, Target
 from infra.local.backups import chain
 from infra.local.backups.chain import SEGMENT_BYTES, Extent, Stop, Wal
+from infra.lsn import parse_history
 from runtime.errors import NotFound, OperationFailed
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -69,7 +70,7 @@ def test_names_are_those_of_postgresql() -> None:
     assert chain.segment_name((1, 259)) == "000000010000000100000003"
     assert chain.parse_segment("00000002.history") is None
     assert chain.parse_history_name("0000000B.history") == 11
-    assert chain.parse_history("1\t0/3000148\tno recovery target\n\n2\t1/0\tbefore\n") == (
+    assert parse_history("1\t0/3000148\tno recovery target\n\n2\t1/0\tbefore\n") == (
         (1, 0x3000148),
         (2, 1 << 32),
     )

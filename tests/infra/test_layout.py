@@ -19,6 +19,7 @@ from infra.local import layout, ports, postgres
 from infra.local.layout import Layout
 from infra.local.ports import PortTaken
 from infra.local.supervisor import Program, render
+from infra.lsn import format_lsn, parse_lsn
 from infra.topology import load
 from runtime.errors import Invalid, NotFound, OperationFailed, Refused
 
@@ -197,4 +198,4 @@ def test_synchronous_standbys_are_read_back_as_they_were_written(names: tuple[st
 
 @given(st.integers(0, 2**64 - 1))
 def test_a_position_is_read_as_postgresql_writes_it(position: int) -> None:
-    assert postgres.parse_lsn(f"{position >> 32:X}/{position & 0xFFFFFFFF:X}") == position
+    assert parse_lsn(format_lsn(position)) == position

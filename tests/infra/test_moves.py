@@ -116,9 +116,10 @@ def test_a_conflict_stops_the_stream_and_keeps_both_sides(run: Run) -> None:
                 return not (await pair.moves.progress(move, pair.map)).healthy
 
             await wait_until(SystemClock(), stopped, what="the conflict", seconds=10)
-            problem = (await pair.moves.progress(move, pair.map)).problem
-            assert problem is not None
-            assert problem.startswith("conflict")
+            found = await pair.moves.progress(move, pair.map)
+            assert found.conflict
+            assert found.problem is not None
+            assert found.problem.startswith("conflict")
             key = "SELECT idempotency_key FROM orders WHERE id = 4711"
             assert (await pair.ask(S1, key), await pair.ask(S2, key)) == ("good", "stray")
             slots = range(FIRST, FIRST + BATCH)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from infra.backups import Archive
-from infra.local.backups import chain, program
+from infra.local.backups import program
 from infra.local.site import Site
+from infra.lsn import format_lsn
 from runtime.errors import NotFound
 
 
@@ -44,5 +45,5 @@ def _archive(database: str, known: Mapping[str, Any]) -> Archive:
 
 
 def _gap(gap: Mapping[str, Any]) -> str:
-    begin, end = chain.format_lsn(gap["begin"]), chain.format_lsn(gap["end"])
+    begin, end = format_lsn(gap["begin"]), format_lsn(gap["end"])
     return f"{begin} to {end} on timeline {gap['timeline']}: {gap['why']}"

@@ -20,6 +20,7 @@ from infra.local.backups.parts import Parts, end_programs, every, exclusive
 from infra.local.backups.store import Vault
 from infra.local.cluster import CLOCK
 from infra.local.ports import HOST
+from infra.lsn import format_lsn, parse_lsn
 from runtime.clock import wait_until
 from runtime.errors import (
     Invalid,
@@ -139,7 +140,7 @@ async def _await_wal(parts: Parts, database: str, taken: Taken) -> None:
     except TimedOut as error:
         raise OperationFailed(
             f"The archive of {database} has not the WAL that its backup needs, from "
-            f"{chain.format_lsn(taken.start)} on: nothing could be restored from it.",
+            f"{format_lsn(taken.start)} on: nothing could be restored from it.",
             hint="regionctl backup status; regionctl logs of the archiver",
         ) from error
 
@@ -195,8 +196,8 @@ async def _copy(
         folder / "data",
         parent,
         ranges[0]["Timeline"],
-        chain.parse_lsn(ranges[0]["Start-LSN"]),
-        chain.parse_lsn(ranges[0]["End-LSN"]),
+        parse_lsn(ranges[0]["Start-LSN"]),
+        parse_lsn(ranges[0]["End-LSN"]),
         began,
         ended,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from infra.backups import Backup, Target
+from infra.lsn import format_lsn
 from runtime.errors import NotFound, OperationFailed, Refused
 
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -76,21 +77,6 @@ def parse_history_name(name: str) -> int | None:
     """The timeline whose history file is called that."""
     found = _HISTORY.fullmatch(name)
     return int(found[1], 16) if found else None
-
-
-def parse_history(text: str) -> tuple[tuple[int, int], ...]:
-    """(timeline, LSN at which it was left) for each line of a history file."""
-    rows = [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()]
-    return tuple((int(row[0]), parse_lsn(row[1])) for row in rows)
-
-
-def parse_lsn(text: str) -> int:
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
-def format_lsn(lsn: int) -> str:
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 # Chains.

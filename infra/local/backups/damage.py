@@ -24,6 +24,7 @@ from infra.local.backups.index import DOCUMENT, Index, Object, Shelves
 from infra.local.backups.parts import Parts, every
 from infra.local.backups.restore import Meter
 from infra.local.backups.store import Store, Stored, Vault
+from infra.lsn import format_lsn
 from runtime.errors import Problem, Refused, Unavailable
 
 SCRATCH = "scratch"
@@ -228,9 +229,9 @@ async def wrong_timeline(copy: Copied) -> Planted:
     """The archive goes on along another timeline, which left ours before the backup."""
     [backup] = [each for each in copy.index.backups if each.id == copy.id]
     other, number = backup.timeline + 1, backup.start // SEGMENT_BYTES
-    left = chain.format_lsn(number * SEGMENT_BYTES)
+    left = format_lsn(number * SEGMENT_BYTES)
     earlier = copy.index.wal.histories.get(backup.timeline, ())
-    lines = [f"{t}\t{chain.format_lsn(lsn)}\tforged\n" for t, lsn in earlier]
+    lines = [f"{t}\t{format_lsn(lsn)}\tforged\n" for t, lsn in earlier]
     lines.append(f"{backup.timeline}\t{left}\tforged\n")
     folder = f"{copy.index.database}/wal/{other:08X}"
     data = await copy.vault.get(copy.index.segments[_first_segment(copy)].name)

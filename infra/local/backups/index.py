@@ -21,6 +21,7 @@ from infra.local.backups.seal import Damaged, Key
 from infra.local.backups.store import Store, Vault
 from infra.local.ports import HOST
 from infra.local.site import Site
+from infra.lsn import parse_history
 from runtime.errors import NotFound, Unavailable
 
 JSON = dict[str, Any]
@@ -96,7 +97,7 @@ class Shelves:
             wal=Wal(
                 frozenset(whole),
                 frozenset(partial) - frozenset(whole),
-                {timeline: chain.parse_history(text) for timeline, text in texts.items()},
+                {timeline: parse_history(text) for timeline, text in texts.items()},
             ),
             segments=partial | whole,
             histories=histories,

@@ -18,13 +18,13 @@ import psutil
 
 from infra.local import faults, postgres
 from infra.local import layout as files
-from infra.local.backups import chain
 from infra.local.backups.chain import Extent, Stop
 from infra.local.backups.parts import Parts, run
 from infra.local.cluster import CLOCK
 from infra.local.monitor import LOST
 from infra.local.ports import HOST
 from infra.local.supervisor import tail
+from infra.lsn import format_lsn, parse_history
 from runtime.clock import wait_until
 from runtime.errors import OperationFailed
 
@@ -98,7 +98,7 @@ def recovery_settings(wal: Path, timeline: int, stop: Stop) -> str:
         "recovery_target_action = pause",
     ]
     if stop.lsn is not None:
-        lines += [f"recovery_target_lsn = '{chain.format_lsn(stop.lsn)}'"]
+        lines += [f"recovery_target_lsn = '{format_lsn(stop.lsn)}'"]
         lines += ["recovery_target_inclusive = off"]
     elif stop.time is not None:
         lines += [f"recovery_target_time = '{stop.time.isoformat()}'"]
@@ -118,8 +118,8 @@ async def recover(
         reached = await _await_end(parts, copy, stop)
         if stop == Stop() and reached.lsn <= extent.last:
             raise OperationFailed(
-                f"Recovery ended at {chain.format_lsn(reached.lsn)}, though the archive goes on to "
-                f"{chain.format_lsn(extent.end)}: WAL between them is damaged.",
+                f"Recovery ended at {format_lsn(reached.lsn)}, though the archive goes on to "
+                f"{format_lsn(extent.end)}: WAL between them is damaged.",
                 extra=evidence(copy),
             )
         await _loosen(parts, copy)
@@ -177,7 +177,7 @@ async def _await_end(parts: Parts, copy: Copy, stop: Stop) -> Recovered:
 def _left(copy: Copy, timeline: int) -> int:
     """Where the new timeline began: what was replayed ends there."""
     history = copy.pgdata / "pg_wal" / f"{timeline:08X}.history"
-    return chain.parse_history(history.read_text(encoding="utf-8"))[-1][1]
+    return parse_history(history.read_text(encoding="utf-8"))[-1][1]
 
 
 async def _loosen(parts: Parts, copy: Copy) -> None:

@@ -22,6 +22,7 @@ from infra.local.backups.index import Index, Object
 from infra.local.backups.parts import Parts, every, run
 from infra.local.backups.recover import Copy, Recovered
 from infra.local.backups.seal import Damaged
+from infra.lsn import format_lsn
 from runtime.errors import NotFound, OperationFailed, Refused
 
 WORK_SECONDS = 6 * 3600.0
@@ -91,7 +92,7 @@ async def find_way(
             extents[covered[-1]] = await wal.reach(parts, index, covered, scratch)
         extent = extents[covered[-1]]
         if extent.end < backup.stop:
-            name, end = chain.segment_name(covered[-1]), chain.format_lsn(extent.end)
+            name, end = chain.segment_name(covered[-1]), format_lsn(extent.end)
             hole = hole or f"{name} can be read to {end} only, where {backup.id} is not yet whole"
         reached.append((backup, extent))
         stop = chain.judge(backup, extent, target)

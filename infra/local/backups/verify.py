@@ -11,6 +11,7 @@ from infra.local.backups import chain, restore, wal
 from infra.local.backups.chain import SEGMENT_BYTES, Segment
 from infra.local.backups.index import Index
 from infra.local.backups.parts import Parts, every, exclusive
+from infra.lsn import format_lsn
 from runtime.errors import NotFound, OperationFailed, Problem, Unavailable
 
 WAVE = 8
@@ -83,7 +84,7 @@ async def verify_wal(
             due = (segment[1] + 1) * SEGMENT_BYTES
             if extent.end < (min(stop, due) if segment == last else due):
                 name = chain.segment_name(segment)
-                end = chain.format_lsn(extent.end)
+                end = format_lsn(extent.end)
                 return f"The WAL segment {name} is damaged: it can be read to {end} only."
             return None
 

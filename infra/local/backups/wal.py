@@ -15,6 +15,7 @@ from infra.local.backups.chain import SEGMENT_BYTES, Extent, Segment
 from infra.local.backups.index import Index, Object
 from infra.local.backups.parts import Parts, every, output
 from infra.local.backups.seal import Damaged
+from infra.lsn import format_lsn, parse_lsn
 from runtime.errors import OperationFailed
 
 LOOKED_BACK = 16
@@ -67,8 +68,8 @@ async def extent(parts: Parts, folder: Path, segment: Segment) -> Extent:
         parts.site,
         "pg_waldump",
         *("-p", str(folder), "-t", str(timeline)),
-        *("-s", chain.format_lsn(number * SEGMENT_BYTES)),
-        *("-e", chain.format_lsn((number + 1) * SEGMENT_BYTES)),
+        *("-s", format_lsn(number * SEGMENT_BYTES)),
+        *("-e", format_lsn((number + 1) * SEGMENT_BYTES)),
     )
     return parse(out, err, segment)
 
@@ -78,7 +79,7 @@ def parse(out: bytes, err: bytes, segment: Segment) -> Extent:
     end = (segment[1] + 1) * SEGMENT_BYTES
     said = _END.search(err)
     if said is not None:
-        end = chain.parse_lsn(said[1].decode())
+        end = parse_lsn(said[1].decode())
     records = out.rfind(b"lsn: ")
     found = _RECORD.match(out, records) if records >= 0 else None
     if found is None:
@@ -91,7 +92,7 @@ def parse(out: bytes, err: bytes, segment: Segment) -> Extent:
     if times:
         text = max(times).decode()
         commit_at = datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
-    return Extent(chain.parse_lsn(found[1].decode()), end, commit_at)
+    return Extent(parse_lsn(found[1].decode()), end, commit_at)
 
 
 async def reach(parts: Parts, index: Index, covered: Sequence[Segment], folder: Path) -> Extent:

@@ -46,4 +46,5 @@ async def progress(site: Site, sides: Sides, expected: dict[str, int]) -> Progre
         lag_bytes=forward.lag_bytes,
         healthy=problem is None,
         problem=problem,
+        conflict=forward.conflict or back.conflict,
     )

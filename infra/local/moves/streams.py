@@ -59,9 +59,9 @@ _SILENT = ("confl_update_missing", "confl_delete_missing")
 class Stream:
     """One direction as it is. `states` is table → state of its copy; `r` means that it follows.
 
-    `problem` is None while nothing is wrong; one that begins with "conflict" means that the
-    subscriber had other rows than it should, and that both sides were left as they are.
-    `interrupted`: it stopped for another reason (a connection that was cut), and can go on.
+    `problem` is None while nothing is wrong. `conflict`: the subscriber had other rows than it
+    should, and both sides were left as they are. `interrupted`: it stopped for another reason (a
+    connection that was cut), and can go on.
     """
 
     problem: str | None
@@ -70,6 +70,7 @@ class Stream:
     covered: Ranges = ()
     held: bool = False
     interrupted: bool = False
+    conflict: bool = False
 
     @property
     def ready(self) -> bool:
@@ -114,12 +115,20 @@ async def look(site: Site, sides: Sides, direction: Direction) -> Stream:
     covered = tuple((first, last) for first, last in json.loads(text))
     lag = None if slot is None or slot["lag"] is None else max(0, int(slot["lag"]))
     lost = _lost(sides, direction, row, slot)
-    problem = lost or _stopped(sides, direction, row)
-    interrupted = not lost and problem is not None and not problem.startswith("conflict")
-    return Stream(problem, states, lag, covered, bool(row["held"]), interrupted)
+    stopped, conflict = _stopped(sides, direction, row)
+    return Stream(
+        lost or stopped,
+        states,
+        lag,
+        covered,
+        bool(row["held"]),
+        interrupted=not lost and stopped is not None and not conflict,
+        conflict=not lost and conflict,
+    )
 
 
-def _stopped(sides: Sides, direction: Direction, row: Any) -> str | None:
+def _stopped(sides: Sides, direction: Direction, row: Any) -> tuple[str | None, bool]:
+    """Why it does not go on by itself, and whether that is a conflict."""
     _, subscriber = sides.flow(direction)
     counted = json.loads(row["counted"])
     conflicts = [
@@ -132,11 +141,12 @@ def _stopped(sides: Sides, direction: Direction, row: Any) -> str | None:
         if counted.get("sync_error_count", 0) >= COPY_TRIES:
             conflicts.append("the copy of a table failed again and again, see its log")
         if conflicts:
-            return f"conflict: the stream to {subscriber.instance} stopped: {', '.join(conflicts)}"
-        return f"the stream to {subscriber.instance} was interrupted (errors: {errors})"
+            said = ", ".join(conflicts)
+            return f"conflict: the stream to {subscriber.instance} stopped: {said}", True
+        return f"the stream to {subscriber.instance} was interrupted (errors: {errors})", False
     if any(counted.get(name) for name in _SILENT):
-        return f"conflict: rows are missing on {subscriber.instance} ({', '.join(conflicts)})"
-    return None
+        return f"conflict: rows are missing on {subscriber.instance} ({', '.join(conflicts)})", True
+    return None, False
 
 
 def _lost(sides: Sides, direction: Direction, row: Any, slot: Any) -> str | None:

@@ -1,0 +1,34 @@
+"""What the routes work with, and how each finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from control_plane.settings import Settings
+from control_plane.store import Store
+from infra.provider import Provider
+from infra.topology import Topology
+from runtime.clock import Clock
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """`began`: when, on CLOCK_MONOTONIC (seconds)."""
+
+    settings: Settings
+    provider: Provider
+    store: Store
+    clock: Clock
+    token: str
+    began: float
+
+    @property
+    def topology(self) -> Topology:
+        return self.provider.topology
+
+
+def plane_of(request: Request) -> ControlPlane:
+    plane: ControlPlane = request.app.state.plane
+    return plane
