@@ -10,16 +10,14 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
-from control_plane.decisions import Intent
+from control_plane.opening import Opener
 from control_plane.operations import ACTIVE, Operation
-from control_plane.plans import PLANNERS
 from control_plane.schedule import WATCHED, Attempt, backups_due
 from control_plane.store import Store
 from infra.backups import Backup
-from infra.provider import Observed, Provider
+from infra.provider import Provider
 from runtime.clock import Clock
-from runtime.errors import Problem, Refused
-from runtime.shardmap import ShardMap
+from runtime.errors import Problem
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +34,7 @@ class Keeper:
         self.store = store
         self.clock = clock
         self.up_since: datetime | None = None
+        self.opener = Opener("keeper", provider, store)
         self.said = ""
         self._listed: tuple[float, Sequence[Attempt], Sequence[Backup]] | None = None
 
@@ -72,7 +71,7 @@ class Keeper:
             attempts,
         )
         for intent in intents:
-            await self._open(intent, observed, shard_map)
+            await self.opener.open(intent, observed, shard_map)
 
     async def _backups(self, attempts: Sequence[Attempt]) -> Sequence[Backup]:
         now = self.clock.monotonic()
@@ -83,20 +82,6 @@ class Keeper:
         found = await self.provider.backups.list()
         self._listed = now, attempts, found
         return found
-
-    async def _open(self, intent: Intent, observed: Observed, shard_map: ShardMap) -> None:
-        """Another operation's lock may refuse, which is fine: it is due again at the next look."""
-        try:
-            plan = PLANNERS[intent.verb](
-                self.provider.topology, observed, shard_map, **intent.asked
-            )
-            await self.store.create_operation(
-                plan, reason=intent.because, idempotency_key=None, requested_by="keeper"
-            )
-        except Refused as refused:
-            self._say(f"{intent.verb} of {intent.target} not opened: {refused.detail}")
-            return
-        self._say(f"opened {intent.verb} of {intent.target}: {intent.because}")
 
     def _say(self, text: str) -> None:
         """Once, not at every look."""

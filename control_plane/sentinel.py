@@ -14,14 +14,13 @@ from collections import deque
 from collections.abc import Mapping
 
 from control_plane import decisions
-from control_plane.decisions import Health, Intent, PastFailover, Probe, Tries
-from control_plane.plans import PLANNERS
+from control_plane.decisions import Health, PastFailover, Probe, Tries
+from control_plane.opening import Opener
 from control_plane.store import Store
-from infra.provider import Observed, Provider
+from infra.provider import Provider
 from infra.topology import Topology
 from runtime.clock import Clock
-from runtime.errors import Problem, Refused
-from runtime.shardmap import ShardMap
+from runtime.errors import Problem
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Sentinel:
         self.store = store
         self.clock = clock
         self.probes: dict[str, deque[Probe]] = {}
-        self.refused: dict[tuple[str, str], str] = {}
+        self.opener = Opener("sentinel", provider, store)
         self.tries: dict[tuple[str, str], Tries] = {}
 
     async def run(self) -> None:
@@ -109,7 +108,7 @@ class Sentinel:
         if intents:
             observed = decisions.observed_from(self.topology, shard_map, verdicts, self.clock.now())
             for intent in intents:
-                await self._open(intent, observed, shard_map)
+                await self.opener.open(intent, observed, shard_map)
 
     async def _repair(self) -> None:
         await self.clock.sleep(REPAIR_SECONDS)
@@ -139,24 +138,7 @@ class Sentinel:
         for intent in intents:
             now = self.clock.monotonic()
             tries = self.tries.get(intent.key, Tries(0, now))
-            if now >= tries.next_at and await self._open(intent, observed, shard_map):
+            if now >= tries.next_at and await self.opener.open(
+                intent, self.topology, observed, shard_map
+            ):
                 self.tries[intent.key] = tries.again(now)
-
-    async def _open(self, intent: Intent, observed: Observed, shard_map: ShardMap) -> bool:
-        """Opens the operation; a guard or another operation's lock may refuse, which is fine."""
-        key = intent.key
-        try:
-            plan = PLANNERS[intent.verb](self.topology, observed, shard_map, **intent.asked)
-            if not plan.steps:
-                return False
-            await self.store.create_operation(
-                plan, reason=intent.because, idempotency_key=None, requested_by="sentinel"
-            )
-        except Refused as refused:
-            if self.refused.get(key) != refused.detail:
-                log.info("%s of %s not opened: %s", intent.verb, intent.target, refused.detail)
-            self.refused[key] = refused.detail
-            return False
-        self.refused.pop(key, None)
-        log.warning("opened %s of %s: %s", intent.verb, intent.target, intent.because)
-        return True
