@@ -138,7 +138,5 @@ class Sentinel:
         for intent in intents:
             now = self.clock.monotonic()
             tries = self.tries.get(intent.key, Tries(0, now))
-            if now >= tries.next_at and await self.opener.open(
-                intent, self.topology, observed, shard_map
-            ):
+            if now >= tries.next_at and await self.opener.open(intent, observed, shard_map):
                 self.tries[intent.key] = tries.again(now)
