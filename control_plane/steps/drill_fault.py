@@ -9,14 +9,15 @@ from control_plane import drills
 from control_plane.lag import safe_until
 from control_plane.steps.drill_files import keep, kept, leave_out, run_folder, unless_left_out
 from control_plane.world import World
-from infra.provider import Fault, Observed
+from infra.provider import Fault, Injected, Observed
 from infra.topology import InstanceSpec
 from runtime.clock import wait_until
-from runtime.errors import TimedOut
+from runtime.errors import Refused, TimedOut
 
 JSON = dict[str, Any]
 
 WHOLE_SECONDS = 10.0
+POSSIBLE_SECONDS = 30.0
 LOOKS = 40
 TOUCHED = ("absent", "stopped", "frozen")
 
@@ -48,7 +49,7 @@ async def inject_fault(
     untouched = await _untouched(world, mark["before"]) if mark else set()
     if mark and len(untouched) < len(mark["before"]):
         if untouched:
-            await world.provider.inject(broken)
+            await _break(world, broken)
         mark |= {"effective": world.clock.monotonic()}
     else:
         obstacle = await _obstacle(world, fault, moved)
@@ -57,7 +58,7 @@ async def inject_fault(
         await world.clock.sleep(phase_seconds)
         mark = await _mark(world, fault)
         keep(folder, "mark.json", mark)
-        injected = await world.provider.inject(broken)
+        injected = await _break(world, broken)
         mark |= {
             "began": injected.began_monotonic,
             "effective": injected.effective_monotonic,
@@ -77,6 +78,23 @@ async def heal_fault(world: World, *, run: int) -> JSON:
     fault = kept(run_folder(world, run), "fault.json")["fault"]
     await world.provider.heal(Fault(**fault))
     return {}
+
+
+async def _break(world: World, fault: Fault) -> Injected:
+    """A provider refuses what cannot be done yet: rows are corrupted once there are enough."""
+    refusals: list[Refused] = []
+
+    async def done() -> Injected | None:
+        try:
+            return await world.provider.inject(fault)
+        except Refused as refused:
+            refusals.append(refused)
+            return None
+
+    try:
+        return await wait_until(world.clock, done, what="x", seconds=POSSIBLE_SECONDS, every=0.5)
+    except TimedOut:
+        raise refusals[-1] from None
 
 
 async def _obstacle(world: World, fault: Mapping[str, Any], moved: Sequence[str]) -> str | None:

@@ -20,6 +20,7 @@ from infra.memory import MemoryProvider
 from infra.provider import Fault, Injected
 from infra.topology import load
 from runtime.clock import FakeClock
+from runtime.errors import Refused
 from tests.control_plane.test_drills import whole
 from tests.control_plane.toys import Crash, new_store, world_of
 
@@ -62,6 +63,17 @@ class Scene:
 
         self.provider.inject = dying  # type: ignore[method-assign]
 
+    def refuses_until(self, possible: float) -> None:
+        """Until then there is nothing that could be broken."""
+        inject = self.provider.inject
+
+        async def refusing(fault: Fault) -> Injected:
+            if self.clock.monotonic() < possible:
+                raise Refused("Only 2 orders of the shard are settled: too few to corrupt some.")
+            return await inject(fault)
+
+        self.provider.inject = refusing  # type: ignore[method-assign]
+
 
 # The drills that break processes; the others are tried by interrupting each of their steps.
 BREAKING = ("database-failure", "region-failure", "service-outage", "zone-failure")
@@ -95,6 +107,19 @@ async def test_a_fault_is_injected_once_and_never_timed_later_than_it_was(
     (real,) = scene.injected
     assert document["began"] <= real <= document["effective"]
     assert document["began"] >= real - 0.1
+
+
+async def test_a_fault_that_is_not_possible_yet_is_waited_for(scene: Scene) -> None:
+    possible = scene.clock.monotonic() + scene.step.args["phase_seconds"] + 3.0
+    scene.refuses_until(possible)
+    assert (await scene.inject())["began"] >= possible
+
+
+async def test_a_fault_that_never_becomes_possible_says_why(scene: Scene) -> None:
+    scene.refuses_until(float("inf"))
+    with pytest.raises(Refused, match="Only 2 orders"):
+        await scene.inject()
+    assert not kept(scene.folder, "fault.json")
 
 
 async def test_what_was_broken_by_halves_is_broken_wholly(scene: Scene) -> None:
