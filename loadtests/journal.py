@@ -16,6 +16,7 @@ that were due, so that a probe that fell behind or died can be told from one tha
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -26,14 +27,23 @@ JSON = dict[str, Any]
 
 
 class Journal:
-    """An append-only file that only one probe may ever write.
+    """An append-only file that only one probe may ever write; it appears with its first line.
 
     Raises `FileExistsError` when the file exists: of two probes started for one journal (a
     controller died between the two starts), exactly one goes on.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("xb", buffering=0)
+    def __init__(self, path: Path, **start: Any) -> None:
+        handle, draft = tempfile.mkstemp(".tmp", f"{path.name}.", path.parent)
+        self._file: BinaryIO = open(handle, "wb", buffering=0)  # noqa: PTH123, SIM115
+        try:
+            self.write("start", **start)
+            path.hardlink_to(draft)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            Path(draft).unlink()
 
     def write(self, line: str, **fields: Any) -> None:
         self._file.write(json.dumps({"line": line, **fields}).encode() + b"\n")

@@ -243,10 +243,9 @@ async def run_open_loop(
 
 async def run(asked: argparse.Namespace) -> int:
     """The whole run. Returns the exit code: 0 ended as asked, 1 could not begin."""
-    journal = Journal(asked.journal)
     name = uuid.uuid4().hex[:12]
-    journal.write(
-        "start",
+    journal = Journal(
+        asked.journal,
         schema=SCHEMA,
         pid=os.getpid(),
         run=name,

@@ -164,6 +164,18 @@ def test_every_planted_failure_is_seen_by_the_meter(shop: Shop, tmp_path: Path) 
     assert found["acknowledged"] == 10
 
 
+def test_a_journal_never_stands_without_its_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(TypeError):
+        journal.Journal(path, run=b"what cannot be written")
+    assert list(tmp_path.iterdir()) == []
+    journal.Journal(path, run="one").close()
+    with pytest.raises(FileExistsError):
+        journal.Journal(path, run="two")
+    assert list(tmp_path.iterdir()) == [path]
+    assert journal.read(path) == [{"line": "start", "run": "one"}]
+
+
 def test_no_secret_and_no_password_is_in_the_journal(shop: Shop, tmp_path: Path) -> None:
     subprocess.run(probe(shop, tmp_path, "--rate", 40, "--max-seconds", 0.5), check=True)
     written = (tmp_path / "journal.jsonl").read_text()
