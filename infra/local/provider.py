@@ -73,6 +73,7 @@ class LocalProvider:
         )
         self.monitor = Monitor(self.site)
         self.cluster = Cluster(self.site, self.monitor)
+        self._locks: dict[tuple[str, asyncio.AbstractEventLoop], asyncio.Lock] = {}
 
     async def close(self) -> None:
         """Lets go of the kept connections. The platform goes on."""
@@ -199,6 +200,12 @@ class LocalProvider:
 
     # Databases.
 
+    def _alone(self, instance: str) -> asyncio.Lock:
+        """One at a time replaces a node's data or has it follow: the sentinel may open a rejoin of
+        a node that a reshard is just making."""
+        loop = asyncio.get_running_loop()
+        return self._locks.setdefault((instance, loop), asyncio.Lock())
+
     async def _introduce(self, instance: str) -> None:
         """Its supervisor knows it: a region that ran before the topology grew takes it on."""
         fencing.require_reachable(self.site, [instance])
@@ -220,7 +227,8 @@ class LocalProvider:
     async def clone(self, instance: str, upstream: str) -> None:
         await self._introduce(instance)
         await self._await_link(instance, upstream)
-        await self.cluster.clone(instance, upstream)
+        async with self._alone(instance):
+            await self.cluster.clone(instance, upstream)
 
     async def _await_link(self, instance: str, upstream: str) -> None:
         """A link takes a moment to learn of a node. What is cut on purpose is refused as ever."""
@@ -237,7 +245,8 @@ class LocalProvider:
         return await self.cluster.stop(instance)
 
     async def remove_database(self, instance: str) -> None:
-        await self.cluster.remove(instance)
+        async with self._alone(instance):
+            await self.cluster.remove(instance)
 
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
         await self.cluster.set_sync(instance, standbys)
@@ -250,15 +259,18 @@ class LocalProvider:
 
     async def follow(self, instance: str, upstream: str) -> None:
         fencing.require_reachable(self.site, [instance])
-        await self.cluster.follow(instance, upstream)
+        async with self._alone(instance):
+            await self.cluster.follow(instance, upstream)
 
     async def rewind(self, instance: str, upstream: str) -> str:
         fencing.require_reachable(self.site, [instance])
-        return await self.cluster.rewind(instance, upstream)
+        async with self._alone(instance):
+            return await self.cluster.rewind(instance, upstream)
 
     async def salvage(self, instance: str, upstream: str) -> Salvage:
         fencing.require_reachable(self.site, [instance])
-        return await rows.salvage(self.site, self.monitor, self.cluster, instance, upstream)
+        async with self._alone(instance):
+            return await rows.salvage(self.site, self.monitor, self.cluster, instance, upstream)
 
     # Routing and fencing.
 
