@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from control_plane_kills import call, command
 from regionctl_peer import free_offset
 
+from infra.local import leftovers
 from tests.system.session import Platform
 from tests.system.tour import Crowd, Plane, Reckoning, Tour, reckoning
 
@@ -41,15 +43,20 @@ def main() -> int:
 
 @contextmanager
 def own_platform(name: str) -> Iterator[Path]:
-    """The state directory of a platform that is up, and gone afterwards."""
+    """The state directory of a platform that is up, and gone afterwards, also when interrupted."""
     state = Path(tempfile.mkdtemp(prefix=f"regionctl-{name}-", dir="/var/tmp"))
     state.chmod(0o755)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         call(console(state), "up", "--port-offset", str(free_offset()))
         yield state
     finally:
-        call(console(state), "down", "--delete-data", "--confirm", "two-regions")
-        shutil.rmtree(state, ignore_errors=True)
+        try:
+            down = ("down", "--delete-data", "--confirm", "two-regions")
+            subprocess.run(command(console(state), *down), stdin=subprocess.DEVNULL, timeout=300)
+        finally:
+            leftovers.end(state)
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def tour(state: Path, asked: argparse.Namespace) -> int:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 import time
 from pathlib import Path
 
 from kill_tour import address, own_platform, told
 
-from tests.system.session import Platform
+from tests.system.session import Platform, SessionFailed
 from tests.system.soak import Soak
 from tests.system.tour import Crowd, Plane, reckoning
 
@@ -28,8 +29,12 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=600.0)
     arguments.add_argument("--customers", type=int, default=2)
     asked = arguments.parse_args()
-    with own_platform("soak") as state:
-        return soak(state, asked)
+    try:
+        with own_platform("soak") as state:
+            return soak(state, asked)
+    except SessionFailed as failure:
+        print(f"{failure}\nmake soak SEED={asked.seed} repeats it", file=sys.stderr)
+        return 1
 
 
 def soak(state: Path, asked: argparse.Namespace) -> int:
@@ -45,7 +50,10 @@ def soak(state: Path, asked: argparse.Namespace) -> int:
     with Crowd(platform, asked.customers) as crowd:
         run.run(asked.seed, asked.seconds)
     found = reckoning(platform, plane, crowd.orders)
-    print(f"{time.monotonic() - began:.0f} s, {len(run.done)} disturbances, seed {asked.seed}")
+    print(
+        f"{time.monotonic() - began:.0f} s, {run.disturbed} disturbances, {len(run.resumed)} "
+        f"operations resumed by hand, seed {asked.seed}"
+    )
     return told(crowd, found)
 
 

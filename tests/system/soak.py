@@ -12,20 +12,21 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from tests.system.session import SessionFailed, instances
-from tests.system.tour import CONTROL_PLANE, Plane, missing
+from tests.system.tour import Plane, missing
 
 JSON = dict[str, Any]
+T = TypeVar("T")
 
 SHARDS = (2, 3, 4)
 DISTURBANCES = ("kill-primary", "kill-control-plane", "kill-service", "backup", "point")
-ROUND_SECONDS = 240.0
+PATIENCE_SECONDS = 240.0
 LOOK_SECONDS = 0.3
-FINAL = ("succeeded", "failed", "aborted")
+BUSY = (404, 409, 422, 503)
 
 
 @dataclass(frozen=True)
@@ -44,152 +45,196 @@ class Round:
 
 
 def script(seed: int, start: int = 2) -> Iterator[Round]:
-    """Rounds without end; each goes to another count of shards than the one before."""
+    """Rounds without end; each goes to another count of shards than the one before.
+
+    Every kind of disturbance comes before one of them comes again: a short soak has them all.
+    """
     chance = random.Random(seed)  # nosec B311: not for secrets
     shards = start
+    deck: list[str] = []
     while True:
         shards = chance.choice([count for count in SHARDS if count != shards])
-        disturbances = tuple(
-            Disturbance(chance.choice(DISTURBANCES), chance.uniform(0.2, 6.0), chance.random())
-            for _ in range(chance.randint(1, 3))
-        )
-        yield Round(shards, disturbances)
+        disturbances = []
+        for _ in range(chance.randint(2, 3)):
+            deck = deck or chance.sample(DISTURBANCES, len(DISTURBANCES))
+            after, pick = chance.uniform(0.2, 6.0), chance.random()
+            disturbances.append(Disturbance(deck.pop(), after, pick))
+        yield Round(shards, tuple(disturbances))
 
 
 @dataclass
 class Soak:
-    """`tell` gets a line for everything that is done."""
+    """`tell` gets a line for everything that is done. No wait is longer than `patience` (s)."""
 
     plane: Plane
     tell: Callable[[str], None] = print
-    done: list[str] = field(default_factory=list)
+    patience: float = PATIENCE_SECONDS
+    disturbed: int = 0
+    resumed: list[str] = field(default_factory=list)
 
     def run(self, seed: int, seconds: float) -> None:
-        """Whole rounds until the time is up, then back to two shards. Raises `SessionFailed`."""
-        began = time.monotonic()
-        for each in script(seed):
-            self.round(each)
-            if time.monotonic() - began >= seconds:
-                break
-        if self.shards() != 2:
-            self.round(Round(2, ()))
+        """Whole rounds until the time is up. Raises `SessionFailed`, which names the seed."""
+        ends = time.monotonic() + seconds
+        try:
+            for each in script(seed, start=self.shards()):
+                self.round(each)
+                if time.monotonic() >= ends:
+                    return
+        except SessionFailed as failure:
+            raise SessionFailed(f"seed {seed}: {failure}") from failure
 
     def round(self, each: Round) -> None:
         self.whole()
-        self.note(f"reshard to {each.shards}")
+        self.tell(f"reshard to {each.shards}")
         operation = self.start("reshard", to=each.shards, soak=0.0, batch=64)
         for disturbance in each.disturbances:
             time.sleep(disturbance.after)
             self.disturb(disturbance)
-        self.finished(operation)
-        self.settled()
+        self.finish(operation)
+        self.settle()
 
     def disturb(self, each: Disturbance) -> None:
-        self.note(f"{each.kind} after {each.after:.1f} s")
+        self.disturbed += 1
+        self.tell(f"{each.kind} after {each.after:.1f} s")
+        if each.kind == "backup":
+            self.attempt("backup", target="s1", kind="incremental" if each.pick < 0.7 else "full")
+        elif each.kind == "point":
+            self.attempt("restore-point", name=f"soak-{time.time_ns()}")
+        else:
+            self.kill(each)
+
+    def kill(self, each: Disturbance) -> None:
+        """What has died by itself meanwhile needs no killing."""
         status = self.status()
         if each.kind == "kill-primary":
-            shard = status["shards"][int(each.pick * len(status["shards"]))]
-            self.plane.acknowledge(shard["name"])
-            self.kill(int(instances(status)[shard["primary"]]["pid"] or 0))
+            pid = self.primary(status, each.pick)
         elif each.kind == "kill-control-plane":
-            self.kill(int(status["controlPlane"]["pid"]))
-        elif each.kind == "kill-service":
-            services = [one for one in instances(status).values() if one["kind"] == "service"]
-            self.kill(int(services[int(each.pick * len(services))]["pid"] or 0))
-        elif each.kind == "backup":
-            self.attempt("backup", target="s1", kind="incremental" if each.pick < 0.7 else "full")
+            pid = int(status["controlPlane"]["pid"])
         else:
-            self.attempt("restore-point", name=f"soak-{len(self.done)}")
-
-    def kill(self, pid: int) -> None:
-        """What has died by itself meanwhile needs no killing."""
+            services = [one for one in instances(status).values() if one["kind"] == "service"]
+            pid = int(services[int(each.pick * len(services))]["pid"] or 0)
         if pid:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 return
 
+    def primary(self, status: JSON, pick: float) -> int:
+        """The pid of a primary that may fail over: losing the only copy would need a person."""
+        safe = [
+            shard
+            for shard in status["shards"]
+            if any(standby["sync"] for standby in shard["standbys"])
+        ]
+        if not safe:
+            return 0
+        shard = safe[int(pick * len(safe))]
+        self.acknowledge(shard["name"])
+        self.tell(f"{shard['primary']} is killed")
+        return int(instances(status)[shard["primary"]]["pid"] or 0)
+
+    def acknowledge(self, database: str) -> None:
+        """Lets the database fail over by itself again."""
+        answer = self.post(f"/v1/failovers/{database}/acknowledge", {"reason": "soak"})
+        if not answer.is_success and answer.status_code not in BUSY:
+            raise SessionFailed(f"acknowledge {database}: {answer.text[:300]}")
+
     def attempt(self, verb: str, **asked: Any) -> None:
         """A guard may refuse it: something else goes on just then."""
-        answer = self.post("/v1/operations", {"verb": verb, "args": asked})
-        if not answer.is_success and answer.status_code not in (404, 409, 422, 503):
+        answer = self.ask(verb, asked)
+        if not answer.is_success and answer.status_code not in BUSY:
             raise SessionFailed(f"{verb}: {answer.status_code} {answer.text[:300]}")
-        self.note(f"{verb}: {answer.status_code}")
+        self.tell(f"{verb}: {answer.status_code}")
 
     def start(self, verb: str, **asked: Any) -> str:
         """The operation, once nothing else holds its locks."""
-        deadline = time.monotonic() + ROUND_SECONDS
-        while True:
-            answer = self.post("/v1/operations", {"verb": verb, "args": asked})
-            if answer.is_success:
-                return str(answer.json()["id"])
-            if time.monotonic() > deadline:
-                raise SessionFailed(f"{verb} was not begun: {answer.text[:500]}")
-            time.sleep(1.0)
+        said = ""
 
-    def finished(self, operation: str) -> None:
+        def begun() -> str | None:
+            nonlocal said
+            answer = self.ask(verb, asked)
+            said = answer.text[:500]
+            return str(answer.json()["id"]) if answer.is_success else None
+
+        return self.until(begun, lambda: f"{verb} to begin: {said}")
+
+    def finish(self, operation: str) -> None:
         """It has succeeded, resumed as often as a disturbance made it fail."""
-        deadline = time.monotonic() + ROUND_SECONDS
-        while True:
-            found = self.plane.get(f"/v1/operations/{operation}") or {}
-            if found.get("state") == "succeeded":
-                return
-            if found.get("state") in FINAL:
-                self.note(f"resume {operation}: {(found.get('problem') or {}).get('detail')}")
-                self.post(f"/v1/operations/{operation}/resume", {})
-            if time.monotonic() > deadline:
-                raise SessionFailed(f"{operation} did not end: {found.get('state')} {found}"[:900])
-            time.sleep(LOOK_SECONDS)
+        found: JSON = {}
 
-    def settled(self) -> None:
+        def succeeded() -> bool:
+            nonlocal found
+            found = self.plane.get(f"/v1/operations/{operation}") or found
+            if found.get("state") == "failed":
+                said = f"{operation} is resumed: {found['problem']['detail']}"
+                self.resumed.append(said)
+                self.tell(said)
+                self.post(f"/v1/operations/{operation}/resume", {})
+            return bool(found.get("state") == "succeeded")
+
+        self.until(succeeded, lambda: f"{operation} to succeed: {_where(found)}")
+
+    def settle(self) -> None:
         """No move is left, and the platform is whole."""
-        deadline = time.monotonic() + ROUND_SECONDS
-        while True:
+        left: JSON | None = None
+
+        def over() -> bool:
+            nonlocal left
             left = self.plane.get("/v1/reshard")
-            if left is not None and not left["items"] and left["operation"] is None:
-                self.whole()
-                return
-            if time.monotonic() > deadline:
-                raise SessionFailed(f"moves are left: {left}"[:900])
-            time.sleep(LOOK_SECONDS)
+            return left is not None and not left["items"] and left["operation"] is None
+
+        self.until(over, lambda: f"moves to be over: {left}"[:900])
+        self.whole()
 
     def whole(self) -> JSON:
-        deadline = time.monotonic() + ROUND_SECONDS
-        while True:
+        status: JSON | None = None
+
+        def healthy() -> JSON | None:
+            nonlocal status
             status = self.plane.status()
-            if status and status["state"] == "healthy":
-                return status
-            if time.monotonic() > deadline:
-                raise SessionFailed(f"not whole: {missing(status)}")
-            time.sleep(LOOK_SECONDS)
+            return status if status and status["state"] == "healthy" else None
+
+        return self.until(healthy, lambda: f"the platform to be whole: {missing(status)}")
 
     def status(self) -> JSON:
         """Of a control plane that may just be starting again."""
-        deadline = time.monotonic() + ROUND_SECONDS
-        while True:
-            status = self.plane.status()
-            if status:
-                return status
-            if time.monotonic() > deadline:
-                raise SessionFailed(f"{CONTROL_PLANE} does not answer")
-            time.sleep(LOOK_SECONDS)
+        return self.until(self.plane.status, lambda: "the control plane to answer")
 
     def shards(self) -> int:
         return sum(each["name"] != "catalog" for each in self.status()["shards"])
 
-    def post(self, path: str, document: JSON) -> Any:
-        """Asked again while the control plane is away, under one key where that counts."""
-        deadline = time.monotonic() + ROUND_SECONDS
-        if "verb" in document:
-            document = {**document, "idempotencyKey": f"soak-{time.time_ns()}"}
-        while True:
+    def ask(self, verb: str, asked: JSON) -> httpx.Response:
+        key = f"soak-{time.time_ns()}"
+        return self.post("/v1/operations", {"verb": verb, "args": asked, "idempotencyKey": key})
+
+    def post(self, path: str, document: JSON) -> httpx.Response:
+        """Asked again while the control plane is away."""
+        failure = ""
+
+        def answered() -> httpx.Response | None:
+            nonlocal failure
             try:
                 return self.plane.http.post(path, json=document)
-            except httpx.TransportError as failure:
-                if time.monotonic() > deadline:
-                    raise SessionFailed(f"{path}: {failure!r}") from failure
+            except httpx.TransportError as error:
+                failure = repr(error)
+                return None
+
+        return self.until(answered, lambda: f"an answer to POST {path}: {failure}")
+
+    def until(self, ask: Callable[[], T | None], what: Callable[[], str]) -> T:
+        """The first answer that is neither None nor False. Raises `SessionFailed`."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            found = ask()
+            if found is not None and found is not False:
+                return found
+            if time.monotonic() > deadline:
+                raise SessionFailed(f"waited {self.patience:g} s for {what()}")
             time.sleep(LOOK_SECONDS)
 
-    def note(self, line: str) -> None:
-        self.done.append(line)
-        self.tell(line)
+
+def _where(operation: JSON) -> str:
+    """The step in which an operation is, and what stopped it."""
+    steps = [each for each in operation.get("steps", ()) if each["state"] != "succeeded"]
+    step = f"{steps[0]['name']} {steps[0]['args']}" if steps else "no step left"
+    return f"{operation.get('state')} in {step}: {operation.get('problem')}"[:900]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,8 @@ JSON = dict[str, Any]
 
 RECOVERY_SECONDS = 120.0
 SETTLING_SECONDS = 120.0
+# One step of a visit is waited for 90 s; the visit in which a platform recovers has one such step.
+VISIT_SECONDS = 120.0
 LOOK_SECONDS = 0.25
 # All customers come from one address, which may log in 60 times a minute.
 LOGIN_SECONDS = 1.2
@@ -53,8 +57,8 @@ class Plane:
             answer = self.http.get(path)
         except httpx.TransportError:
             return None
-        document: JSON = answer.json()
-        return document if answer.is_success else None
+        found: JSON | None = answer.json() if answer.is_success else None
+        return found
 
     def status(self) -> JSON | None:
         return self.get("/v1/status")
@@ -66,7 +70,11 @@ class Plane:
 
 
 class Crowd:
-    """`size` customers who shop, one visit after the other, until they are sent home."""
+    """`size` customers who shop, one visit after the other, until they are sent home.
+
+    Whoever does not end his visit within `VISIT_SECONDS` then is left alone, and counts as a
+    failure that says where he stands; `VISIT_SECONDS` is not waited for when something else failed.
+    """
 
     def __init__(self, platform: Platform, size: int = 2) -> None:
         self.platform = platform
@@ -74,7 +82,8 @@ class Crowd:
         self.failures: list[str] = []
         self._closing = threading.Event()
         self._threads = [
-            threading.Thread(target=self._shop, args=(receipts,)) for receipts in self.receipts
+            threading.Thread(target=self._shop, args=(receipts,), daemon=True)
+            for receipts in self.receipts
         ]
 
     def __enter__(self) -> Crowd:
@@ -82,11 +91,17 @@ class Crowd:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
         """Waits until everybody has ended the visit that he is in."""
         self._closing.set()
+        seconds = 0.0 if failed else VISIT_SECONDS
+        deadline = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                stack = traceback.extract_stack(sys._current_frames().get(thread.ident or 0))
+                where = [line.name for line in stack if line.filename.endswith("session.py")]
+                self.failures.append(f"a visit did not end in {seconds:g} s: {' > '.join(where)}")
 
     @property
     def sessions(self) -> int:
@@ -211,8 +226,9 @@ def reckoning(platform: Platform, plane: Plane, orders: dict[str, str]) -> Recko
     operator = Patient(platform.entry, platform.authority, Receipts())
     operator.headers = _token(operator, plane.state / "control" / "clients" / "operator.json")
     lost, astray, doubled, unsettled = [], [], [], []
+    deadline = time.monotonic() + SETTLING_SECONDS
     for id, owner in orders.items():
-        order = _settled(operator, id)
+        order = _settled(operator, id, deadline)
         if order is None:
             lost.append(id)
         elif order["user_id"] != owner:
@@ -232,9 +248,8 @@ def settled(order: JSON) -> bool:
     return bool(order["status"] == "confirmed")
 
 
-def _settled(operator: Patient, id: str) -> JSON | None:
-    """The order when it has come to rest, or as it is after a while; None when there is none."""
-    deadline = time.monotonic() + SETTLING_SECONDS
+def _settled(operator: Patient, id: str, deadline: float) -> JSON | None:
+    """The order when it has come to rest, or as it is at the deadline; None when there is none."""
     while True:
         path = f"/api/v1/orders/{id}"
         answer = operator.ask("GET", path, headers={"Cache-Control": "no-cache"})
