@@ -141,11 +141,21 @@ class MemoryProvider(MemoryWorld):
     async def set_epoch(self, instance: str, shard_map: ShardMap, database: str) -> None:
         node = self._answering(instance)
         node.epoch = max(node.epoch, shard_map.shards[database].epoch)
-        # What is being handed over, or was, stays so: only its hand-over may make it owned again.
-        known = dict(node.fences)
+        # Where slots move, only a hand-over changes who owns them; elsewhere it is as the map says.
+        moving = {
+            slot
+            for move in shard_map.moves
+            if move.soak_until is None
+            for slot in range(move.first, move.last + 1)
+        }
+        known = {
+            slot: (state if slot in moving else "moved", epoch)
+            for slot, (state, epoch) in node.fences.items()
+        }
         for owned in shard_map.slots_of(database):
             for slot in range(owned.first, owned.last + 1):
-                state, epoch = known.get(slot, ("owned", owned.epoch))
+                state, epoch = known.get(slot, ("absent", owned.epoch))
+                state = state if slot in moving else "owned"
                 known[slot] = (state, max(epoch, owned.epoch))
         node.fences = known
         self._replicate()

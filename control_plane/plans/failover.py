@@ -248,7 +248,7 @@ def take_over(
     return [
         Step("promote", {"instances": list(takers.values()), "lost": list(lost)}),
         Step("advance-map", {"changes": changes}),
-        Step("set-epochs", {"databases": databases}),
+        Step("set-epochs", {"databases": databases, "ends_moves": kind == "region-failover"}),
         Step("publish-map"),
         Step("record-failover", {"databases": databases, "kind": kind}),
     ]

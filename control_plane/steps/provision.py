@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from control_plane.world import World
@@ -96,13 +97,21 @@ def first_map(topology: Topology, endpoint: Callable[[str], Endpoint]) -> ShardM
     )
 
 
-async def set_epochs(world: World, *, databases: Sequence[str] | None = None) -> JSON:
-    """The fence rows of each database's primary say what the newest map says."""
+async def set_epochs(
+    world: World, *, databases: Sequence[str] | None = None, ends_moves: bool = False
+) -> JSON:
+    """The fence rows of each database's primary say what the newest map says.
+
+    With `ends_moves` also where slots move between these databases: both are replicas of unlike
+    age, and what was under way between their old primaries has ended with them.
+    """
     shard_map = await newest(world)
     names = list(shard_map.shards) if databases is None else list(databases)
+    open_moves = [m for m in shard_map.moves if not {m.source, m.target} <= set(names)]
+    known = replace(shard_map, moves=tuple(open_moves)) if ends_moves else shard_map
     await together(
         *(
-            world.provider.set_epoch(shard_map.shards[name].primary.instance, shard_map, name)
+            world.provider.set_epoch(known.shards[name].primary.instance, known, name)
             for name in names
         )
     )

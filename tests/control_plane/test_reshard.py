@@ -13,6 +13,7 @@ from control_plane.plans.reshard_moves import owners
 from control_plane.steps import HANDLERS, reshard_watch
 from control_plane.world import World
 from infra.moves import Compared
+from infra.provider import Fault
 from tests.control_plane.platform import Platform
 from tests.control_plane.resharding import (
     FOUR,
@@ -23,7 +24,7 @@ from tests.control_plane.resharding import (
     whole,
     write_everywhere,
 )
-from tests.control_plane.scenarios import used
+from tests.control_plane.scenarios import GROW, LOSS, used
 from tests.control_plane.toys import Crash, world_of
 
 
@@ -238,3 +239,22 @@ async def test_an_aborted_reshard_ends_in_the_middle_of_its_wait(platform: Platf
     await platform.run("reshard-abort")
     assert (await platform.map()).moves == ()
     assert (await platform.plan("provision")).steps == ()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_after_the_loss_of_a_region_in_a_move_each_slot_has_the_owner_of_the_map(
+    platform: Platform, cut: bool
+) -> None:
+    """The replicas elsewhere are of unlike age: one may know of a hand-over, the other not."""
+    await used(platform)
+    plan = await platform.plan("reshard", **GROW)
+    first = [step.name for step in plan.steps].index("hand-over")
+    await platform.carry_out(replace(plan, steps=plan.steps[:first]))
+    if cut:
+        await platform.provider.inject(Fault("cut-link", "us-east-1/us-west-2"))
+    await platform.carry_out(replace(plan, steps=plan.steps[first : first + 1]))
+    await platform.provider.inject(Fault("kill-region", "us-east-1"))
+    await platform.run("failover", **LOSS)
+    await whole(platform)
+    await platform.run("reshard-abort")
+    await whole(platform)
