@@ -51,7 +51,7 @@ def soak(state: Path, asked: argparse.Namespace) -> int:
         run.run(asked.seed, asked.seconds)
     found = reckoning(platform, plane, crowd.orders)
     print(
-        f"{time.monotonic() - began:.0f} s, {run.disturbed} disturbances, {len(run.resumed)} "
+        f"{time.monotonic() - began:.0f} s, {len(run.disturbed)} disturbances, {len(run.resumed)} "
         f"operations resumed by hand, seed {asked.seed}"
     )
     return told(crowd, found)

@@ -55,9 +55,9 @@ def script(seed: int, start: int = 2) -> Iterator[Round]:
     while True:
         shards = chance.choice([count for count in SHARDS if count != shards])
         disturbances = []
-        for _ in range(chance.randint(2, 3)):
+        for _ in range(chance.randint(3, 5)):
             deck = deck or chance.sample(DISTURBANCES, len(DISTURBANCES))
-            after, pick = chance.uniform(0.2, 6.0), chance.random()
+            after, pick = chance.uniform(0.2, 5.0), chance.random()
             disturbances.append(Disturbance(deck.pop(), after, pick))
         yield Round(shards, tuple(disturbances))
 
@@ -69,16 +69,19 @@ class Soak:
     plane: Plane
     tell: Callable[[str], None] = print
     patience: float = PATIENCE_SECONDS
-    disturbed: int = 0
+    disturbed: list[str] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)
 
     def run(self, seed: int, seconds: float) -> None:
-        """Whole rounds until the time is up. Raises `SessionFailed`, which names the seed."""
+        """Whole rounds until the time is up and every kind of disturbance has come.
+
+        Raises `SessionFailed`, which names the seed.
+        """
         ends = time.monotonic() + seconds
         try:
             for each in script(seed, start=self.shards()):
                 self.round(each)
-                if time.monotonic() >= ends:
+                if time.monotonic() >= ends and set(self.disturbed) == set(DISTURBANCES):
                     return
         except SessionFailed as failure:
             raise SessionFailed(f"seed {seed}: {failure}") from failure
@@ -94,7 +97,7 @@ class Soak:
         self.settle()
 
     def disturb(self, each: Disturbance) -> None:
-        self.disturbed += 1
+        self.disturbed.append(each.kind)
         self.tell(f"{each.kind} after {each.after:.1f} s")
         if each.kind == "backup":
             self.attempt("backup", target="s1", kind="incremental" if each.pick < 0.7 else "full")
