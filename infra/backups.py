@@ -186,8 +186,12 @@ class Backups(Protocol):
         """
         ...
 
-    async def restore_aside(self, id: str, database: str, target: Target) -> Restored:
+    async def restore_aside(
+        self, id: str, database: str, target: Target, backup: str | None = None
+    ) -> Restored:
         """A server named `id` of its own, outside the topology, with the database as it was then.
+
+        It is built on the backup of that id, or on the newest one from which `target` is reached.
 
         Downloads in parallel, verifies every input before it is used, recovers, and checks every
         page. Called again with the same id it returns the one that runs. Raises `OperationFailed`,
@@ -199,7 +203,9 @@ class Backups(Protocol):
         """Raises `NotFound`."""
         ...
 
-    async def restore_into(self, instance: str, database: str, target: Target) -> JSON:
+    async def restore_into(
+        self, instance: str, database: str, target: Target, backup: str | None = None
+    ) -> JSON:
         """The stopped node `instance` gets the restored data and runs as a primary on a timeline
         of its own: {"lsn", "timeline", "seconds"}. What it had before is kept beside until then."""
         ...

@@ -180,9 +180,11 @@ class MemoryBackups:
             )
         return usable[-1]
 
-    async def restore_aside(self, id: str, database: str, target: Target) -> Restored:
+    async def restore_aside(
+        self, id: str, database: str, target: Target, backup: str | None = None
+    ) -> Restored:
         if id not in self.servers:
-            rows = await self._recovered(database, target)
+            rows = await self._recovered(database, target, backup)
             times = self.received[database].times
             restored = Restored(
                 id=id,
@@ -203,14 +205,16 @@ class MemoryBackups:
             raise NotFound(f"No restored server is called {id}.", hint="regionctl op list")
         return self.servers[id][0]
 
-    async def restore_into(self, instance: str, database: str, target: Target) -> JSON:
+    async def restore_into(
+        self, instance: str, database: str, target: Target, backup: str | None = None
+    ) -> JSON:
         node = self.world.nodes.get(instance)
         done, answer = self._into.get(instance, (None, {}))
         if node is not None and node.running:
             if done == target and node.primary and node.timeline == answer["timeline"]:
                 return answer
             raise Refused(f"{instance} runs.", hint="It must be stopped before it is replaced.")
-        rows = await self._recovered(database, target)
+        rows = await self._recovered(database, target, backup)
         known = self.received[database]
         timelines = [each.timeline for each in self.world.nodes.values()]
         fresh = Node(
@@ -230,8 +234,8 @@ class MemoryBackups:
 
     # How it is known.
 
-    async def _recovered(self, database: str, target: Target) -> Sequence[str]:
-        backup = await self.check_target(database, target)
+    async def _recovered(self, database: str, target: Target, id: str | None) -> Sequence[str]:
+        backup = await self.check_target(database, target, id)
         for name in (*(each.id for each in self._chain(backup.id)), f"{database}/wal"):
             if name in self.damaged:
                 raise OperationFailed(f"{name} is damaged: {self.damaged[name]}.")

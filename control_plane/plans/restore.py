@@ -65,7 +65,8 @@ def plan(
     reason: str | None = None,
     **asked: Any,
 ) -> Plan:
-    """`database` as it was at `at` (None: everything archived), from backup `id` or a later one.
+    """`database` as it was at `at` (None: everything archived), from the backup `id`, or else from
+    the newest one that reaches it.
 
     `server` names a restored server that stays beside the platform; by default the operation does.
     """
@@ -79,7 +80,7 @@ def plan(
     if to == NEW:
         steps = [
             Step("check-target", goal),
-            Step("restore-aside", {"database": database, "at": at, "server": server}),
+            Step("restore-aside", {**goal, "server": server}),
         ]
         return Plan("restore", database, tuple(steps), locks=(restore_lock(database),))
     if to != IN_PLACE:
@@ -145,7 +146,7 @@ def _in_place(
         *(Step("stop-databases", {"instances": [each]}) for each in stops),
         *(Step("fence-instance", {"instance": each, "unfenced": False}) for each in fences),
         *([Step("await-archived", archived)] if answers and not accept_data_loss else []),
-        Step("restore-into", {"instance": node, "database": database, "at": at}),
+        Step("restore-into", {**goal, "instance": node}),
         Step("advance-map", {"changes": [change]}),
         Step("set-epochs", {"databases": [database]}),
         Step("publish-map"),

@@ -84,8 +84,12 @@ async def await_archived(
     return {"final": final, "received": archive.received}
 
 
-async def restore_into(world: World, *, instance: str, database: str, at: str | None) -> JSON:
-    """Raises `Refused` when another node has become the primary since this was planned."""
+async def restore_into(
+    world: World, *, instance: str, database: str, at: str | None, id: str | None
+) -> JSON:
+    """From the backup `id`, or the newest that reaches `at`.
+
+    Raises `Refused` when another node has become the primary since this was planned."""
     shard = (await newest(world)).shards[database]
     planned = world.plan.premises.get(database, ["", -1])[:2]
     if [shard.primary.instance, shard.epoch] != planned:
@@ -94,13 +98,15 @@ async def restore_into(world: World, *, instance: str, database: str, at: str | 
             "planned.",
             hint=f"regionctl op abort {world.operation_id}",
         )
-    return await world.provider.backups.restore_into(instance, database, target_of(at))
+    return await world.provider.backups.restore_into(instance, database, target_of(at), id)
 
 
-async def restore_aside(world: World, *, database: str, at: str | None, server: str | None) -> JSON:
+async def restore_aside(
+    world: World, *, database: str, at: str | None, id: str | None, server: str | None
+) -> JSON:
     """The restored server, by default called after its database and this operation."""
     name = server or f"{database}-{world.operation_id}"
-    restored = await world.provider.backups.restore_aside(name, database, target_of(at))
+    restored = await world.provider.backups.restore_aside(name, database, target_of(at), id)
     return restored_json(restored)
 
 

@@ -239,7 +239,8 @@ class LocalProvider:
 
     async def start_database(self, instance: str) -> None:
         fencing.require_reachable(self.site, [instance])
-        await self.cluster.start(instance)
+        async with self._alone(instance):
+            await self.cluster.start(instance)
 
     async def stop_database(self, instance: str) -> int:
         return await self.cluster.stop(instance)

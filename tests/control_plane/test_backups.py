@@ -19,7 +19,13 @@ from infra.provider import Fault
 from runtime.errors import Invalid, NotFound, OperationFailed, Refused
 from runtime.shardmap import Move
 from tests.control_plane.platform import Platform
-from tests.control_plane.scenarios import backed_up, database_deleted, provisioned, restored_aside
+from tests.control_plane.scenarios import (
+    backed_up,
+    backed_up_twice,
+    database_deleted,
+    provisioned,
+    restored_aside,
+)
 
 IN_PLACE = {"database": "s1", "to": "in-place"}
 TWO_WRITES = "0/7D0"  # 2000 bytes: the first write of `backed_up` and one of the later ones
@@ -105,6 +111,19 @@ async def test_a_restore_aside_touches_nothing_that_customers_see() -> None:
         await platform.run("restore", database="s1", to="new", server="sandbox", at=TWO_WRITES)
         assert await platform.provider.observe() == before
         assert platform.provider.backups.servers["sandbox"][1] == ["s1-first", "later 0"]
+
+
+@pytest.mark.parametrize("to", ["new", "in-place"])
+async def test_a_backup_that_is_named_is_the_one_that_is_restored(to: str) -> None:
+    async with Platform.open() as platform:
+        await backed_up_twice(platform)
+        backups = platform.provider.backups
+        newest = [each.id for each in backups.backups.values() if each.database == "s1"][-1]
+        backups.damaged[newest] = "a byte was flipped"
+        with pytest.raises(OperationFailed, match="a byte was flipped"):
+            await platform.run("restore", database="s1", to="new")
+        await platform.run("restore", database="s1", to=to, id="s1-first")
+        assert platform.provider.lost() == []
 
 
 async def test_a_discarded_server_is_gone() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from infra.local.backups.chain import Stop
+from infra.local.backups.recover import recovery_settings
 from infra.local.postgres import ControlData, clear_lock, end_helpers, final_position
 from runtime.errors import OperationFailed
 
@@ -65,3 +67,17 @@ def test_a_lock_file_is_removed_only_when_its_process_id_is_somebody_elses(tmp_p
     lock.write_text(f"{os.getpid()}\n/data\n")
     clear_lock(tmp_path)
     assert not lock.exists()
+
+
+def test_wal_is_found_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    wal = tmp_path / "it's 100 % mine"
+    wal.mkdir()
+    (wal / "000000010000000000000002").write_text("wal")
+    line = recovery_settings(wal, 1, Stop()).splitlines()[0]
+    command = line.removeprefix("restore_command = '").removesuffix("'").replace("''", "'")
+    into = str(tmp_path / "into")
+    # What PostgreSQL puts in for its placeholders (archive recovery, "restore_command").
+    for placeholder, value in (("%f", "000000010000000000000002"), ("%p", into), ("%%", "%")):
+        command = command.replace(placeholder, value)
+    subprocess.run(["sh", "-c", command], check=True)
+    assert (tmp_path / "into").read_text() == "wal"

@@ -52,14 +52,18 @@ class LocalBackups:
     async def check_target(self, database: str, target: Target, id: str | None = None) -> Backup:
         return (await restore.check(self.parts, database, target, id)).backup
 
-    async def restore_aside(self, id: str, database: str, target: Target) -> Restored:
-        return await restored.aside(self.parts, id, database, target)
+    async def restore_aside(
+        self, id: str, database: str, target: Target, backup: str | None = None
+    ) -> Restored:
+        return await restored.aside(self.parts, id, database, target, backup)
 
     async def restored(self, id: str) -> Restored:
         return await restored.find(self.parts, id)
 
-    async def restore_into(self, instance: str, database: str, target: Target) -> JSON:
-        return await restored.into(self.parts, instance, database, target)
+    async def restore_into(
+        self, instance: str, database: str, target: Target, backup: str | None = None
+    ) -> JSON:
+        return await restored.into(self.parts, instance, database, target, backup)
 
     async def discard(self, id: str) -> None:
         await restored.discard(self.parts, id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -92,8 +93,10 @@ def recovery_settings(wal: Path, timeline: int, stop: Stop) -> str:
 
     It pauses at the stop, where it is looked at; a stop that is not reached ends the server.
     """
+    command = f"cp {shlex.quote(str(wal).replace('%', '%%'))}/%f %p"
+    command = command.replace("\\", "\\\\").replace("'", "''")
     lines = [
-        f"restore_command = 'cp {wal}/%f %p'",
+        f"restore_command = '{command}'",
         f"recovery_target_timeline = '{timeline}'",
         "recovery_target_action = pause",
     ]

@@ -28,12 +28,13 @@ from runtime.errors import Invalid, NotFound, Refused
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 DOCUMENT = "restored.json"
 PORT = "port"
-PASSFILE = "passfile"
 PASSFILE = "pgpass"
 REPLACED = "replaced"
 
 
-async def aside(parts: Parts, id: str, database: str, target: Target) -> Restored:
+async def aside(
+    parts: Parts, id: str, database: str, target: Target, backup: str | None
+) -> Restored:
     """See `infra.backups.Backups.restore_aside`."""
     if not NAME.fullmatch(id):
         raise Invalid(f"{id!r} is no name for a server.", hint="Small letters, digits, hyphens.")
@@ -41,19 +42,20 @@ async def aside(parts: Parts, id: str, database: str, target: Target) -> Restore
     with exclusive(parts.restored / f"{id}.lock", f"{id} is being restored"):
         known = _read(folder)
         if known is not None:
-            if (known["database"], known["target"]) != (database, target_json(target)):
+            wanted = {"database": database, "target": target_json(target)}
+            wanted |= {"backup": backup} if backup else {}
+            if not wanted.items() <= known.items():
                 raise Refused(f"{id} is a copy of something else.", hint="Choose another name.")
             return await _served(parts, folder, known)
         await _clear(parts, folder)
         parts.folder(folder)
         copy = Copy(f"restored.{id}", folder / "pgdata", _free_port(parts, folder))
         meter = Meter()
-        way = await restore.find_way(parts, database, target, None, parts.folder(folder / "look"))
+        look = parts.folder(folder / "look")
+        way = await restore.find_way(parts, database, target, backup, look)
         reached = await restore.build(parts, way, copy, meter)
-        await asyncio.to_thread(shutil.rmtree, folder / "look")
+        await asyncio.to_thread(shutil.rmtree, look)
         restored = _restored(id, database, copy, reached, meter)
-        secret = f"{HOST}:{copy.port}:*:{postgres.SUPERUSER}:{parts.site.secrets.superuser}\n"
-        files.replace_file(folder / PASSFILE, secret)
         document = _json(restored) | {"target": target_json(target), "backup": way.backup.id}
         files.replace_file(folder / DOCUMENT, json.dumps(document, indent=1))
         return await _served(parts, folder, document)
@@ -164,7 +166,9 @@ def target_json(target: Target) -> JSON:
     return {"time": time, "lsn": target.lsn, "name": target.name}
 
 
-async def into(parts: Parts, instance: str, database: str, target: Target) -> JSON:
+async def into(
+    parts: Parts, instance: str, database: str, target: Target, backup: str | None
+) -> JSON:
     """See `infra.backups.Backups.restore_into`.
 
     The copy is recovered and checked beside the node's data directory, which is renamed only then,
@@ -173,7 +177,7 @@ async def into(parts: Parts, instance: str, database: str, target: Target) -> JS
     site = parts.site
     folder = site.pgdata(instance).parent
     marker = folder / DOCUMENT
-    wanted = {"database": database, "target": target_json(target)}
+    wanted = {"database": database, "target": target_json(target), "asked": backup}
     with exclusive(folder / "restoring.lock", f"{instance} is being restored"):
         known = _document(marker)
         if site.postmaster(instance) is not None:
@@ -181,15 +185,15 @@ async def into(parts: Parts, instance: str, database: str, target: Target) -> JS
                 where = await parts.cluster.where(instance)
                 if not where["standby"] and where["timeline"] == known["answer"]["timeline"]:
                     await asyncio.to_thread(_remove_replaced, folder)
-                    answer: JSON = known["answer"]
-                    return answer
+                    return dict(known["answer"])
             raise Refused(f"{instance} runs.", hint="It must be stopped before it is replaced.")
         began = time.monotonic()
         work = folder / "restoring"
         ready = _document(work / DOCUMENT)
         swapping = (work / "pgdata").exists() and not site.pgdata(instance).exists()
         if not swapping or {key: ready.get(key) for key in wanted} != wanted:
-            ready = wanted | {"answer": await _into_work(parts, work, database, target, instance)}
+            answer = await _into_work(parts, work, database, target, backup, instance)
+            ready = wanted | {"answer": answer}
             files.replace_file(work / DOCUMENT, json.dumps(ready))
         await _swap(parts, instance, work, ready)
         ready["answer"]["seconds"] = round(time.monotonic() - began, 3)
@@ -200,13 +204,13 @@ async def into(parts: Parts, instance: str, database: str, target: Target) -> JS
 
 
 async def _into_work(
-    parts: Parts, work: Path, database: str, target: Target, instance: str
+    parts: Parts, work: Path, database: str, target: Target, backup: str | None, instance: str
 ) -> JSON:
     """The recovered, stopped and checked data directory `work`/pgdata."""
     await _clear(parts, work)
     parts.folder(work)
     copy = Copy(f"restored.{instance.replace('.', '-')}", work / "pgdata", _free_port(parts, work))
-    way = await restore.find_way(parts, database, target, None, parts.folder(work / "look"))
+    way = await restore.find_way(parts, database, target, backup, parts.folder(work / "look"))
     meter = Meter()
     histories = _histories(parts.site.pgdata(instance))
     reached = await restore.build(parts, way, copy, meter, histories=histories)
