@@ -182,7 +182,7 @@ def model_of_recovery(book: Ledger, effective: float, hold: float, success: floa
 
 
 @given(histories(), st.sampled_from([0.0, 2.5, 5.0]), st.sampled_from([0.5, 0.9, 0.99]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_recovery_agrees_with_a_brute_force_model(
     book: Ledger, effective: float, success: float
 ) -> None:
@@ -193,7 +193,7 @@ def test_recovery_agrees_with_a_brute_force_model(
 
 
 @given(histories())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_two_writers_agree_with_a_brute_force_model(book: Ledger) -> None:
     acks = [a for a in book.attempts if a.ok]
     proven = any(
@@ -206,7 +206,7 @@ def test_two_writers_agree_with_a_brute_force_model(book: Ledger) -> None:
 
 
 @given(histories(), st.lists(st.sampled_from(["create-order", "read-order", "create-user"])))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_attempt_is_counted_once_and_under_one_outcome(
     book: Ledger, kinds: list[str]
 ) -> None:

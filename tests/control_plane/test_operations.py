@@ -93,7 +93,7 @@ async def test_a_superseded_worker_records_nothing(store: Store) -> None:
     assert (await store.operation(operation.id)).steps[0].result == {"from": "new"}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(["claim", "record", "late"]), min_size=1, max_size=12))
 async def test_only_the_newest_claim_ever_records(moves: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

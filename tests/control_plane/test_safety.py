@@ -152,7 +152,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ACTIONS, min_size=3, max_size=14))
 def test_no_storm_loses_an_acknowledged_write_or_makes_a_second_writer(
     actions: list[tuple[str, str]],

@@ -153,7 +153,7 @@ def test_never_two_at_once_for_one_database_and_only_gaps_beside_others(
         assert len(intents) <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.floats(1, 600)), min_size=1, max_size=40))
 def test_every_database_has_a_backup_of_the_last_day_unless_they_fail(
     outcomes: list[tuple[bool, float]],

@@ -43,7 +43,7 @@ async def test_saving_the_newest_map_again_changes_nothing(store: Store) -> None
     assert await store.save_map(FIRST, "again") == FIRST
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
 async def test_a_map_version_is_never_lowered_nor_written_twice(versions: list[int]) -> None:
     store = await open_store("sqlite+aiosqlite://", FakeClock(), durable=False)

@@ -259,7 +259,7 @@ async def test_one_who_was_thought_dead_cannot_make_a_second_owner() -> None:
 STAGES = st.sampled_from(["fenced", "drained", "marked", "owned", "moved"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stage=STAGES, back=st.booleans(), fail=st.sampled_from(["", "s1", "s2"]))
 def test_a_hand_over_that_died_anywhere_is_repeated_and_loses_nothing(
     stage: str, back: bool, fail: str

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
@@ -142,7 +142,7 @@ def client(queue: Valkey) -> Iterator[Any]:
     made.close()
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600)
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=2, max_size=6),
     turns=st.lists(st.integers(0, 5), min_size=24, max_size=24),

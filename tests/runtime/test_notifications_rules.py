@@ -102,7 +102,7 @@ def test_an_amount_loses_no_cent(cents: int) -> None:
     assert int(whole) * 100 + int(rest) == cents
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
     st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs"]), min_size=1, max_size=64),

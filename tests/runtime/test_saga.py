@@ -238,7 +238,7 @@ worlds = st.builds(
 steps = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 29)), max_size=40)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(worlds, steps)
 def test_from_every_stopping_point_orders_come_to_rest_with_stock_and_money_in_place(
     world: World, steps: Sequence[tuple[str, int]]
