@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import asyncpg
 import pytest
 
@@ -32,12 +30,6 @@ from tests.infra.moving import (
 )
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with moving.pair() as runner:
-        yield runner
 
 
 def test_slots_move_there_and_back_under_writers_and_nothing_is_lost(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -14,7 +14,6 @@ from infra.local.moves import LocalMoves, sides
 from infra.provider import Fault
 from runtime.errors import Problem, Refused
 from runtime.shardmap import Move
-from tests.infra import moving
 from tests.infra.moving import (
     BATCH,
     BUDGET,
@@ -35,12 +34,6 @@ from tests.infra.moving import (
 )
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    with moving.pair() as runner:
-        yield runner
 
 
 class Dead(BaseException):
