@@ -177,7 +177,7 @@ async def points(run: Run) -> None:
 async def status(
     run: Run,
     exit_status: Annotated[
-        bool, typer.Option("--exit-status", help="Exit 11 when an archive has a hole or is down.")
+        bool, typer.Option("--exit-status", help="Exit 11 unless every archive runs, whole.")
     ] = False,
 ) -> int:
     """How the WAL of each database is being archived, and each one's newest backup."""
@@ -189,7 +189,7 @@ async def status(
     rows = [
         (
             each["database"],
-            "gap" if each["gap"] else "running" if each["running"] else "stopped",
+            _archive_state(each),
             each["receivedLsn"],
             each["uploadedLsn"],
             render.seconds(each["ageSeconds"]),
@@ -199,6 +199,8 @@ async def status(
         for each in items
     ]
     foot = [f"{each['database']}: {each['gap']}" for each in items if each["gap"]]
+    if any(each["alarm"] for each in items):
+        foot.append("Much WAL waits for the object storage: regionctl status, regionctl logs")
     columns = ("database", "archive", "received", "uploaded", "age", "spool", "newest backup")
     render.show(
         run.output,
@@ -206,8 +208,16 @@ async def status(
         tables=[Table(columns, rows, foot=foot)],
         names=[each["database"] for each in items],
     )
-    whole = all(each["running"] and not each["gap"] for each in items)
+    whole = all(_archive_state(each) == "running" for each in items)
     return Exit.OK if whole or not exit_status else Exit.DEGRADED
+
+
+def _archive_state(archive: JSON) -> str:
+    if archive["gap"]:
+        return "gap"
+    if not archive["running"]:
+        return "stopped"
+    return "waiting" if archive["alarm"] else "running"
 
 
 @leaf(

@@ -72,10 +72,12 @@ def document(
 
 
 def _archived(archives: Sequence[JSON] | None, *, settling: bool) -> bool:
-    """Whether every archive runs, and none has a hole, which the next full backup ends."""
+    """Whether every archive runs, none waits too long for its storage, and none has a hole, which
+    the next full backup ends."""
     if archives is None:
         return settling
-    return all((settling or each["running"]) and not each["gap"] for each in archives)
+    whole = [each for each in archives if not each["gap"] and not each["alarm"]]
+    return len(whole) == len(archives) and all(settling or each["running"] for each in archives)
 
 
 def health(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> Health:

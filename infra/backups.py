@@ -107,8 +107,8 @@ class Archive:
     """How the WAL of one database is being archived.
 
     `received` is the LSN (bytes) that is on the archiver's disk, in another region; `uploaded` what
-    the object storage has; `spool_bytes` what waits for it. `gap`: the archive has a hole, and a
-    new full backup is due.
+    the object storage has; `spool_bytes` what waits for it. `alarm`: more waits than half of what
+    may. `gap`: the archive has a hole, and a new full backup is due.
     """
 
     database: str
@@ -119,6 +119,7 @@ class Archive:
     spool_bytes: int
     age_seconds: float | None
     gap: str | None = None
+    alarm: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,11 @@ class Backups(Protocol):
     ) -> JSON:
         """The stopped node `instance` gets the restored data and runs as a primary on a timeline
         of its own: {"lsn", "timeline", "seconds"}. What it had before is kept beside until then."""
+        ...
+
+    async def forget(self, database: str) -> None:
+        """No backup and no WAL of a database that is gone is left, so that another one may have
+        its name. Raises `Unavailable` when one of the object storages cannot be asked."""
         ...
 
     async def discard(self, id: str) -> None:

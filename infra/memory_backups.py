@@ -229,6 +229,12 @@ class MemoryBackups:
         self._into[instance] = target, answer
         return answer
 
+    async def forget(self, database: str) -> None:
+        self._need_store()
+        self.backups = {id: each for id, each in self.backups.items() if each.database != database}
+        self.received.pop(database, None)
+        self.gaps.pop(database, None)
+
     async def discard(self, id: str) -> None:
         self.servers.pop(id, None)
 

@@ -138,6 +138,8 @@ def _provision(wanted: Topology, new: Sequence[str]) -> list[Step]:
             joins.append({"database": name, "standby": beside.id})
     links = [spec.id for spec in wanted.instances(kind="link")]
     return [
+        # A shard of that name that was given up has left some, which would be taken for theirs.
+        Step("forget-backups", {"databases": list(new)}),
         Step("adopt-shards", {"count": len(wanted.shards)}),
         Step("ensure-regions", {"regions": [region.name for region in wanted.regions]}),
         *([Step("start-servers", {"instances": links})] if links else []),

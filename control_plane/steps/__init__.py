@@ -59,6 +59,7 @@ HANDLERS: dict[str, Handler] = {
     "mark-point": backup.mark_point,
     "check-target": restore.check_target,
     "await-archived": restore.await_archived,
+    "forget-backups": backup.forget_backups,
     "restore-into": restore.restore_into,
     "restore-aside": restore.restore_aside,
     "discard-restored": restore.discard_restored,

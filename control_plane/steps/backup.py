@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from control_plane.steps.provision import newest
 from control_plane.world import World
 from infra.backups import BackupKind
-from runtime.errors import OperationFailed
+from runtime.errors import OperationFailed, Refused
 
 JSON = dict[str, Any]
 TOLD_PROBLEMS = 3
@@ -32,6 +33,16 @@ async def verify_backup(world: World, *, id: str) -> JSON:
             extra=found,
         )
     return {"id": id, **found}
+
+
+async def forget_backups(world: World, *, databases: Sequence[str]) -> JSON:
+    """Of former databases of these names. Raises `Refused` for one that is in use."""
+    known = (await newest(world)).shards
+    for database in databases:
+        if database in known:
+            raise Refused(f"{database} is in the shard map: its backups are needed.")
+        await world.provider.backups.forget(database)
+    return {"databases": list(databases)}
 
 
 async def prune_backups(world: World, *, keep_full: int) -> JSON:

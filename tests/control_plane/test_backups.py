@@ -274,6 +274,7 @@ async def test_an_archive_with_a_hole_or_at_rest_degrades_the_platform() -> None
         assert await state(resting) == "degraded"
         assert await state(resting, settling=True) == "healthy"
         assert await state([*found[1:], {**found[0], "gap": "spool full"}]) == "degraded"
+        assert await state([*found[1:], {**found[0], "alarm": True}]) == "degraded"
         assert await state(None) == "degraded"
 
 

@@ -21,6 +21,7 @@ import asyncpg
 
 from infra.local.backups.seal import Key
 from infra.local.backups.store import Store, Vault
+from runtime.errors import NotFound
 from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
 from tests.runtime.seaweed import KEY, SECRET, Seaweed
 from tests.runtime.servers import PASSWORD, Postgres, binaries
@@ -171,8 +172,11 @@ class World:
 
         async def fetch() -> dict[str, bytes]:
             vault = self.vault
-            stored = await vault.store.list("s1/wal")
-            return {s.name.rpartition("/")[2]: await vault.get(s.name) for s in stored}
+            found = {}
+            for each in await vault.store.list("s1/wal"):
+                with suppress(NotFound):  # a partial segment that became a whole one meanwhile
+                    found[each.name.rpartition("/")[2]] = await vault.get(each.name)
+            return found
 
         return asyncio.run(fetch())
 
@@ -184,6 +188,38 @@ class World:
 
     def await_archived(self, name: str, seconds: float = 30.0) -> None:
         self.eventually(f"archived {name}", lambda: name in self.names(), seconds)
+
+    def list_full(self, start: int) -> None:
+        """The store lists a full backup that began there."""
+        document = {"backup": {"id": f"s1-{start}", "kind": "full", "start": start}}
+
+        async def put() -> None:
+            name = f"s1/s1-20260101T000000Z-full-{start}/backup.json"
+            await self.vault.put(name, json.dumps(document).encode())
+
+        asyncio.run(put())
+
+    def remake(self) -> None:
+        """Another database in the place of s1, of which the store has nothing."""
+
+        async def forget() -> None:
+            store = self.vault.store
+            await store.delete([each.name for each in await store.list("s1/")])
+
+        asyncio.run(forget())
+        self.standby.stop(signal.SIGKILL)
+        self.primary.stop(signal.SIGKILL)
+        shutil.rmtree(self.primary.data)
+        self.make_primary()
+        self.publish(self.primary)
+
+    def make_primary(self) -> None:
+        self.primary.initialise()
+        with (self.primary.data / "postgresql.conf").open("a") as conf:
+            conf.write(CONF)
+        self.primary.start()
+        self.sql(f"CREATE ROLE replicator LOGIN REPLICATION PASSWORD '{PASSWORD}'")
+        self.sql("CREATE TABLE t(id int, what text)")
 
     def on_server(self, name: str, server: Postgres | None = None) -> bytes:
         return ((server or self.primary).data / "pg_wal" / name).read_bytes()
@@ -202,12 +238,7 @@ def world(**options: Any) -> Iterator[World]:
     old = os.umask(0o022)
     made = World(root, Postgres(root, "a"), Postgres(root, "b"), Seaweed(root / "o"), **options)
     try:
-        made.primary.initialise()
-        with (made.primary.data / "postgresql.conf").open("a") as conf:
-            conf.write(CONF)
-        made.primary.start()
-        made.sql(f"CREATE ROLE replicator LOGIN REPLICATION PASSWORD '{PASSWORD}'")
-        made.sql("CREATE TABLE t(id int, what text)")
+        made.make_primary()
         made.objects.start()
         made.configure()
         made.publish(made.primary)

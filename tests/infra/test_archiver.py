@@ -114,6 +114,9 @@ def test_a_full_spool_lets_the_server_go_and_the_hole_is_recorded(world: World) 
     world.kill()
     world.start()
     world.eventually("the gap remembered", lambda: world.status().get("gap") == gap)
+    world.list_full(start=gap["end"] - 1)
+    world.list_full(start=gap["end"])
+    world.eventually("the gap closed", lambda: world.status()["gap"] is None, seconds=40)
 
 
 def test_a_promoted_standby_is_followed_with_its_history(world: World) -> None:
@@ -141,3 +144,20 @@ def test_a_database_that_comes_home_is_left_to_the_other_regions_archiver(world:
     world.eventually("left alone", lambda: not world.status())
     world.eventually("no slot", lambda: world.sql(SLOTS, world.standby) == 0, seconds=45)
     assert world.sql(SLOTS, world.standby) == 0
+
+
+def test_another_database_of_the_same_name_begins_anew(world: World) -> None:
+    """A shard that was given up and made again has other WAL at the same positions."""
+    world.kill()
+    former = {path.name for path in world.spool.iterdir()}
+    world.remake()
+    position = world.write(10)
+    world.start()
+    world.eventually("its WAL", lambda: world.status().get("timeline") == 1)
+    world.await_received(position)
+    assert world.status()["gap"] is None
+    kept = {path.name for path in world.spool.iterdir()} - {"state.json", "receiver.pid"}
+    assert not kept & former
+    name = world.switch()
+    world.await_archived(name)
+    assert world.archived()[name] == world.on_server(name)

@@ -42,19 +42,19 @@ def test_only_half_made_files_are_broken() -> None:
 
 def test_receiving_goes_on_at_the_newest_file_when_the_server_has_that_history() -> None:
     found = read(name(1, 4), name(1, 5, partial=True))
-    server = Server(1, (), 5 * S + 100, 5 * S)
+    server = Server(7, 1, (), 5 * S + 100, 5 * S)
     assert spool.begin(found, server, Mark(1, 5)) == spool.Begin()
 
 
 def test_what_a_promoted_server_never_had_is_set_aside() -> None:
     found = read(name(1, 4), name(1, 5), name(1, 6, partial=True))
-    server = Server(2, ((1, 5 * S + 300),), 5 * S + 900, 5 * S)
+    server = Server(7, 2, ((1, 5 * S + 300),), 5 * S + 900, 5 * S)
     begin = spool.begin(found, server, Mark(1, 6))
     assert begin == spool.Begin(aside=(name(1, 5), name(1, 6, partial=True)))
 
 
 def test_without_files_it_goes_on_where_the_archive_ends_and_the_histories_still_agree() -> None:
-    server = Server(2, ((1, 5 * S + 300),), 9 * S, 9 * S)
+    server = Server(7, 2, ((1, 5 * S + 300),), 9 * S, 9 * S)
     assert spool.begin(read(), server, Mark(1, 9)).seed == name(1, 5, partial=True)
     assert spool.begin(read(), server, Mark(1, 3)).seed == name(1, 3, partial=True)
     assert spool.begin(read(), server, Mark(2, 8)).seed == name(2, 8, partial=True)
@@ -63,7 +63,7 @@ def test_without_files_it_goes_on_where_the_archive_ends_and_the_histories_still
 
 def test_wal_that_the_server_no_longer_has_is_a_gap_from_what_is_whole_here() -> None:
     found = read(name(1, 3), name(1, 4, partial=True))
-    server = Server(1, (), 20 * S + 5, 19 * S + 7)
+    server = Server(7, 1, (), 20 * S + 5, 19 * S + 7)
     begin = spool.begin(found, server, Mark(1, 3), lost=True)
     assert begin.seed == name(1, 19, partial=True)
     assert begin.aside == (name(1, 3), name(1, 4, partial=True))
@@ -71,12 +71,12 @@ def test_wal_that_the_server_no_longer_has_is_a_gap_from_what_is_whole_here() ->
 
 
 def test_nothing_archived_before_is_no_gap() -> None:
-    server = Server(1, (), 20 * S + 5, 19 * S + 7)
+    server = Server(7, 1, (), 20 * S + 5, 19 * S + 7)
     assert spool.begin(read(), server, None, lost=True).gap is None
 
 
 def test_a_timeline_that_the_server_does_not_know_is_a_gap() -> None:
-    server = Server(3, ((1, 5 * S),), 8 * S, 7 * S)
+    server = Server(7, 3, ((1, 5 * S),), 8 * S, 7 * S)
     begin = spool.begin(read(name(2, 6)), server, Mark(2, 6))
     assert begin.aside == (name(2, 6),)
     assert begin.seed == name(3, 7, partial=True)

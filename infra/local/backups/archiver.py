@@ -17,6 +17,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -180,6 +181,9 @@ class Archiver:
         for name in set(bench.streams) - set(sources):
             log.info("%s: its WAL is no longer ours to keep", name)
             await bench.streams.pop(name).stop()
+        for name in _folders(self._config.folder) - set(shard_map.shards):
+            log.info("%s: it is gone; so is what was kept for its archive", name)
+            await asyncio.to_thread(shutil.rmtree, self._config.folder / name, ignore_errors=True)
         for name, instance in sources.items():
             stream = bench.stream(self._config, name)
             await stream.follow(instance, self._config.dial[instance])
@@ -234,6 +238,10 @@ class Archiver:
             temporary.replace(path)
         except OSError as error:
             log.error("cannot write %s: %s", path, error.strerror)
+
+
+def _folders(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
 
 
 def _alone(folder: Path) -> int:

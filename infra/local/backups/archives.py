@@ -21,7 +21,7 @@ def archives(site: Site) -> Sequence[Archive]:
         except NotFound:
             continue
         for database, known in cast(Mapping[str, Mapping[str, Any]], said["databases"]).items():
-            each = _archive(database, known)
+            each = _archive(database, known, alarm=bool(said["alarm"]))
             if database not in found or (each.received or 0) > (found[database].received or 0):
                 found[database] = each
     silent = {
@@ -30,7 +30,7 @@ def archives(site: Site) -> Sequence[Archive]:
     return [found.get(name, silent[name]) for name in site.topology.databases]
 
 
-def _archive(database: str, known: Mapping[str, Any]) -> Archive:
+def _archive(database: str, known: Mapping[str, Any], *, alarm: bool) -> Archive:
     gap = known["gap"]
     return Archive(
         database=database,
@@ -41,6 +41,7 @@ def _archive(database: str, known: Mapping[str, Any]) -> Archive:
         spool_bytes=known["spoolBytes"],
         age_seconds=known["ageSeconds"],
         gap=_gap(gap) if gap else None,
+        alarm=alarm and known["spoolBytes"] > 0,
     )
 
 

@@ -299,3 +299,13 @@ async def prune(parts: Parts, database: str, keep_full: int) -> Sequence[str]:
         fresh = await parts.shelves.index(database)
         await parts.shelves.delete(fresh.leftovers)
     return gone
+
+
+async def forget(parts: Parts, database: str) -> None:
+    """See `infra.backups.Backups.forget`."""
+    with exclusive(parts.scratch / f"{database}.lock", f"{database} is being backed up"):
+        for vault in parts.shelves.vaults.values():
+            found = await vault.store.list(f"{database}/")
+            await vault.store.delete(each.name for each in found)
+        for spool in parts.shelves.spools.values():
+            await asyncio.to_thread(shutil.rmtree, spool / database, ignore_errors=True)

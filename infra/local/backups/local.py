@@ -65,5 +65,8 @@ class LocalBackups:
     ) -> JSON:
         return await restored.into(self.parts, instance, database, target, backup)
 
+    async def forget(self, database: str) -> None:
+        await base.forget(self.parts, database)
+
     async def discard(self, id: str) -> None:
         await restored.discard(self.parts, id)

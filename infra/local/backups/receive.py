@@ -35,6 +35,7 @@ _LENGTH = struct.Struct("<I")
 _CONTINUED, _LONG_HEADER = 1, 2
 _SERVER = """
 SELECT pg_is_in_recovery() AS standby,
+       (SELECT system_identifier FROM pg_control_system()) AS system,
        CASE WHEN pg_is_in_recovery() THEN 0
             ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
        END AS timeline
@@ -117,7 +118,7 @@ class Tools:
         except LOST as error:
             raise Unavailable(f"The server on port {port}: {error or 'silence'}.") from error
         history = await self._history(port, row["timeline"]) if row["timeline"] > 1 else ()
-        return Server(row["timeline"], history, written, kept)
+        return Server(row["system"], row["timeline"], history, written, kept)
 
     async def _slot(self, connection: Any, anew: bool) -> int:
         row = await connection.fetchrow(_SLOT, self.slot)
@@ -186,15 +187,15 @@ class Receiver:
         running = self._process is not None and self._process.returncode is None
         return self._process.pid if running and self._process else None
 
-    async def prepare(self, port: int, mark: Mark | None, *, lost: bool) -> tuple[Begin, Server]:
-        """The folder says where to go on, and the slot at the server exists.
-
-        Raises `Unavailable`, and `OSError` for a full disk.
-        """
+    async def meet(self, port: int, *, anew: bool) -> Server:
+        """As `Tools.server`; nothing of a former archiver receives into the folder any more."""
         self._end_former()
+        return await self._tools.server(port, anew=anew)
+
+    def prepare(self, server: Server, mark: Mark | None, *, lost: bool) -> Begin:
+        """The folder says where to go on. Raises `OSError` for a full disk."""
         for name in spool.broken(spool.read(listing(self.folder))):
             (self.folder / name).unlink(missing_ok=True)
-        server = await self._tools.server(port, anew=lost)
         begin = spool.begin(spool.read(listing(self.folder)), server, mark, lost=lost)
         if begin.aside:
             (self.folder / ASIDE).mkdir(mode=0o700, exist_ok=True)
@@ -203,7 +204,7 @@ class Receiver:
         if begin.seed:
             (self.folder / begin.seed).touch(mode=0o600)
         sync_folder(self.folder)
-        return begin, server
+        return begin
 
     async def run(self, port: int) -> str:
         """Receives until the server or the program ends. Returns what it complained about."""

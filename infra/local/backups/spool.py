@@ -71,9 +71,11 @@ class Spool:
 
 @dataclass(frozen=True)
 class Server:
-    """What a primary says: its timeline, the earlier ones with where each ended, the position up
-    to which it has written, and from where our slot keeps WAL for us."""
+    """What a primary says: its database system's identifier, its timeline, the earlier ones with
+    where each ended, the position up to which it has written, and from where our slot keeps WAL
+    for us."""
 
+    system: int
     timeline: int
     history: tuple[tuple[int, int], ...]
     written: int

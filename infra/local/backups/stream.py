@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterable
@@ -27,6 +28,8 @@ from runtime.errors import Problem
 STATE = "state.json"
 REMOVED = "has already been removed"
 TICK_SECONDS = 1.0
+LOOK_SECONDS = 10.0
+DOCUMENT = "/backup.json"
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 BLOCK = 1 << 18
 
@@ -48,9 +51,11 @@ class Stream:
         self._tasks: list[asyncio.Task[None]] = []
         self._mark: Mark | None = None
         self._mark_known = False
+        self._system: int | None = None
         self._gap: Gap | None = None
         self._uploaded: set[str] = set()
         self._uploaded_to: int | None = None
+        self._looked = float("-inf")
         self._partial: tuple[float, int] = (0.0, -1)
         self._samples: deque[tuple[float, int]] = deque(maxlen=600)
         self._current: float | None = None
@@ -111,8 +116,10 @@ class Stream:
                 if self.held:
                     await self._tools.drop_slot(port)
                     return
+                server = await self._receiver.meet(port, anew=lost)
+                self._recognise(server.system)
                 await self._load_mark()
-                begin, server = await self._receiver.prepare(port, self._mark, lost=lost)
+                begin = self._receiver.prepare(server, self._mark, lost=lost)
                 if begin.gap is not None:
                     self._note_gap(begin.gap)
                     self._mark = Mark(server.timeline, begin.gap.end // spool.SEGMENT)
@@ -128,6 +135,20 @@ class Stream:
                 self._complain("receive", str(error) or repr(error))
             await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
             failures += 1
+
+    def _recognise(self, system: int) -> None:
+        """What lies in the folder is of this database; of another one of its name nothing stays."""
+        if self._system not in (None, system):
+            log.warning("%s: it is another database now; the spool begins anew", self.database)
+            self.forget()
+        self._system = system
+
+    def forget(self) -> None:
+        """Nothing is left in the folder. Nobody may be receiving into it."""
+        shutil.rmtree(self._folder)
+        self._folder.mkdir(mode=0o700)
+        self._mark, self._mark_known, self._gap = None, True, None
+        self._uploaded, self._uploaded_to = set(), None
 
     def _note_gap(self, gap: Gap) -> None:
         log.error("%s: the archive has a hole: %s", self.database, gap)
@@ -147,6 +168,7 @@ class Stream:
                 await self._load_mark(required=True)
                 await self._upload_aside()
                 await self._upload_spool()
+                await self._close_gap()
                 self._trouble.pop("upload", None)
                 failures = 0
             except (Problem, OSError) as error:
@@ -168,6 +190,7 @@ class Stream:
         )
         for name in work.upload:
             await self._send(self._folder / name)
+            self.waiting = self._measure()  # what the bound is kept by, also while this goes slowly
             parsed = spool.parse(name)
             if found.newest and name == found.newest.name and not found.newest.whole and filled:
                 self._partial = (time.monotonic(), filled[1])
@@ -179,6 +202,21 @@ class Stream:
         for name in work.drop:
             (self._folder / name).unlink(missing_ok=True)
         self._uploaded &= {*found.histories, *(file.name for file in found.files)}
+
+    async def _close_gap(self) -> None:
+        """A full backup that began behind the hole needs nothing from before it."""
+        now = time.monotonic()
+        if self._gap is None or now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        for stored in await self._vault.store.list(f"{self.database}/"):
+            if stored.name.endswith(DOCUMENT):
+                document = json.loads(await self._vault.get(stored.name))["backup"]
+                if document["kind"] == "full" and document["start"] >= self._gap.end:
+                    log.info("%s: %s ends the hole", self.database, document["id"])
+                    self._gap = None
+                    self._save()
+                    return
 
     async def _archived(self, place: spool.Place) -> None:
         """A whole segment is in the store: what was there of it before goes, the mark advances."""
@@ -278,6 +316,7 @@ class Stream:
             raw = json.loads((self._folder / STATE).read_text(encoding="utf-8"))
             self._mark = Mark(raw["timeline"], raw["following"])
             self._gap = Gap.from_json(raw["gap"]) if raw["gap"] else None
+            self._system = raw.get("system")
         except (OSError, ValueError, KeyError, TypeError):
             return
         self._mark_known = True
@@ -315,6 +354,7 @@ class Stream:
         document = {
             "timeline": self._mark.timeline,
             "following": self._mark.following,
+            "system": self._system,
             "gap": self._gap.to_json() if self._gap else None,
         }
         temporary = self._folder / f".{STATE}"
