@@ -11,19 +11,21 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from control_plane.opening import Opener
-from control_plane.operations import ACTIVE, Operation
+from control_plane.operations import ACTIVE, FINISHED, Operation
 from control_plane.schedule import WATCHED, Attempt, backups_due
 from control_plane.store import Store
 from infra.backups import Backup
 from infra.provider import Provider
 from runtime.clock import Clock
 from runtime.errors import Problem
+from runtime.shardmap import ShardMap
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 10.0
 LISTED_FOR_SECONDS = 900.0
 REMEMBERED = 50
+ENDS_MOVES = ("reshard-finish", "reshard-rollback", "reshard-abort")
 
 
 class Keeper:
@@ -69,9 +71,17 @@ class Keeper:
             self.clock.now(),
             self.up_since,
             attempts,
+            await self._moved_at(shard_map),
         )
         for intent in intents:
             await self.opener.open(intent, observed, shard_map)
+
+    async def _moved_at(self, shard_map: ShardMap) -> datetime | None:
+        """When the last reshard was over for good."""
+        if shard_map.moves:
+            return None
+        ended = await self.store.operations(kinds=ENDS_MOVES, states=FINISHED, limit=1)
+        return ended[0].finished_at if ended else None
 
     async def _backups(self, attempts: Sequence[Attempt]) -> Sequence[Backup]:
         now = self.clock.monotonic()

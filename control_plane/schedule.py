@@ -1,9 +1,10 @@
 """When which backup is due, without a clock or a socket.
 
 A database gets its first full backup a minute after the platform is up, full and incremental ones
-at the topology's intervals, and a full one at once when its archive has a hole. One backup runs at
-a time, so that a quiet machine stays quiet; none begins during a drill, whose measurements it would
-disturb. Only a hole waits for neither.
+at the topology's intervals, an incremental one when slots were moved, without which it could not be
+restored in place, and a full one at once when its archive has a hole. One backup runs at a time, so
+that a quiet machine stays quiet; none begins during a drill, whose measurements it would disturb.
+Only a hole waits for neither.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ def backups_due(
     now: datetime,
     up_since: datetime,
     attempts: Sequence[Attempt],
+    moved_at: datetime | None = None,
 ) -> list[Intent]:
     """The backups and the pruning that should begin now; `attempts` newest first.
 
+    `moved_at` is when slots changed hands for the last time, None also while they still may.
     A database whose archive does not run gets none: without WAL a backup restores nothing.
     """
     running = [each for each in attempts if each.ended_at is None]
@@ -66,7 +69,7 @@ def backups_due(
             if _rested(tried, now, GAP_PAUSE_SECONDS):
                 because = f"its archive has a gap: {archive.gap}"
                 gaps.append(_backup(archive.database, "full", because))
-        elif (kind := _kind_due(policy, mine, now, up_since)) and _rested(tried, now):
+        elif (kind := _kind_due(policy, mine, now, up_since, moved_at)) and _rested(tried, now):
             rest.append(_backup(archive.database, kind, _why(kind, mine)))
     if running or gaps:
         return gaps
@@ -74,7 +77,11 @@ def backups_due(
 
 
 def _kind_due(
-    policy: BackupPolicy, backups: Sequence[Backup], now: datetime, up_since: datetime
+    policy: BackupPolicy,
+    backups: Sequence[Backup],
+    now: datetime,
+    up_since: datetime,
+    moved_at: datetime | None,
 ) -> str | None:
     """Ages are counted from when a backup began: what it surely has is of that moment."""
     full = max((each.began_at for each in backups if each.kind == "full"), default=None)
@@ -84,6 +91,8 @@ def _kind_due(
     if now >= full + timedelta(seconds=policy.full_every_seconds):
         return "full"
     if newest and now >= newest + timedelta(seconds=policy.incremental_every_seconds):
+        return "incremental"
+    if newest and moved_at and newest <= moved_at:
         return "incremental"
     return None
 

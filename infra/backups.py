@@ -6,6 +6,7 @@ the database's home. Everything is verified when it is written and again when it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
 BackupKind = Literal["full", "incremental"]
+DATABASE = re.compile(r"catalog|s[1-9][0-9]*")
 
 
 @dataclass(frozen=True)

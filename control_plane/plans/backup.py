@@ -8,7 +8,7 @@ from control_plane.plan import Plan, Step
 from control_plane.plans.nodes import known_map
 from infra.provider import Observed
 from infra.topology import Topology
-from runtime.errors import Invalid, NotFound
+from runtime.errors import Invalid, NotFound, Refused
 from runtime.shardmap import ShardMap
 
 ALL = "all"
@@ -38,10 +38,12 @@ def plan(
 
     Without `kind` an incremental one, which is a full one where nothing is there to build on.
     """
-    known_map(shard_map)
+    known = known_map(shard_map)
     if kind is not None and kind not in KINDS:
         raise Invalid(f"There is no kind of backup {kind!r}.", hint=f"One of: {', '.join(KINDS)}")
-    names = databases_of(topology, database)
+    names = [each for each in databases_of(topology, database) if each in known.shards]
+    if not names:
+        raise Refused(f"{database} is still being made.", hint="regionctl op list")
     steps = [Step("take-backup", {"database": each, "kind": kind or KINDS[1]}) for each in names]
     return Plan("backup", database, tuple(steps), locks=tuple(map(backup_lock, names)))
 

@@ -17,7 +17,7 @@ from control_plane.plan import Plan, Step, premises
 from control_plane.plans.backup import restore_lock
 from control_plane.plans.failover import mend_rows, need_reason
 from control_plane.plans.nodes import can_start, known_map, standby_beside, was_primary
-from infra.backups import Target
+from infra.backups import DATABASE, Target
 from infra.lsn import parse_lsn
 from infra.provider import Observed
 from infra.topology import InstanceSpec, Topology
@@ -72,7 +72,8 @@ def plan(
     """
     known = known_map(shard_map)
     need_reason(accept_data_loss, reason)
-    if database not in topology.databases:
+    former = to == NEW and DATABASE.fullmatch(database)  # a shard that was given up, perhaps
+    if database not in topology.databases and not former:
         names = ", ".join(topology.databases)
         raise NotFound(f"There is no database {database!r}.", hint=f"One of: {names}")
     target_of(at)

@@ -20,11 +20,13 @@ from runtime.errors import Invalid, NotFound, OperationFailed, Refused
 from runtime.shardmap import Move
 from tests.control_plane.platform import Platform
 from tests.control_plane.scenarios import (
+    GROW,
     backed_up,
     backed_up_twice,
     database_deleted,
     provisioned,
     restored_aside,
+    settled,
 )
 
 IN_PLACE = {"database": "s1", "to": "in-place"}
@@ -111,6 +113,21 @@ async def test_a_restore_aside_touches_nothing_that_customers_see() -> None:
         await platform.run("restore", database="s1", to="new", server="sandbox", at=TWO_WRITES)
         assert await platform.provider.observe() == before
         assert platform.provider.backups.servers["sandbox"][1] == ["s1-first", "later 0"]
+
+
+async def test_a_shard_that_was_given_up_is_restored_aside_until_its_name_is_used_again() -> None:
+    async with Platform.open() as platform:
+        await settled(platform)
+        await platform.run("backup", database="s3", kind="full")
+        await platform.run("reshard", **{**GROW, "to": 2})
+        await platform.run("reshard-finish", early=True)
+        await platform.run("restore", database="s3", to="new", server="former")
+        assert platform.provider.backups.servers["former"][0].database == "s3"
+        with pytest.raises(NotFound):
+            await platform.plan("restore", database="s3", to="in-place")
+        await platform.run("reshard", **GROW)
+        with pytest.raises(Refused, match="has no backup"):
+            await platform.run("restore", database="s3", to="new")
 
 
 @pytest.mark.parametrize("to", ["new", "in-place"])

@@ -65,6 +65,15 @@ def test_incremental_ones_follow_daily_and_full_ones_weekly() -> None:
     assert due(first, *daily, at=60 + 7 * DAY) == [("backup", "s1", "full")]
 
 
+def test_slots_that_were_moved_make_an_incremental_one_due() -> None:
+    policy, known = POLICY, [archive("s1")]
+    first, since = backup("s1", "full", 60), after(500)
+    moved = backups_due(policy, [first], known, after(1000), UP, [], since)
+    assert [(each.target, each.asked["kind"]) for each in moved] == [("s1", "incremental")]
+    later = backup("s1", "incremental", 501)
+    assert backups_due(policy, [first, later], known, after(1000), UP, [], since) == []
+
+
 def test_a_gap_makes_a_full_backup_due_at_once_even_beside_another_backup() -> None:
     torn = [archive("s1", gap="no space"), archive("s2")]
     assert due(at=1, archives=torn) == [("backup", "s1", "full")]

@@ -57,6 +57,7 @@ def test_objects_are_listed_below_a_folder_and_deleted_also_when_gone(server: Se
         for name in ("s2/b", "s2/a", "s20/c"):
             await store.put(name, name.encode())
         assert [each.name for each in await store.list("s2")] == ["s2/a", "s2/b"]
+        assert {"s2", "s20"} <= set(await store.folders())
         await store.delete(["s2/a", "s2/never"])
         assert [each.name for each in await store.list("s2")] == ["s2/b"]
         with pytest.raises(NotFound):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from infra.backups import Backup
+from infra.backups import DATABASE, Backup
 from infra.local.backups import chain
 from infra.local.backups.chain import SEGMENT_BYTES, Segment, Wal
 from infra.local.backups.seal import Damaged, Key
@@ -24,6 +24,7 @@ from infra.local.site import Site
 from infra.lsn import parse_history
 from runtime.errors import NotFound, Unavailable
 
+T = TypeVar("T")
 JSON = dict[str, Any]
 DOCUMENT = "backup.json"
 _ID = re.compile(r"[a-z0-9]+-\d{8}T\d{6}Z-(full|incremental)(-\d+)?")
@@ -104,13 +105,25 @@ class Shelves:
             objects={id: tuple(found) for id, found in by_id.items()},
         )
 
-    async def _list(self, database: str) -> list[Object]:
-        """Of all stores that answer."""
+    async def databases(self) -> Sequence[str]:
+        """Those of which anything is stored, also when they were given up since."""
 
-        async def one(region: str, vault: Vault) -> list[Object]:
+        async def one(region: str, vault: Vault) -> Sequence[str]:
+            return [each for each in await vault.store.folders() if DATABASE.fullmatch(each)]
+
+        return sorted(set(await self._of_all(one)))
+
+    async def _list(self, database: str) -> list[Object]:
+        async def one(region: str, vault: Vault) -> Sequence[Object]:
             found = await vault.store.list(f"{database}/")
             return [Object(region, each.name, each.size) for each in found]
 
+        return await self._of_all(one)
+
+    async def _of_all(
+        self, one: Callable[[str, Vault], Coroutine[Any, Any, Sequence[T]]]
+    ) -> list[T]:
+        """What all stores that answer say. Raises `Unavailable` when none does."""
         answers = await asyncio.gather(
             *(one(region, vault) for region, vault in self.vaults.items()), return_exceptions=True
         )
@@ -120,7 +133,7 @@ class Shelves:
             raise broken[0]
         if len(silent) == len(answers):
             raise silent[0] if silent else Unavailable("This platform has no object storage.")
-        return [each for found in answers if isinstance(found, list) for each in found]
+        return [each for found in answers if not isinstance(found, BaseException) for each in found]
 
     async def document(self, found: Object) -> JSON:
         """backup.json: what the backup is, and which file lies in which piece."""

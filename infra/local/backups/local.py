@@ -28,7 +28,7 @@ class LocalBackups:
         return await base.create(self.parts, database, kind, shard_map)
 
     async def list(self) -> Sequence[Backup]:
-        databases = self.parts.site.topology.databases
+        databases = await self.parts.shelves.databases()
         indexes = await asyncio.gather(*(self.parts.shelves.index(each) for each in databases))
         found = [backup for index in indexes for backup in index.backups]
         return sorted(found, key=lambda each: (each.began_at, each.id))
@@ -39,7 +39,7 @@ class LocalBackups:
     async def prune(self, keep_full: int) -> Sequence[str]:
         if keep_full < 1:
             raise Invalid("At least one full backup is kept.", hint="--keep-full 1")
-        databases = self.parts.site.topology.databases
+        databases = await self.parts.shelves.databases()
         gone = [await base.prune(self.parts, each, keep_full) for each in databases]
         return [id for ids in gone for id in ids]
 

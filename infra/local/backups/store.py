@@ -154,6 +154,19 @@ class Store:
             return []
         return sorted(found, key=lambda each: each.name)
 
+    async def folders(self) -> Sequence[str]:
+        """The names of the folders at the top."""
+        import obstore
+
+        async def ask() -> Any:
+            return await obstore.list_with_delimiter_async(self._s3())
+
+        try:
+            found = await self._ask("the bucket", ask)
+        except NotFound:
+            return []
+        return sorted(found["common_prefixes"])
+
     async def delete(self, names: Iterable[str]) -> None:
         """They are gone, also those that were never there."""
         import obstore
