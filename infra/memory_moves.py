@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from infra.memory_streams import MemoryStreams, sides
 from infra.memory_world import SEGMENT, MemoryWorld
-from infra.moves import Compared, Handover, Progress
+from infra.moves import Compared, Handover, Progress, require_known
 from runtime.errors import Problem, Refused
 from runtime.shardmap import Move, Shard, ShardMap
 
@@ -168,10 +168,23 @@ class MemoryMoves(MemoryStreams):
             both = self.primary(source).rows(), self.primary(target).rows()
         return _compare(slots, *both)
 
+    async def owners(self, move: Move, shard_map: ShardMap) -> dict[int, tuple[str, int]]:
+        source, target = sides(move, shard_map)
+        self._lift(move, shard_map)
+        left = self._left(move, target)
+        for shard in (source, target):
+            self._begin_attempt(move, shard)
+        return {
+            slot: (shard.name, self.primary(shard).fences[slot][1])
+            for slot in _slots(move)
+            for shard in [source if slot in left else target]
+        }
+
     async def finish(self, move: Move, shard_map: ShardMap) -> None:
         shards = sides(move, shard_map)
         nodes = [self.primary(shard) for shard in shards]
-        self._lift(move, shard_map)
+        owned = await self.owners(move, shard_map)
+        require_known({slot: name for slot, (name, _) in owned.items()}, shard_map)
         for back in (False, True):
             self.streams.pop((move.id, back), None)
         for shard, node in zip(shards, nodes, strict=True):

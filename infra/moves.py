@@ -8,10 +8,11 @@ verb may be repeated, also by another control plane after the first died in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.errors import OperationFailed
 from runtime.shardmap import Move, ShardMap
 
 
@@ -54,6 +55,23 @@ class Handover:
     epoch: int
     pause_seconds: float
     attempt: int
+
+
+def require_known(owned: Mapping[int, str], shard_map: ShardMap) -> None:
+    """Raises `OperationFailed` unless the map has the owner (slot → shard) of every slot.
+
+    A hand-over that the map has not yet: plans made from the map would delete the owner.
+    """
+    odd = [slot for slot, name in owned.items() if name != shard_map.place(slot).shard.name]
+    if odd:
+        raise OperationFailed(
+            f"Slot {odd[0]} is {owned[odd[0]]}'s in the databases; the map says "
+            f"{shard_map.place(odd[0]).shard.name} (so it is for {len(odd)} slots). Nothing was "
+            "deleted.",
+            hint="regionctl shard rollback or abort first records who owns them",
+            runbook="reshard",
+            extra={"slots": odd},
+        )
 
 
 class Moves(Protocol):
@@ -112,7 +130,14 @@ class Moves(Protocol):
         the fence, or, when those are gone, under a new fence of milliseconds."""
         ...
 
+    async def owners(self, move: Move, shard_map: ShardMap) -> dict[int, tuple[str, int]]:
+        """slot → (shard, epoch), as the databases say after a hand-over that was left half done was
+        led to its end. No older attempt can change any of it later."""
+        ...
+
     async def finish(self, move: Move, shard_map: ShardMap) -> None:
         """No stream, slot or publication of the move is left, and rows of its slots only where
-        they are owned. Deletes in batches; they reach nobody else."""
+        they are owned. Deletes in batches; they reach nobody else.
+
+        Raises `OperationFailed`, with nothing deleted, when the map names other owners."""
         ...

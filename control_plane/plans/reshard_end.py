@@ -37,21 +37,25 @@ def rollback(
             runbook=RUNBOOK,
         )
     check_answering(observed, known, _touched(known))
-    back: list[Step] = []
+    transfers = [transfer_of(move) for move in reversed(known.moves)]
     owned = owners(known.ranges)
-    for move in reversed(known.moves):
-        slots = owned_by_target(known, move)
-        back += hand_overs(transfer_of(move), runs(slots, batch), budget, back=True)
-        for slot in slots:
-            owned[slot] = move.source
+    for each in transfers:
+        owned[each.first : each.last + 1] = [each.source] * each.slots
     steps = [
         Step("reopen-moves", {"moves": [transfer_of(move).args() for move in known.moves]}),
-        *back,
+        *_settle_owners(known.moves),
+        # The whole move: what was handed over last, the map may not have yet.
+        *(
+            step
+            for each in transfers
+            for step in hand_overs(each, each.batches(batch), budget, back=True)
+        ),
         *_finish_moves(known.moves),
         *_remove_empty(topology, observed, known, owned),
     ]
-    taken = sum(len(owned_by_target(known, move)) for move in known.moves)
-    return _plan("reshard-rollback", known, steps, slots=taken, handOvers=len(back))
+    taken = [owned_by_target(known, move) for move in known.moves]
+    batches = sum(len(runs(slots, batch)) for slots in taken)
+    return _plan("reshard-rollback", known, steps, slots=sum(map(len, taken)), handOvers=batches)
 
 
 def finish(
@@ -101,6 +105,7 @@ def abort(topology: Topology, observed: Observed, shard_map: ShardMap | None, **
         )
     check_answering(observed, known, _touched(known))
     steps = [
+        *_settle_owners(known.moves),
         *_finish_moves(known.moves, even_different=True),
         *_remove_empty(topology, observed, known, owners(known.ranges)),
     ]
@@ -132,6 +137,11 @@ def check_answering(observed: Observed, known: ShardMap, databases: Sequence[str
                 hint=f"regionctl failover plan {name}",
                 runbook="database-failure",
             )
+
+
+def _settle_owners(moves: Sequence[Move]) -> list[Step]:
+    args = [transfer_of(move).args() for move in moves]
+    return [Step("settle-owners", {"moves": args})] if moves else []
 
 
 def _finish_moves(moves: Sequence[Move], *, even_different: bool = False) -> list[Step]:
@@ -169,9 +179,9 @@ def _remove_empty(
     return [
         Step("retire-shards", {"shards": empty}),
         Step("publish-map"),
-        *([Step("stop-databases", {"instances": first})] if first else []),
-        *([Step("stop-databases", {"instances": then})] if then else []),
-        *([Step("remove-databases", {"instances": nodes})] if nodes else []),
+        *([Step("stop-retired", {"instances": first})] if first else []),
+        *([Step("stop-retired", {"instances": then})] if then else []),
+        *([Step("remove-retired", {"instances": nodes})] if nodes else []),
         Step("adopt-shards", {"count": last + 1}),
         Step("ensure-regions", {"regions": regions}),
     ]

@@ -12,11 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 from control_plane.plans.reshard_moves import Transfer
-from control_plane.steps.provision import newest, together
+from control_plane.steps.provision import newest, stop_databases, together
 from control_plane.steps.reshard_watch import find, found, patiently
 from control_plane.world import World
 from runtime.errors import OperationFailed, Refused
-from runtime.shardmap import Move, Shard, ShardMap
+from runtime.shardmap import CATALOG, Move, Shard, ShardMap
 
 JSON = dict[str, Any]
 RESTART_SECONDS = 60.0
@@ -35,10 +35,12 @@ async def check_moves(world: World, *, moves: Sequence[Mapping[str, Any]]) -> JS
 
 
 async def adopt_shards(world: World, *, count: int) -> JSON:
-    """The topology has `count` shards, also this process's own.
+    """The topology has `count` shards, also this process's own, and all that the map still has.
 
     Where that needs a new process this one ends; the next one repeats the step and finds it done.
     """
+    shard_map = await newest(world)
+    count = max(count, sum(name != CATALOG for name in shard_map.shards))
     await world.provider.set_shards(count)
     if len(world.topology.shards) != count:
         world.restart()
@@ -181,10 +183,16 @@ def _different(world: World) -> list[int]:
 
 
 async def retire_shards(world: World, *, shards: Sequence[str]) -> JSON:
-    """The map has these shards no more. Raises `Refused` while one of them owns or moves slots."""
+    """The map has these shards no more, from the last one back to the first that owns slots.
+
+    One that owns slots after all, of which the plan could not know, stays, and those before it.
+    Raises `Refused` while one of them moves slots.
+    """
 
     def change(shard_map: ShardMap) -> ShardMap:
-        for name in shards:
+        for name in reversed(shards):
+            if shard_map.slots_of(name):
+                break
             if name in shard_map.shards:
                 try:
                     shard_map = shard_map.without_shard(name)
@@ -193,15 +201,28 @@ async def retire_shards(world: World, *, shards: Sequence[str]) -> JSON:
         return shard_map
 
     shard_map = await world.store.update_map(change, f"retired: {', '.join(shards)}")
-    return {"version": shard_map.version}
+    return {
+        "version": shard_map.version,
+        "kept": [name for name in shards if name in shard_map.shards],
+    }
 
 
-async def remove_databases(world: World, *, instances: Sequence[str]) -> JSON:
-    """The data of these stopped nodes is gone. Raises `Refused` while the map has one of them."""
+async def stop_retired(world: World, *, instances: Sequence[str]) -> JSON:
+    """Of these nodes those run no more whose shard the map does not have."""
+    return await stop_databases(world, instances=await _retired(world, instances))
+
+
+async def remove_retired(world: World, *, instances: Sequence[str]) -> JSON:
+    """Of these stopped nodes the data of those is gone whose shard the map does not have."""
+    retired = await _retired(world, instances)
+    await together(*(world.provider.remove_database(each) for each in retired))
+    return {"removed": retired}
+
+
+async def _retired(world: World, instances: Sequence[str]) -> list[str]:
     shard_map = await newest(world)
-    for instance in instances:
-        database = world.topology.instance(instance).component
-        if database in shard_map.shards:
-            raise Refused(f"{database} is still in the map.", hint="regionctl shard map")
-    await together(*(world.provider.remove_database(each) for each in instances))
-    return {"removed": list(instances)}
+    return [
+        each
+        for each in instances
+        if world.topology.instance(each).component not in shard_map.shards
+    ]

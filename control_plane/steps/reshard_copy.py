@@ -7,6 +7,7 @@ from typing import Any
 
 from control_plane.plans.reshard_moves import Transfer, owners
 from control_plane.steps.provision import newest
+from control_plane.steps.reshard_owners import handed_over
 from control_plane.steps.reshard_watch import (
     LOOK_SECONDS,
     Watch,
@@ -79,11 +80,17 @@ async def hand_over(
 ) -> JSON:
     """These slots have another owner, the services know it, and both sides were compared.
 
+    What never was handed over is not taken `back`: it was the source's all along.
     Raises `OperationFailed` when rows differ; when they are taken `back` that is only noted, and
     nothing is deleted later.
     """
     transfer = Transfer(source, target, first, last)
     owner = source if back else target
+    if back:
+        away = handed_over(world, slots)
+        if away is None:
+            return {}
+        slots = away
     fence = await _give(world, transfer, slots, owner, budget_seconds, back)
     given = world.clock.monotonic()
     shard_map = await _record(world, slots, owner, fence)

@@ -163,6 +163,16 @@ async def copying(platform: Platform) -> None:
     await platform.carry_out(replace(plan, steps=plan.steps[: names.index("hand-over")]))
 
 
+async def given_unknown(platform: Platform) -> None:
+    """A control plane died behind the point of no return: the map knows of no hand-over yet."""
+    await copying(platform)
+    shard_map = await platform.map()
+    move = shard_map.moves[0]
+    slots = range(move.first, min(move.last + 1, move.first + GROW["batch"]))
+    moves = platform.provider.moves
+    await moves.hand_over(move, shard_map, slots, budget_seconds=0.25)
+
+
 GROW: dict[str, Any] = {"to": 3, "batch": 256, "soak": 600.0}
 LOSS = {"target": "us-east-1", "accept_data_loss": True, "reason": "drill"}
 
@@ -189,6 +199,8 @@ SCENARIOS: dict[str, Scenario] = {
     "reshard-finish-of-fewer": Scenario("reshard-finish", shrunk),
     "reshard-abort": Scenario("reshard-abort", copying),
     "reshard-abort-half-way": Scenario("reshard-abort", half_grown),
+    "reshard-abort-behind-the-map": Scenario("reshard-abort", given_unknown),
+    "reshard-rollback-behind-the-map": Scenario("reshard-rollback", given_unknown, {"batch": 100}),
     "backup": Scenario("backup", provisioned),
     "backup-verify": Scenario("backup-verify", backed_up, {"id": "s1-first"}),
     "prune": Scenario("prune", backed_up_twice, {"keep_full": 1}),

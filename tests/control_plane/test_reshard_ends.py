@@ -22,7 +22,15 @@ from tests.control_plane.resharding import (
     whole,
     write_everywhere,
 )
-from tests.control_plane.scenarios import GROW, copying, grown, half_grown, settled, soaked
+from tests.control_plane.scenarios import (
+    GROW,
+    copying,
+    given_unknown,
+    grown,
+    half_grown,
+    settled,
+    soaked,
+)
 from tests.control_plane.toys import world_of
 
 
@@ -32,6 +40,9 @@ from tests.control_plane.toys import world_of
         (grown, "reshard-rollback"),
         (half_grown, "reshard-rollback"),
         (copying, "reshard-abort"),
+        (copying, "reshard-rollback"),
+        (given_unknown, "reshard-abort"),
+        (given_unknown, "reshard-rollback"),
         (soaked, "reshard-finish"),
     ],
 )
@@ -47,6 +58,19 @@ async def test_after_the_end_the_platform_is_as_if_made_so(
     assert (await platform.plan("provision")).steps == ()
     rows = [node.rows() for node in platform.provider.nodes.values() if node.primary]
     assert all(sum(slot in each for each in rows) <= 1 for slot in range(SLOTS))
+    await whole(platform)
+
+
+async def test_a_move_whose_owners_the_map_does_not_know_is_not_finished(
+    platform: Platform,
+) -> None:
+    await given_unknown(platform)
+    (move,) = (await platform.map()).moves
+    with pytest.raises(OperationFailed, match="map says") as refused:
+        await platform.provider.moves.finish(move, await platform.map())
+    assert "shard rollback" in (refused.value.hint or "")
+    assert platform.provider.lost() == []
+    await platform.run("reshard-rollback")
     await whole(platform)
 
 

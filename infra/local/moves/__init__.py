@@ -14,6 +14,7 @@ from infra.local.cluster import Cluster
 from infra.local.monitor import LOST, Monitor
 from infra.local.moves import begin, checks, handover, streams
 from infra.local.moves import compare as comparing
+from infra.local.moves import owners as owning
 from infra.local.moves import progress as progressing
 from infra.local.moves import sizes as sizing
 from infra.local.moves.compare import Snapshots
@@ -116,6 +117,10 @@ class LocalMoves:
                 kept.close()
         _, found = await self.rehearse(move, shard_map, slots, budget_seconds=COMPARE_SECONDS)
         return found
+
+    async def owners(self, move: Move, shard_map: ShardMap) -> dict[int, tuple[str, int]]:
+        async with opened(self._monitor, move, shard_map) as sides:
+            return await owning.settled(sides)
 
     async def finish(self, move: Move, shard_map: ShardMap) -> None:
         for key in [key for key in self._snapshots if key[0] == move.id]:

@@ -9,6 +9,7 @@ from infra.local.moves import cleanup, owners, streams
 from infra.local.moves.owners import Claim
 from infra.local.moves.sides import Direction, Side, opened, ranges_of
 from infra.local.site import Site
+from infra.moves import require_known
 from runtime.shardmap import Move, ShardMap
 
 WAYS: tuple[Direction, Direction] = ("fwd", "rev")
@@ -76,4 +77,5 @@ async def finish(monitor: Monitor, move: Move, shard_map: ShardMap) -> None:
     async with opened(monitor, move, shard_map) as sides:
         claim = await owners.claim(sides)
         held = await owners.settle(claim, sides.slots)
+        require_known({slot: side.shard for slot, side in held.items()}, shard_map)
         await _take_down(monitor, claim, held)

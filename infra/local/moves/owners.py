@@ -131,6 +131,13 @@ async def settle(claim: Claim, slots: Sequence[int]) -> dict[int, Side]:
     return owners
 
 
+async def settled(sides: Sides) -> dict[int, tuple[str, int]]:
+    """slot → (shard, epoch) of all slots of the move, settled under a new claim."""
+    held = await settle(await claim(sides), sides.slots)
+    states = {side.shard: await _states(side, sides.slots) for side in (sides.source, sides.target)}
+    return {slot: (side.shard, states[side.shard][slot][1]) for slot, side in held.items()}
+
+
 def _unclear(sides: Sides, slot: int, what: str) -> OperationFailed:
     return OperationFailed(
         f"Slot {slot} has {what} among {sides.source.shard} and {sides.target.shard}.",
