@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from infra.provider import Follower
 from infra.topology import Topology
 from runtime.clock import wait_until
 from runtime.errors import Refused
-from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
+from runtime.shardmap import CATALOG, Endpoint, Shard, ShardMap, even_ranges
 
 JSON = dict[str, Any]
 Pairs = Sequence[Mapping[str, str]]
@@ -107,6 +107,7 @@ async def set_epochs(
     """
     shard_map = await newest(world)
     names = list(shard_map.shards) if databases is None else list(databases)
+    await _start_idle(world, shard_map, names)
     open_moves = [m for m in shard_map.moves if not {m.source, m.target} <= set(names)]
     known = replace(shard_map, moves=tuple(open_moves)) if ends_moves else shard_map
     await together(
@@ -116,6 +117,22 @@ async def set_epochs(
         )
     )
     return {name: shard_map.shards[name].epoch for name in names}
+
+
+async def _start_idle(world: World, shard_map: ShardMap, databases: Collection[str]) -> None:
+    """The primaries of those that own nothing yet run: a shard that is being made has no standby
+    that could take over, and as long as it has none there is nothing that it could lose."""
+    idle = [
+        shard.primary.instance
+        for name in databases
+        if name != CATALOG
+        and not (shard := shard_map.shards[name]).sync
+        and not shard_map.slots_of(name)
+    ]
+    if idle:
+        observed = await world.provider.observe(idle)
+        stopped = [id for id in idle if observed.state(id) == "stopped"]
+        await together(*(world.provider.start_database(id) for id in stopped))
 
 
 async def publish_map(world: World) -> JSON:
@@ -143,6 +160,8 @@ async def check_upstreams(world: World, standbys: Pairs) -> None:
 
 async def clone_standbys(world: World, *, standbys: Pairs) -> JSON:
     await check_upstreams(world, standbys)
+    nodes = [world.topology.instance(entry["instance"]) for entry in standbys]
+    await _start_idle(world, await newest(world), {node.component for node in nodes})
     await together(
         *(world.provider.clone(entry["instance"], entry["upstream"]) for entry in standbys)
     )
@@ -151,6 +170,8 @@ async def clone_standbys(world: World, *, standbys: Pairs) -> JSON:
 
 async def join_sync(world: World, *, standbys: Pairs) -> JSON:
     """Commits wait for each standby, and only then is it recorded as in sync."""
+    databases = {entry["database"] for entry in standbys}
+    await _start_idle(world, await newest(world), databases)
     await together(*(_join(world, entry["database"], entry["standby"]) for entry in standbys))
     return {"joined": [entry["standby"] for entry in standbys]}
 

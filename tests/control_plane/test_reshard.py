@@ -51,6 +51,22 @@ async def test_a_failover_before_any_step_changes_nothing_about_the_end(database
             await whole(platform)
 
 
+@pytest.mark.parametrize("step", ["set-epochs", "clone-standbys", "join-sync"])
+async def test_a_new_shard_whose_only_server_dies_while_it_is_made_is_made_all_the_same(
+    platform: Platform, step: str
+) -> None:
+    plan = await platform.plan("reshard", **FOUR)
+    number = [each.name for each in plan.steps].index(step)
+    operation = await start(platform, plan)
+
+    async def lose() -> None:
+        await platform.provider.inject(Fault("kill", "s3.us-east-1a"))
+
+    ended = await go_on(platform, operation, before_step(number, lose))
+    assert ended.state == "succeeded", ended.problem
+    await whole(platform)
+
+
 STAGES = ("fenced", "drained", "marked", "owned", "moved")
 
 
