@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from infra.backups import Backup, Point, Restored, Target
-from infra.local.backups import base, damage, parts
+from infra.local.backups import base, damage, parts, program
 from infra.local.backups.index import Shelves
 from infra.local.backups.local import LocalBackups
 from infra.local.backups.seal import Key
@@ -126,7 +126,8 @@ async def make(provider: LocalProvider) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def past() -> Iterator[Past]:
-    with platform.on_this_machine(platform.PAYING) as world:
+    with pytest.MonkeyPatch.context() as patch, platform.on_this_machine(platform.PAYING) as world:
+        patch.setattr(program, "SETTLE_SECONDS", 0.0)
         yield Past(world, **world.run(make))
 
 
