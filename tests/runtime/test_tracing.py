@@ -23,6 +23,7 @@ from tests.runtime.platform_server import served
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENT_SPAN = "00f067aa0ba902b7"
+EXPORT_SECONDS = 5  # of one attempt: who waits for a collector waits at least as long
 
 
 @dataclass
@@ -54,7 +55,8 @@ class Collector:
 
 
 @pytest.fixture(autouse=True)
-def _untraced() -> Iterator[None]:
+def _untraced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(tracing, "STOP_SECONDS", 0.2)
     yield
     tracing.stop()
 
@@ -148,7 +150,7 @@ async def test_a_collector_that_is_away_slows_neither_requests_nor_shutdown(
         for _ in range(3000):
             with tracing.span("GET", "server"), tracing.span("database s1", "client"):
                 pass
-        assert time.perf_counter() - began < 2
+        assert time.perf_counter() - began < EXPORT_SECONDS
         began = time.perf_counter()
         tracing.stop()
-        assert time.perf_counter() - began < tracing.STOP_SECONDS + 1
+        assert time.perf_counter() - began < EXPORT_SECONDS
