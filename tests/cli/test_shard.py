@@ -82,7 +82,7 @@ def test_a_reshard_is_paused_resumed_and_aborted(platform: Plane) -> None:
     assert platform.run("shard", "pause").code == 5
     id = document(platform, "shard", "reshard", "--to", "16", "--batch", "1", "--detach")["id"]
     assert document(platform, "shard", "pause", "--reason", "busy")["paused"]
-    time_out = time.monotonic() + 10
+    time_out = time.monotonic() + 40
     while "waits: paused" not in platform.run("events", "-n", "3").stdout:
         assert time.monotonic() < time_out
     before = document(platform, "op", "show", id)

@@ -45,7 +45,7 @@ async def served(folder: Path, port: int = 0) -> AsyncIterator[str]:
     server.capture_signals = _no_signals  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not server.started:
                 if task.done():
                     await task

@@ -125,7 +125,7 @@ async def test_up_after_the_supervisor_died_has_one_control_plane(platform: Boot
     async def gone() -> bool:
         return not leftovers.find(platform.root)
 
-    await wait_until(CLOCK, gone, what="all processes to end", seconds=5)
+    await wait_until(CLOCK, gone, what="all processes to end", seconds=30)
     assert await asyncio.to_thread(platform.up) == (0, answer)
     assert len(leftovers.find(platform.root)) == 2
 

@@ -45,7 +45,7 @@ async def ended(store: Store, id: str) -> Operation:
 
 async def test_an_operation_is_begun_as_soon_as_it_is_created(tmp_path: Path) -> None:
     async with new_store(tmp_path, CLOCK) as store, working(store, toy_handlers({}, "a")):
-        await wait_until(CLOCK, _idle(store), what="an idle worker", seconds=5, every=0.01)
+        await wait_until(CLOCK, _idle(store), what="an idle worker", seconds=30, every=0.01)
         operation = await store.create_operation(toy("a"), "", None, "test")
         done = await ended(store, operation.id)
     assert done.started_at is not None

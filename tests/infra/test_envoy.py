@@ -244,7 +244,7 @@ async def test_a_client_cannot_ask_for_retries_of_its_own(world: World) -> None:
         async def all_arrived() -> bool:
             return len(world.journal.read_text().split()) == 4
 
-        await wait_until(SystemClock(), all_arrived, what="four POSTs", seconds=5, every=0.01)
+        await wait_until(SystemClock(), all_arrived, what="four POSTs", seconds=30, every=0.01)
         servers[0].kill()
 
     async with world.client(edge.listen) as client:
@@ -299,7 +299,7 @@ async def test_a_closed_route_is_drained_unless_its_gateways_are_dead(world: Wor
         envoy.write_edge_route(edge.folder, [])
         await envoy.await_route(edge.admin, [], 5)
         assert await envoy.drained(edge.admin, former, 5)
-        assert (await asyncio.wait_for(slow, 1)).status_code == 200
+        assert (await asyncio.wait_for(slow, 30)).status_code == 200
 
         envoy.write_edge_route(edge.folder, former)
         await envoy.await_route(edge.admin, former, 5)
@@ -310,8 +310,8 @@ async def test_a_closed_route_is_drained_unless_its_gateways_are_dead(world: Wor
         gateway.process.kill()
         gateway.process.wait()
         began = time.monotonic()
-        assert await envoy.drained(edge.admin, former, 5)
-        assert time.monotonic() - began < 1
+        assert await envoy.drained(edge.admin, former, 30)
+        assert time.monotonic() - began < 10
         stuck.cancel()
 
 
@@ -319,7 +319,7 @@ async def _until_in_flight(edge: Gateway) -> None:
     async def asked() -> bool:
         return bool(await envoy.in_flight(edge.admin))
 
-    await wait_until(SystemClock(), asked, what="a request on its way", seconds=5, every=0.01)
+    await wait_until(SystemClock(), asked, what="a request on its way", seconds=30, every=0.01)
 
 
 @process

@@ -143,6 +143,6 @@ async def test_a_running_platform_gets_one_more_shard_and_loses_it_again(root: P
         freed = set(grown.site.ports.all()) - set(shrunk.site.ports.all())
         return all(ports.holder(port) is None for port in freed)
 
-    await wait_until(SystemClock(), free, what="every port of the shard to be free", seconds=5)
+    await wait_until(SystemClock(), free, what="every port of the shard to be free", seconds=30)
     assert await senders(shrunk, "s1.us-east-1a") == streams
     await shrunk.close()

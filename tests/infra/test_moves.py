@@ -107,7 +107,7 @@ def test_a_conflict_stops_the_stream_and_keeps_both_sides(run: Run) -> None:
             async def stopped() -> bool:
                 return not (await pair.moves.progress(move, pair.map)).healthy
 
-            await wait_until(SystemClock(), stopped, what="the conflict", seconds=10)
+            await wait_until(SystemClock(), stopped, what="the conflict", seconds=30)
             found = await pair.moves.progress(move, pair.map)
             assert found.conflict
             assert found.problem is not None
@@ -165,7 +165,7 @@ def test_a_move_is_not_begun_where_it_could_not_end(run: Run) -> None:
                     return "has been open" in error.detail
                 return False
 
-            await wait_until(SystemClock(), refused, what="it to be old", seconds=5)
+            await wait_until(SystemClock(), refused, what="it to be old", seconds=30)
         writer.terminate()
 
         await pair.run(S2, "ALTER TABLE sessions ADD COLUMN extra int")

@@ -44,8 +44,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 async def _streaming(provider: Provider, upstream: str, *names: str) -> bool:
-    """Whether exactly these standbys come to stream from `upstream` within five seconds."""
-    for _ in range(100):
+    """Whether exactly these standbys come to stream from `upstream` within twenty seconds."""
+    for _ in range(400):
         view = (await provider.observe([upstream])).postgres(upstream)
         assert view is not None
         if {each.instance for each in view.followers if each.streaming} == set(names):

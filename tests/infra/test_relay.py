@@ -80,7 +80,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     world.said = process.stderr
     yield world
     process.terminate()
-    assert await asyncio.wait_for(process.wait(), 5) == 0
+    assert await asyncio.wait_for(process.wait(), 30) == 0
     server.close()
 
 
@@ -139,7 +139,7 @@ async def slow_connection(world: World) -> Streams:
 async def test_a_delay_ends_by_itself(world: World) -> None:
     reader, writer = await world.connect()
     world.set(delay_seconds=0.3, expires_at=time.time() + 0.5)
-    await asyncio.wait_for(until_quick(reader, writer), 5)
+    await asyncio.wait_for(until_quick(reader, writer), 30)
     writer.close()
 
 
@@ -178,7 +178,7 @@ async def test_a_table_that_cannot_be_read_leaves_the_routes(world: World) -> No
     temporary.write_text('{"routes": [{"listen"')
     temporary.replace(world.table)
     assert world.said
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         said = [line async for line in until(world.said, b"keeping the former routes")]
     assert said
     (await world.connect())[1].close()
@@ -194,7 +194,7 @@ async def until(reader: asyncio.StreamReader, word: bytes) -> AsyncIterator[byte
 
 async def ends(reader: asyncio.StreamReader) -> bool:
     try:
-        return await asyncio.wait_for(reader.read(-1), 5) == b""
+        return await asyncio.wait_for(reader.read(-1), 30) == b""
     except ConnectionResetError:
         return True
 

@@ -70,4 +70,4 @@ async def until_recorded(catalog_db: checks.Database, events: int) -> None:
         found = await catalog_db.fetchval("SELECT count(DISTINCT event_id) FROM stock_movements")
         return bool(found >= events)
 
-    await wait_until(SystemClock(), recorded, what="the stock movements", seconds=10)
+    await wait_until(SystemClock(), recorded, what="the stock movements", seconds=30)

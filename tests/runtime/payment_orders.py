@@ -102,7 +102,7 @@ async def listening(app: ASGIApp, port: int) -> AsyncIterator[None]:
     async def started() -> bool:
         return server.started
 
-    await wait_until(SystemClock(), started, what="uvicorn", seconds=10)
+    await wait_until(SystemClock(), started, what="uvicorn", seconds=30)
     try:
         yield
     finally:

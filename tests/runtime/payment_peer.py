@@ -54,12 +54,12 @@ class PaymentPeer:
                 except httpx.HTTPError:
                     return False
 
-        await wait_until(SystemClock(), live, what="the payment gateway", seconds=15)
+        await wait_until(SystemClock(), live, what="the payment gateway", seconds=30)
 
     def kill(self) -> None:
         if self.process:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(40)
 
     async def call(
         self, method: str, path: str, body: Any = None, key: str = "", timeout: float = 20

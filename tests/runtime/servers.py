@@ -116,7 +116,7 @@ class Postgres:
                 ],
                 cwd="/", stdout=log, stderr=log, **unprivileged(),
             )  # fmt: skip
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 40
         while self.run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), check=False):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.root / f"{self.name}.log").read_text()[-2000:])
@@ -126,7 +126,7 @@ class Postgres:
         if self.process and self.process.poll() is None:
             self.signal_all(signal.SIGCONT)
             self.process.send_signal(how)
-            self.process.wait(10)
+            self.process.wait(40)
 
     def promote(self) -> None:
         self.run("pg_ctl", "promote", "-w", "-D", self.data)
@@ -182,7 +182,7 @@ class Valkey:
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 40
         while not answers(self.port):
             if time.monotonic() > deadline:
                 raise RuntimeError("valkey does not answer")
@@ -192,4 +192,4 @@ class Valkey:
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(40)

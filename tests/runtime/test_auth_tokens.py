@@ -173,10 +173,10 @@ async def test_an_ended_session_ends_its_tokens_and_a_withdrawn_key_all_of_its_t
     async def refused(token: str) -> bool:
         return await status(client, token) == 401
 
-    await wait_until(SystemClock(), lambda: refused(ended), what="the revocation", seconds=10)
+    await wait_until(SystemClock(), lambda: refused(ended), what="the revocation", seconds=30)
     assert await status(client, other) == GOOD
     await catalog_db.execute("TRUNCATE signing_keys")
-    await wait_until(SystemClock(), lambda: refused(other), what="the withdrawal", seconds=10)
+    await wait_until(SystemClock(), lambda: refused(other), what="the withdrawal", seconds=30)
 
 
 async def test_no_token_is_no_error_until_one_is_needed(platform: Platform) -> None:

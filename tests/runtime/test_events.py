@@ -41,13 +41,13 @@ async def test_a_redelivered_event_takes_stock_once_and_poison_is_set_aside(
                     "SELECT count(*) FROM outbox WHERE relayed_at IS NULL"
                 )
 
-            await wait_until(SystemClock(), relayed, what="the relay", seconds=5)
+            await wait_until(SystemClock(), relayed, what="the relay", seconds=30)
 
         async def buried() -> bool:
             letters = await deadletters.letters(queue, STREAM)
             return [letter.group for letter in letters].count("inventory") == 2
 
-        await wait_until(SystemClock(), buried, what="the dead letters", seconds=5)
+        await wait_until(SystemClock(), buried, what="the dead letters", seconds=30)
     await queue.aclose()
     stock = await catalog_db.fetchval("SELECT stock FROM products WHERE sku = 'PAGER-RETRO'")
     assert stock == checks.INITIAL_STOCK - 3
@@ -69,7 +69,7 @@ async def test_events_that_the_queue_lost_are_sent_again(
         async def relayed() -> bool:
             return bool(await queue.xlen(STREAM))
 
-        await wait_until(SystemClock(), relayed, what="the relay", seconds=5)
+        await wait_until(SystemClock(), relayed, what="the relay", seconds=30)
         await queue.flushall()
         lost = await checks.invariants({"s1": shard_db}, catalog_db, settled_seconds=0)
         assert [row["name"] for row in lost if not row["held"]] == [

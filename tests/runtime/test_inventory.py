@@ -68,7 +68,7 @@ async def answers(stream: Redis, number: int) -> list[tuple[str, int]]:
         )
         return len(found) >= number
 
-    await wait_until(SystemClock(), there, what="answers", seconds=10)
+    await wait_until(SystemClock(), there, what="answers", seconds=30)
     return found
 
 
@@ -107,7 +107,7 @@ async def test_two_consumers_racing_for_the_same_events_count_them_once(
             groups: Any = await stream.xinfo_groups(STREAM)
             return bool(groups) and all(g["lag"] == 0 and g["pending"] == 0 for g in groups)
 
-        await wait_until(SystemClock(), handled, what="the consumers", seconds=10)
+        await wait_until(SystemClock(), handled, what="the consumers", seconds=30)
     outcomes = await catalog_db.fetch("SELECT outcome, count(*) FROM stock_movements GROUP BY 1")
     assert dict(map(tuple, outcomes)) == {"reserved": 10, "refused": 5}
     assert await catalog_db.fetchval("SELECT stock FROM products WHERE sku = $1", SKU) == 0
@@ -126,7 +126,7 @@ async def test_events_of_a_region_that_lost_its_home_take_no_stock(
                 groups: Any = await stream.xinfo_groups(STREAM)
                 return bool(groups) and groups[0]["pending"] == 1
 
-            await wait_until(SystemClock(), taken, what="the reader", seconds=10)
+            await wait_until(SystemClock(), taken, what="the reader", seconds=30)
             moved = platform.first_map(version=2)
             shards = {name: replace(s, home="eu-west-1") for name, s in moved.shards.items()}
             shards[CATALOG] = replace(shards[CATALOG], epoch=2)
@@ -136,9 +136,9 @@ async def test_events_of_a_region_that_lost_its_home_take_no_stock(
                 groups: Any = await stream.xinfo_groups(STREAM)
                 return groups[0]["lag"] == groups[0]["pending"] == 0
 
-            await wait_until(SystemClock(), done, what="the first event", seconds=10)
+            await wait_until(SystemClock(), done, what="the first event", seconds=30)
             await send(stream, order_event("OrderCreated", 2))
-            await wait_until(SystemClock(), done, what="the second event", seconds=10)
+            await wait_until(SystemClock(), done, what="the second event", seconds=30)
     finally:
         await catalog_db.execute("UPDATE regionctl.slot_owner SET epoch = 1")
     assert await catalog_db.fetchval("SELECT count(*) FROM stock_movements") == 0
@@ -267,7 +267,7 @@ async def test_stock_that_was_taken_shows_in_the_cached_list(
         async def shown() -> bool:
             return bool((await client.get(gadget)).json()["stock"] == 6)
 
-        await wait_until(SystemClock(), shown, what="the new stock", seconds=5)
+        await wait_until(SystemClock(), shown, what="the new stock", seconds=30)
 
 
 async def test_products_are_there_without_a_cache(platform: Platform) -> None:

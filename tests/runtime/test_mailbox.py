@@ -40,12 +40,12 @@ class MailboxServer:
         async def up() -> bool:
             return answers(self.smtp) and answers(self.http)
 
-        await wait_until(SystemClock(), up, what="the mailbox", seconds=15)
+        await wait_until(SystemClock(), up, what="the mailbox", seconds=30)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(10)
+            self.process.wait(40)
 
     async def messages(self, **query: Any) -> list[dict[str, Any]]:
         async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:

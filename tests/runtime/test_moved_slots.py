@@ -89,7 +89,7 @@ async def test_a_writer_of_a_fenced_slot_waits_and_finds_the_new_owner_while_oth
         moved = await pair.hand_over(slot_of(BOB))
         assert await waits(asked)
         platform.publish(moved)
-        assert await asyncio.wait_for(asked, 5) == "s2"
+        assert await asyncio.wait_for(asked, 30) == "s2"
     assert await pair.one.fetchval("SELECT count(*) FROM outbox WHERE user_id = $1", BOB) == 1
     assert await pair.two.fetchval("SELECT count(*) FROM outbox") == 1
 
@@ -102,7 +102,7 @@ async def test_a_writer_goes_on_when_the_fence_is_lifted_without_a_new_map(
         asked = asyncio.create_task(write(shards, 1))
         assert await waits(asked)
         await pair.fence(slot_of(BOB), "owned")
-        assert await asyncio.wait_for(asked, 5) == "s1"
+        assert await asyncio.wait_for(asked, 30) == "s1"
 
 
 async def test_a_router_whose_map_comes_late_is_refused_and_goes_on_inside_the_request(
@@ -114,7 +114,7 @@ async def test_a_router_whose_map_comes_late_is_refused_and_goes_on_inside_the_r
         assert [await write(prompt, 1), await write(stale, 2)] == ["s1", "s1"]
         moved = await pair.hand_over(slot_of(BOB))
         platform.publish(moved)
-        assert await asyncio.wait_for(write(prompt, 3), 5) == "s2"
+        assert await asyncio.wait_for(write(prompt, 3), 30) == "s2"
         asked = asyncio.create_task(write(stale, 4))
         read = asyncio.create_task(
             stale.read(of_user(BOB), counting, position=Position("s2", moved.next_epoch() - 1, 1))
@@ -122,9 +122,9 @@ async def test_a_router_whose_map_comes_late_is_refused_and_goes_on_inside_the_r
         assert await waits(asked, 0.6)
         assert await waits(read, 0.0)
         publish(platform, moved, "late.json")
-        assert await asyncio.wait_for(asked, 5) == "s2"
+        assert await asyncio.wait_for(asked, 30) == "s2"
         # It sees the write of its position; the other one was under way.
-        assert (await asyncio.wait_for(read, 5)).value in (1, 2)
+        assert (await asyncio.wait_for(read, 30)).value in (1, 2)
     assert await pair.one.fetchval("SELECT count(*) FROM outbox") == 2
 
 
@@ -139,7 +139,7 @@ async def test_a_reader_with_an_old_map_is_refused_by_the_old_owner(
         asked = asyncio.create_task(stale.read(of_user(BOB), counting))
         assert await waits(asked)
         publish(platform, moved, "late.json")
-        assert (await asyncio.wait_for(asked, 5)).place.shard.name == "s2"
+        assert (await asyncio.wait_for(asked, 30)).place.shard.name == "s2"
 
 
 async def test_a_position_of_one_user_holds_up_no_read_of_another_on_that_shard(

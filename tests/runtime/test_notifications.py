@@ -190,7 +190,7 @@ async def until_authorised(client: httpx.AsyncClient, path: str, header: dict[st
     async def known() -> bool:
         return (await client.get(path, headers=header)).status_code != 401
 
-    await wait_until(SystemClock(), known, what="the signing key", seconds=10)
+    await wait_until(SystemClock(), known, what="the signing key", seconds=30)
 
 
 async def test_a_repetition_that_changes_nothing_waits_for_the_standby_too(

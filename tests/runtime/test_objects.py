@@ -155,5 +155,5 @@ async def test_the_service_keeps_every_event_of_the_queue(
                 (b"analytics", 0, 0)
             ]
 
-        await wait_until(SystemClock(), kept, what="the analytics", seconds=15)
+        await wait_until(SystemClock(), kept, what="the analytics", seconds=30)
     await client.aclose()

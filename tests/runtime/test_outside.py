@@ -93,7 +93,7 @@ async def test_a_server_that_goes_on_failing_is_left_alone_for_a_while() -> None
             except Unavailable:
                 return False
 
-        await wait_until(SystemClock(), answered, what="the server's rest to end", seconds=5)
+        await wait_until(SystemClock(), answered, what="the server's rest to end", seconds=30)
         assert len(met) == 3
         await outside.close()
 

@@ -83,7 +83,7 @@ async def test_a_killed_gateway_knows_every_charge_it_answered_and_delivers_ever
     async def refused() -> bool:
         return receiver.refused > 0
 
-    await wait_until(SystemClock(), refused, what="a webhook that is refused", seconds=10)
+    await wait_until(SystemClock(), refused, what="a webhook that is refused", seconds=30)
     peer.kill()
     receiver.taking.set()
     await peer.start()

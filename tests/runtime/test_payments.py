@@ -62,7 +62,7 @@ async def test_orders_are_charged_once_and_asking_again_is_answered_again(
             count = await shard_db.fetchval("SELECT count(*) FROM outbox WHERE relayed_at IS NULL")
             return bool(count == 1)
 
-        await wait_until(SystemClock(), again, what="another answer", seconds=10)
+        await wait_until(SystemClock(), again, what="another answer", seconds=30)
         assert len(await peer.charges(good)) == 1
         path = f"/api/v1/orders/{good}/payment"
         owner = await payments.get(path, headers=await bearer(platform, user_id=USER))
@@ -86,7 +86,7 @@ async def test_orders_are_charged_once_and_asking_again_is_answered_again(
         async def told_anew() -> bool:
             return (await payments.get(path, headers=service)).status_code == 200
 
-        await wait_until(SystemClock(), told_anew, what="the map's new epoch", seconds=10)
+        await wait_until(SystemClock(), told_anew, what="the map's new epoch", seconds=30)
 
 
 async def test_an_order_that_is_cancelled_before_while_or_after_it_is_charged_costs_nothing(
@@ -106,7 +106,7 @@ async def test_an_order_that_is_cancelled_before_while_or_after_it_is_charged_co
         async def charged() -> bool:
             return bool(await peer.charges(during))
 
-        await wait_until(SystemClock(), charged, what="the slow charge", seconds=10)
+        await wait_until(SystemClock(), charged, what="the slow charge", seconds=30)
         async with platform.service(
             "payments", "b", settings=replace(settings(platform, peer.url), instance="payments.b")
         ):
@@ -144,7 +144,7 @@ async def test_events_wait_while_the_gateway_is_away_and_none_is_set_aside(
                 delivered = waiting[0]["times_delivered"] if waiting else 0
             return delivered >= 2
 
-        await wait_until(SystemClock(), tried_again, what="a second delivery", seconds=15)
+        await wait_until(SystemClock(), tried_again, what="a second delivery", seconds=30)
         await peer.start()
         await peer.break_for(0, "up")
         await until(shard_db, *["captured"] * 20, seconds=20)

@@ -58,7 +58,7 @@ async def until(client: httpx.AsyncClient, order: str, **expected: Any) -> dict[
         return {**seen, **expected} == seen
 
     try:
-        await wait_until(SystemClock(), reached, what="the order", seconds=15)
+        await wait_until(SystemClock(), reached, what="the order", seconds=30)
     except Exception as error:
         raise AssertionError(f"{seen} has not {expected}") from error
     return seen
@@ -99,7 +99,7 @@ async def test_orders_are_confirmed_or_leave_no_trace_in_stock_and_money(
         # The test took stock away by hand.
         return set(broken) <= {"stock-conserved", "directory-complete"}
 
-    await wait_until(SystemClock(), at_rest, what="all to settle", seconds=15)
+    await wait_until(SystemClock(), at_rest, what="all to settle", seconds=30)
 
 
 async def test_a_queue_lost_half_way_costs_no_order(
@@ -134,7 +134,7 @@ async def test_an_order_whose_answer_was_lost_asks_again(
         answer = await orders.get(f"/api/v1/orders/{order}", headers=again)
         return bool(answer.json()["status"] == "confirmed")
 
-    await wait_until(SystemClock(), confirmed, what="the answer", seconds=10)
+    await wait_until(SystemClock(), confirmed, what="the answer", seconds=30)
     assert await consumer.ask_again(context, "s1", timedelta(seconds=1)) == 0
     context.shards.close()
     await context.cache.close()

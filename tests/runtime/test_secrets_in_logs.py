@@ -164,7 +164,7 @@ async def test_no_log_line_of_any_service_has_a_secret(
             text = lines.getvalue()
             return '"group": "payments"' in text and '"group": "notifications"' in text
 
-        await wait_until(SystemClock(), complained, what="consumers to miss servers", seconds=15)
+        await wait_until(SystemClock(), complained, what="consumers to miss servers", seconds=30)
         logging.getLogger("proof").info("the log is read")
     text = lines.getvalue()
     assert "the log is read" in text
