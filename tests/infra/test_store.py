@@ -88,6 +88,18 @@ def test_an_object_that_was_changed_in_the_store_is_not_given_out(server: Seawee
     asyncio.run(check())
 
 
+def test_another_object_under_the_name_of_the_listed_one_is_not_given_out(server: Seaweed) -> None:
+    async def check() -> None:
+        vault = Vault(at(server), OURS)
+        listed = await vault.put("s1/listed", b"one")
+        assert await vault.get("s1/listed", listed.sha256) == b"one"
+        await vault.put("s1/listed", b"one")
+        with pytest.raises(Damaged, match="s1/listed"):
+            await vault.get("s1/listed", listed.sha256)
+
+    asyncio.run(check())
+
+
 def test_sealed_objects_that_changed_places_in_the_store_are_found(server: Seaweed) -> None:
     async def check() -> None:
         vault = Vault(at(server), OURS)

@@ -179,7 +179,7 @@ async def _copy(
     await site.run(
         "pg_basebackup",
         *("-D", str(folder / "data"), "-X", "none", "--checkpoint", "fast", "--no-sync"),
-        *("--manifest-checksums", "SHA256", "--label", id, *extra),
+        *("--manifest-checksums", "CRC32C", "--label", id, *extra),
         *("-d", f"host={HOST} port={port} user={postgres.REPLICATION} dbname=replication"),
         instance=source,
         password=site.secrets.replication,
@@ -230,8 +230,9 @@ async def manifest_of(parts: Parts, index: Index, id: str) -> bytes:
     """The manifest of a stored backup: its first piece."""
     document = await parts.shelves.document_of(index, id)
     [found] = [each for each in index.objects[id] if each.name.endswith("/piece-00001")]
-    data = await parts.shelves.fetch(found)
-    pieces.check(found.name, document["pieces"][0], data)
+    known = document["pieces"][0]
+    data = await parts.shelves.fetch(found, known["sha256"])
+    pieces.check(found.name, known, data)
     return data
 
 
@@ -245,7 +246,7 @@ async def _upload(
     async def one(number: int) -> JSON:
         data = await asyncio.to_thread(pieces.read, taken.folder, plan.pieces[number])
         stored = await vault.put(f"{database}/{id}/piece-{number + 1:05}", data)
-        return pieces.to_json(plan.pieces[number], data, stored.size)
+        return pieces.to_json(plan.pieces[number], len(data), stored.size, stored.sha256)
 
     listed = await every(one, range(len(plan.pieces)), at_once=UPLOADS)
     backup = Backup(

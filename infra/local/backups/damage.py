@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import secrets
 import shutil
@@ -43,8 +42,8 @@ class Copies(Store):
     async def put(self, name: str, body: bytes) -> Stored:
         return self._named(await self._store.put(self._prefix + name, body))
 
-    async def get(self, name: str) -> bytes:
-        return await self._store.get(self._prefix + name)
+    async def get(self, name: str, sha256: str = "") -> bytes:
+        return await self._store.get(self._prefix + name, sha256)
 
     async def find(self, name: str) -> Stored | None:
         found = await self._store.find(self._prefix + name)
@@ -195,8 +194,8 @@ async def _forge(copy: Copied, id: str) -> Planted:
     found = copy.piece(id, 2)
     data = bytearray(await copy.vault.get(found.name))
     _flip(data)
-    document["pieces"][1]["sha256"] = hashlib.sha256(data).hexdigest()
-    await copy.vault.put(found.name, bytes(data))
+    stored = await copy.vault.put(found.name, bytes(data))
+    document["pieces"][1] |= {"sha256": stored.sha256, "stored": stored.size}
     await copy.vault.put(listing.name, json.dumps(document).encode())
     return Planted(found.name, id)
 

@@ -159,10 +159,10 @@ class Shelves:
                 return await self.document(each)
         raise NotFound(f"No backup is called {id}.", hint="regionctl backup list")
 
-    async def fetch(self, found: Object) -> bytes:
+    async def fetch(self, found: Object, sha256: str = "") -> bytes:
         """Its content, authenticated. Raises `Damaged`, `NotFound`, `Refused` (another key)."""
         if found.spool is None:
-            return await self.vaults[found.region].get(found.name)
+            return await self.vaults[found.region].get(found.name, sha256)
         return await asyncio.to_thread(_read_spool, found.spool)
 
     async def delete(self, objects: Iterable[Object]) -> None:

@@ -1,12 +1,12 @@
 """How a base backup's files lie in pieces of about 16 MB, and back.
 
 A piece is the concatenation of parts of files: several small files, or a part of a large one. The
-plan is made from the files' sizes alone, and is kept in backup.json with each piece's SHA-256.
+plan is made from the files' sizes alone, and is kept in backup.json with the SHA-256 of each piece
+as it is stored.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -105,25 +105,25 @@ def write(folder: Path, piece: Iterable[Part], data: bytes, owner: SystemUser | 
         offset += part.size
 
 
-def to_json(piece: Iterable[Part], data: bytes, stored: int) -> JSON:
-    """A piece in backup.json."""
+def to_json(piece: Iterable[Part], size: int, stored: int, sha256: str) -> JSON:
+    """A piece in backup.json: `stored` bytes with this SHA-256, `size` of them unsealed."""
     return {
-        "bytes": len(data),
+        "bytes": size,
         "stored": stored,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256,
         "parts": [[part.path, part.offset, part.size] for part in piece],
     }
 
 
 def check(name: str, known: Mapping[str, Any], data: bytes) -> tuple[Part, ...]:
-    """The parts of a piece that is what backup.json says. Raises `Damaged`."""
-    if len(data) != known["bytes"] or hashlib.sha256(data).hexdigest() != known["sha256"]:
+    """The parts of the piece that was fetched by its SHA-256. Raises `Damaged`."""
+    parts = tuple(Part(*part) for part in known["parts"])
+    if not len(data) == known["bytes"] == sum(part.size for part in parts):
         raise Damaged(
             f"The backup object {name} is damaged: it is not what backup.json says.",
             hint="Use another backup: regionctl backup list; then take a full one.",
             extra={"object": name},
         )
-    parts = tuple(Part(*part) for part in known["parts"])
     for part in parts:
         if part.path.startswith("/") or ".." in Path(part.path).parts:
             raise Damaged(f"The backup {name} names a file outside of itself: {part.path}.")

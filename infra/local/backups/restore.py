@@ -155,6 +155,9 @@ async def download(parts: Parts, index: Index, id: str, folder: Path) -> int:
     for name in document["folders"]:
         files.make_folder(folder / name, owner=parts.site.user, mode=0o700)
 
+    # Neighbouring pieces are of one file, and writers of one file only get in each other's way.
+    writing = asyncio.Lock()
+
     async def one(number: int) -> int:
         name = f"piece-{number + 1:05}"
         if name not in by_name:
@@ -164,9 +167,11 @@ async def download(parts: Parts, index: Index, id: str, folder: Path) -> int:
                 extra={"object": f"{index.database}/{id}/{name}"},
             )
         found: Object = by_name[name]
-        data = await parts.shelves.fetch(found)
-        known = pieces.check(found.name, document["pieces"][number], data)
-        await asyncio.to_thread(pieces.write, folder, known, data, parts.site.user)
+        known = document["pieces"][number]
+        data = await parts.shelves.fetch(found, known["sha256"])
+        wanted = pieces.check(found.name, known, data)
+        async with writing:
+            await asyncio.to_thread(pieces.write, folder, wanted, data, parts.site.user)
         return len(data)
 
     return sum(await every(one, range(len(document["pieces"]))))

@@ -63,136 +63,62 @@ class Key:
         return AESGCM(derive.derive(self.secret))
 
 
-class Sealer:
-    """Seals one object as a stream: `feed` as often as needed, then `finish`, once."""
-
-    def __init__(self, key: Key, name: str, *, chunk: int = CHUNK) -> None:
-        salt = os.urandom(16)
-        self._header = _HEADER.pack(MAGIC, VERSION, key.id, salt, chunk)
-        self._unsent = self._header
-        self._known = self._header + name.encode()
-        self._cipher = key.cipher(salt)
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL).compressobj()
-        self._chunk = chunk
-        self._waiting = bytearray()
-        self._number = 0
-
-    def feed(self, data: bytes | memoryview) -> bytes:
-        """The sealed bytes that are ready by now."""
-        self._waiting += self._compressor.compress(data)
-        return self._emit(last=False)
-
-    def finish(self) -> bytes:
-        """The rest."""
-        self._waiting += self._compressor.flush()
-        return self._emit(last=True)
-
-    def _emit(self, *, last: bool) -> bytes:
-        out = [self._unsent]
-        self._unsent = b""
-        while len(self._waiting) > self._chunk:
-            out.append(self._encrypt(self._chunk, last=False))
-        if last:
-            out.append(self._encrypt(len(self._waiting), last=True))
-        return b"".join(out)
-
-    def _encrypt(self, size: int, *, last: bool) -> bytes:
-        text = bytes(memoryview(self._waiting)[:size])
-        del self._waiting[:size]
-        nonce = _nonce(self._number, last=last)
-        self._number += 1
-        return self._cipher.encrypt(nonce, text, self._known)
-
-
-class Opener:
-    """Opens one object as a stream. What `feed` returns is authentic, though perhaps not all: only
-    `finish` knows that the end is the end.
-
-    Every method raises `Damaged`, or `Refused` when another key sealed the object.
-    """
-
-    def __init__(self, key: Key, name: str) -> None:
-        self._key = key
-        self._name = name
-        self._waiting = bytearray()
-        self._cipher: AESGCM | None = None
-        self._known = b""
-        self._chunk = 0
-        self._number = 0
-        self._expander = zstandard.ZstdDecompressor().decompressobj()
-
-    def feed(self, sealed: bytes | memoryview) -> bytes:
-        self._waiting += sealed
-        if self._cipher is None:
-            if len(self._waiting) < _HEADER.size:
-                return b""
-            self._begin()
-        out = []
-        while len(self._waiting) > self._chunk + TAG:
-            out.append(self._decrypt(self._chunk + TAG, last=False))
-        return b"".join(out)
-
-    def finish(self) -> bytes:
-        if self._cipher is None:
-            raise self._damaged("it ends within its header")
-        rest = self._decrypt(len(self._waiting), last=True)
-        if not self._expander.eof or self._expander.unused_data:
-            raise self._damaged("its compressed data does not end where it should")
-        return rest
-
-    def _begin(self) -> None:
-        header = bytes(self._waiting[: _HEADER.size])
-        del self._waiting[: _HEADER.size]
-        magic, version, key_id, salt, chunk = _HEADER.unpack(header)
-        if magic != MAGIC or version != VERSION or not 0 < chunk <= CHUNK_LIMIT:
-            raise self._damaged("it does not begin as a sealed object does")
-        if key_id != self._key.id:
-            raise Refused(
-                f"{self._name} was sealed with the backup key {key_id.hex()}, not with ours, "
-                f"{self._key.id.hex()}.",
-                hint="Put the backupKey of that platform into secrets.json of the state directory.",
-            )
-        self._chunk = chunk
-        self._known = header + self._name.encode()
-        self._cipher = self._key.cipher(salt)
-
-    def _decrypt(self, size: int, *, last: bool) -> bytes:
-        assert self._cipher is not None
-        sealed = bytes(memoryview(self._waiting)[:size])
-        del self._waiting[:size]
-        nonce = _nonce(self._number, last=last)
-        self._number += 1
-        if len(sealed) < TAG:
-            raise self._damaged("it ends too early")
-        try:
-            text = self._cipher.decrypt(nonce, sealed, self._known)
-            return self._expander.decompress(text) if text else b""
-        except InvalidTag:
-            raise self._damaged(
-                f"its chunk {self._number} is not what was sealed under this name"
-            ) from None
-        except (zstandard.ZstdError, EOFError) as error:
-            raise self._damaged(f"it cannot be decompressed: {error}") from error
-
-    def _damaged(self, why: str) -> Damaged:
-        return Damaged(
-            f"The backup object {self._name} is damaged: {why}.",
-            hint="Use another backup: regionctl backup list; then take a full one.",
-            extra={"object": self._name},
-        )
-
-
-def _nonce(number: int, *, last: bool) -> bytes:
-    return struct.pack(">QHBB", number, 0, 0, last)
-
-
-def seal(key: Key, name: str, data: bytes | memoryview) -> bytes:
+def seal(key: Key, name: str, data: bytes | memoryview, *, chunk: int = CHUNK) -> bytes:
     """`data` as the object `name`."""
-    sealer = Sealer(key, name)
-    return sealer.feed(data) + sealer.finish()
+    text = memoryview(zstandard.ZstdCompressor(level=LEVEL).compress(data))
+    salt = os.urandom(16)
+    header = _HEADER.pack(MAGIC, VERSION, key.id, salt, chunk)
+    known, cipher = header + name.encode(), key.cipher(salt)
+    starts = range(0, max(1, len(text)), chunk)
+    return b"".join(
+        (
+            header,
+            *(
+                cipher.encrypt(_nonce(number, last=at == starts[-1]), text[at : at + chunk], known)
+                for number, at in enumerate(starts)
+            ),
+        )
+    )
 
 
 def unseal(key: Key, name: str, sealed: bytes | memoryview) -> bytes:
     """What was sealed as `name`. Raises `Damaged`, or `Refused` when another key sealed it."""
-    opener = Opener(key, name)
-    return opener.feed(sealed) + opener.finish()
+    if len(sealed) < _HEADER.size:
+        raise _damaged(name, "it ends within its header")
+    view = memoryview(sealed)
+    header = bytes(view[: _HEADER.size])
+    magic, version, key_id, salt, chunk = _HEADER.unpack(header)
+    if magic != MAGIC or version != VERSION or not 0 < chunk <= CHUNK_LIMIT:
+        raise _damaged(name, "it does not begin as a sealed object does")
+    if key_id != key.id:
+        raise Refused(
+            f"{name} was sealed with the backup key {key_id.hex()}, not with ours, {key.id.hex()}.",
+            hint="Put the backupKey of that platform into secrets.json of the state directory.",
+        )
+    known, cipher = header + name.encode(), key.cipher(salt)
+    text = []
+    starts = range(_HEADER.size, max(_HEADER.size + 1, len(view)), chunk + TAG)
+    for number, at in enumerate(starts):
+        try:
+            nonce = _nonce(number, last=at == starts[-1])
+            text.append(cipher.decrypt(nonce, view[at : at + chunk + TAG], known))
+        except InvalidTag:
+            why = f"its chunk {number + 1} is not what was sealed under this name"
+            raise _damaged(name, why) from None
+    try:
+        expander = zstandard.ZstdDecompressor()
+        return expander.decompress(b"".join(text), allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise _damaged(name, f"it cannot be decompressed: {error}") from error
+
+
+def _damaged(name: str, why: str) -> Damaged:
+    return Damaged(
+        f"The backup object {name} is damaged: {why}.",
+        hint="Use another backup: regionctl backup list; then take a full one.",
+        extra={"object": name},
+    )
+
+
+def _nonce(number: int, *, last: bool) -> bytes:
+    return struct.pack(">QHBB", number, 0, 0, last)

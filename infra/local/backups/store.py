@@ -34,11 +34,12 @@ _SHA256 = "sha256"
 
 @dataclass(frozen=True)
 class Stored:
-    """One object: its size in bytes as it is stored."""
+    """One object: its size in bytes and, where they were seen, its SHA-256, as it is stored."""
 
     name: str
     size: int
     modified: datetime
+    sha256: str = ""
 
 
 class Store:
@@ -101,10 +102,11 @@ class Store:
             raise _damaged(name, f"the storage has {meta['size']} of {len(body)} bytes")
         if etag != hashlib.md5(body, usedforsecurity=False).hexdigest():
             await self.get(name)  # an ETag need not be the MD5: then the bytes themselves say it
-        return Stored(name, meta["size"], meta["last_modified"])
+        return Stored(name, meta["size"], meta["last_modified"], digest)
 
-    async def get(self, name: str) -> bytes:
-        """What was put. Raises `NotFound`, and `Damaged` when its SHA-256 is another."""
+    async def get(self, name: str, sha256: str = "") -> bytes:
+        """What was put; with `sha256`, that very one of perhaps several under this name. Raises
+        `NotFound`, and `Damaged` when its SHA-256 is another."""
         import obstore
 
         async def begin() -> Any:
@@ -116,8 +118,11 @@ class Store:
             return await found.bytes_async()
 
         body = bytes(await self._ask(name, rest, found.meta["size"]))
-        if found.attributes.get(_SHA256) != hashlib.sha256(body).hexdigest():
+        digest = hashlib.sha256(body).hexdigest()
+        if found.attributes.get(_SHA256) != digest:
             raise _damaged(name, "its SHA-256 is not what it was when it was stored")
+        if sha256 not in ("", digest):
+            raise _damaged(name, "it is not the one that is listed")
         return body
 
     async def find(self, name: str) -> Stored | None:
@@ -246,9 +251,9 @@ class Vault:
         """Sealed, stored and confirmed. Raises as `Store.put`."""
         return await self.store.put(name, await asyncio.to_thread(seal, self.key, name, data))
 
-    async def get(self, name: str) -> bytes:
+    async def get(self, name: str, sha256: str = "") -> bytes:
         """What was put. Raises as `Store.get` and `unseal`."""
-        sealed = await self.store.get(name)
+        sealed = await self.store.get(name, sha256)
         return await asyncio.to_thread(unseal, self.key, name, sealed)
 
 

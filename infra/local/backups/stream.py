@@ -20,7 +20,7 @@ from typing import Any
 
 from infra.local.backups import spool
 from infra.local.backups.receive import ASIDE, LOST, Receiver, Tools, listing, sync_folder
-from infra.local.backups.seal import Sealer
+from infra.local.backups.seal import seal
 from infra.local.backups.spool import Gap, Mark
 from infra.local.backups.store import Vault
 from runtime.errors import Problem
@@ -31,7 +31,6 @@ TICK_SECONDS = 1.0
 LOOK_SECONDS = 10.0
 DOCUMENT = "/backup.json"
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
-BLOCK = 1 << 18
 
 log = logging.getLogger("archiver")
 
@@ -246,10 +245,7 @@ class Stream:
         await self._vault.store.put(name, body)
 
     def _seal(self, path: Path, name: str) -> bytes:
-        sealer = Sealer(self._vault.key, name)
-        with path.open("rb") as file:
-            parts = [sealer.feed(block) for block in iter(lambda: file.read(BLOCK), b"")]
-        return b"".join((*parts, sealer.finish()))
+        return seal(self._vault.key, name, path.read_bytes())
 
     def _measure(self) -> int:
         """Bytes that wait for the storage."""
