@@ -1,12 +1,24 @@
-"""What `make soak` does is fixed by its seed."""
+"""Reshards, failovers, kills and backups at once for a minute; `make soak` does it for ten.
+
+SOAK_SEED=n brings the disturbances of another seed.
+"""
 
 from __future__ import annotations
 
+import os
+import time
+from contextlib import closing
 from itertools import islice, pairwise
 
-from tests.system.soak import SHARDS, script
+import pytest
+
+from tests.system.conftest import Operator
+from tests.system.soak import DISTURBANCES, SHARDS, Soak, script
+from tests.system.tour import Crowd, reckoning
 
 SEED = 4
+SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 def test_a_seed_fixes_the_disturbances_and_every_round_changes_the_count_of_shards() -> None:
@@ -15,3 +27,26 @@ def test_a_seed_fixes_the_disturbances_and_every_round_changes_the_count_of_shar
     counts = [2, *(each.shards for each in rounds)]
     assert all(before != after for before, after in pairwise(counts))
     assert set(counts) == set(SHARDS)
+    first = [one.kind for each in rounds for one in each.disturbances][: len(DISTURBANCES)]
+    assert sorted(first) == sorted(DISTURBANCES)
+
+
+@pytest.mark.process
+@pytest.mark.alone
+def test_nothing_is_lost_while_slots_move_and_everything_else_is_disturbed(
+    operator: Operator,
+) -> None:
+    seed = int(os.environ.get("SOAK_SEED", SEED))
+    began = time.monotonic()
+    platform, plane = operator.platform(), operator.plane()
+    print(f"SOAK_SEED={seed}")
+    run = Soak(plane, lambda line: print(f"{time.monotonic() - began:6.1f} s  {line}"))
+    run.patience = PATIENCE_SECONDS
+    with closing(plane.http):
+        with Crowd(platform) as crowd:
+            run.run(seed, SECONDS)
+        found = reckoning(platform, plane, crowd.orders)
+    assert time.monotonic() - began >= SECONDS
+    assert crowd.failures == [], f"seed {seed}"
+    assert crowd.sessions > 0, f"seed {seed}"
+    assert found.good, f"seed {seed}: {found}"
