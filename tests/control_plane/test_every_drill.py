@@ -63,7 +63,7 @@ OF_A_LOSS = (
     ": loss within the replication lag",
 )
 TWICE = ("region-failure", "crash_after")
-SECONDS = 50
+SECONDS = 150
 
 
 @dataclass
