@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from infra.memory_streams import MemoryStreams, sides
+from infra.memory_streams import MemoryStreams, Primaries, sides
 from infra.memory_world import SEGMENT, MemoryWorld
 from infra.moves import Compared, Handover, Progress, require_known
 from runtime.errors import Problem, Refused
@@ -30,7 +30,7 @@ class MemoryMoves(MemoryStreams):
         self.refused: dict[str, str] = {}
         self.stuck: dict[str, int] = {}
         self.at: Callable[[str], None] = lambda stage: None
-        self._snapshots: dict[tuple[int, tuple[int, ...]], tuple[Rows, Rows]] = {}
+        self._snapshots: dict[tuple[int, tuple[int, ...]], tuple[Primaries, tuple[Rows, Rows]]] = {}
 
     async def sizes(self, shard_map: ShardMap) -> dict[str, dict[int, tuple[int, int]]]:
         found: dict[str, dict[int, tuple[int, int]]] = {}
@@ -65,38 +65,38 @@ class MemoryMoves(MemoryStreams):
     async def start(self, move: Move, shard_map: ShardMap) -> None:
         source, target = sides(move, shard_map)
         self._lift(move, shard_map)
+        if all(self.lives(move, shard_map, back=back) for back in (False, True)):
+            return
         left = self._left(move, target)
-        if left and not self.lives(move, shard_map, left):
-            self.remove(target, left)
-            self.open(move, source, left, back=False)
-        if len(left) == len(_slots(move)) and not self.lives(move, shard_map, left, back=True):
-            self.open(move, target, left, back=True)
+        moved = [slot for slot in _slots(move) if slot not in left]
+        self.remove(target, left)
+        self.remove(source, moved)
+        self.open(move, shard_map, moved, back=True)
+        self.open(move, shard_map, left, back=False)
 
     async def progress(self, move: Move, shard_map: ShardMap) -> Progress:
         source, target = sides(move, shard_map)
-        stream = self.streams.get((move.id, False))
-        left = self._left(move, target)
-        if not left:
-            return Progress(0, 0, True, 0, True)
-        if stream is None or not self.lives(move, shard_map, left):
-            why = (stream.problem if stream else None) or "the stream is lost"
-            return Progress(0, 0, False, None, False, why, stream is not None and stream.conflict)
-        if len(left) == len(_slots(move)) and not self.lives(move, shard_map, (), back=True):
-            return Progress(0, 0, False, None, False, "the stream back is lost")
-        if not stream.held:
-            waiting = [slot for slot in stream.slots if slot not in stream.since]
-            self.copy(stream, target, waiting[: -(-len(stream.slots) // COPY_LOOKS)])
-            for back in (False, True):
+        for back, subscriber in ((False, target), (True, source)):
+            stream = self.streams.get((move.id, back))
+            if stream is None or not self.lives(move, shard_map, back=back):
+                why = (stream.problem if stream else None) or "the stream is lost"
+                conflict = stream is not None and stream.conflict
+                return Progress(0, 0, False, None, False, why, conflict)
+            if not stream.held:
+                waiting = [slot for slot in stream.slots if slot not in stream.since]
+                self.copy(stream, subscriber, waiting[: -(-len(stream.slots) // COPY_LOOKS)])
                 self.follow(move, shard_map, back=back)
         rows, copied = self.primary(source).rows(), self.primary(target).rows()
+        both = [self.streams[move.id, back] for back in (False, True)]
+        problem = both[0].problem or both[1].problem
         return Progress(
-            rows=sum(len(rows.get(slot, ())) for slot in stream.slots),
-            copied=sum(len(copied.get(slot, ())) for slot in stream.slots),
-            ready=len(stream.since) == len(stream.slots),
-            lag_bytes=self.behind(stream) * SEGMENT,
-            healthy=stream.problem is None,
-            problem=stream.problem,
-            conflict=stream.conflict,
+            rows=sum(len(rows.get(slot, ())) for slot in _slots(move)),
+            copied=sum(len(copied.get(slot, ())) for slot in _slots(move)),
+            ready=all(len(stream.since) == len(stream.slots) for stream in both),
+            lag_bytes=self.behind(both[0]) * SEGMENT,
+            healthy=problem is None,
+            problem=problem,
+            conflict=any(stream.conflict for stream in both),
         )
 
     async def hold(self, move: Move, shard_map: ShardMap, *, on: bool) -> None:
@@ -108,7 +108,7 @@ class MemoryMoves(MemoryStreams):
         self, move: Move, shard_map: ShardMap, slots: Sequence[int], *, budget_seconds: float
     ) -> tuple[Handover, Compared]:
         source, target = sides(move, shard_map)
-        self.require(move, shard_map, slots)
+        self.require(move, shard_map)
         attempt = self._begin_attempt(move, target)
         self._fence(source, slots, shard_map, budget_seconds)
         try:
@@ -143,7 +143,9 @@ class MemoryMoves(MemoryStreams):
                 self._set(new, slots, "owned", epoch)
             self._set(old, slots, "moved", epoch)
             return Handover(epoch, 0.0, self.primary(new).attempts.get(move.id, 0))
-        self.require(move, shard_map, slots, back=back)
+        self.require(move, shard_map, back=True)
+        if not back:
+            self.require(move, shard_map)
         attempt = self._begin_attempt(move, new)
         self._fence(old, slots, shard_map, budget_seconds)
         try:
@@ -153,19 +155,19 @@ class MemoryMoves(MemoryStreams):
             if self.primary(new).attempts.get(move.id) == attempt:
                 self._unfence(old, slots, shard_map)
             raise
-        self._snapshots[move.id, tuple(slots)] = both
+        self._snapshots[move.id, tuple(slots)] = self.between(move, shard_map), both
         self.at("owned")
         self._set(old, slots, "moved", epoch)
         self.at("moved")
         return Handover(epoch, PAUSE_SECONDS, attempt)
 
     async def compare(self, move: Move, shard_map: ShardMap, slots: Sequence[int]) -> Compared:
-        both = self._snapshots.get((move.id, tuple(slots)))
-        if both is None:
-            for back in (False, True):
-                self.follow(move, shard_map, back=back)
-            source, target = sides(move, shard_map)
-            both = self.primary(source).rows(), self.primary(target).rows()
+        between, both = self._snapshots.pop((move.id, tuple(slots)), (None, None))
+        if both is None or between != self.between(move, shard_map):
+            target = sides(move, shard_map)[1]
+            back = not set(slots) & set(self._left(move, target))
+            self.require(move, shard_map, back=back)
+            both = self._drained(move, shard_map, slots, back=back)
         return _compare(slots, *both)
 
     async def owners(self, move: Move, shard_map: ShardMap) -> dict[int, tuple[str, int]]:

@@ -1,7 +1,7 @@
 """The two streams of a move in memory, and what both sides of it have.
 
-A stream hangs on the slot of its publisher: a failover there loses it, one of the subscriber does
-not. It carries what clients wrote at the publisher, and nothing that another stream brought.
+A stream belongs to the two primaries between which it was made: a failover of either loses it. It
+carries what clients wrote at the publisher, and nothing that another stream brought.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from infra.memory_world import ROW, MemoryWorld, Node
 from runtime.errors import Refused, TimedOut
 from runtime.shardmap import Move, Shard, ShardMap
 
+Primaries = tuple[tuple[str, int], ...]
+"""The (instance, timeline) of both sides, the source's first."""
+
 
 @dataclass
 class Stream:
@@ -23,7 +26,7 @@ class Stream:
     """
 
     publisher: str
-    timeline: int
+    between: Primaries
     slots: tuple[int, ...]
     since: dict[int, int] = field(default_factory=dict)
     held: bool = False
@@ -38,41 +41,40 @@ class MemoryStreams:
         self.world = world
         self.streams: dict[tuple[int, bool], Stream] = {}
 
-    def open(self, move: Move, publisher: Shard, slots: Sequence[int], *, back: bool) -> None:
-        """A new stream; one that goes back copies nothing."""
-        node = self.world.nodes[publisher.primary.instance]
-        since = dict.fromkeys(slots, len(node.wal)) if back else {}
-        stream = Stream(publisher.primary.instance, node.timeline, tuple(slots), since)
+    def open(self, move: Move, shard_map: ShardMap, to_copy: Sequence[int], *, back: bool) -> None:
+        """A new stream of all slots of the move, of which those are copied first."""
+        publisher = sides(move, shard_map)[back].primary.instance
+        slots = tuple(range(move.first, move.last + 1))
+        follows = [slot for slot in slots if slot not in to_copy]
+        since = dict.fromkeys(follows, len(self.world.nodes[publisher].wal))
+        stream = Stream(publisher, self.between(move, shard_map), slots, since)
         self.streams[move.id, back] = stream
 
-    def lives(
-        self, move: Move, shard_map: ShardMap, slots: Iterable[int] = (), *, back: bool = False
-    ) -> bool:
-        """Whether that stream carries `slots`, and its publisher is the same primary still."""
+    def between(self, move: Move, shard_map: ShardMap) -> Primaries:
+        """The primaries as they are now; one that is gone or none has timeline 0."""
+        found = []
+        for shard in sides(move, shard_map):
+            node = self.world.nodes.get(shard.primary.instance)
+            timeline = node.timeline if node is not None and node.primary else 0
+            found.append((shard.primary.instance, timeline))
+        return tuple(found)
+
+    def lives(self, move: Move, shard_map: ShardMap, *, back: bool = False) -> bool:
+        """Whether that stream has no problem, and both primaries are the same still."""
         stream = self.streams.get((move.id, back))
-        publisher = sides(move, shard_map)[back].primary.instance
-        node = self.world.nodes.get(publisher)
         return (
             stream is not None
             and stream.problem is None
-            and set(slots) <= set(stream.slots)
-            and stream.publisher == publisher
-            and node is not None
-            and node.primary
-            and node.timeline == stream.timeline
+            and stream.between == self.between(move, shard_map)
         )
 
-    def require(
-        self, move: Move, shard_map: ShardMap, slots: Sequence[int], *, back: bool = False
-    ) -> None:
-        """Raises `Refused` unless the stream has copied `slots` and goes on."""
+    def require(self, move: Move, shard_map: ShardMap, *, back: bool = False) -> None:
+        """Raises `Refused` unless the stream has copied everything and goes on."""
         stream = self.streams.get((move.id, back))
-        if stream is None or not self.lives(move, shard_map, slots, back=back):
+        if stream is None or not self.lives(move, shard_map, back=back):
             raise Refused(
                 f"The stream {'back ' if back else ''}of move {move.id} is lost.",
-                hint="What was handed over can only be moved back by another reshard."
-                if back
-                else "The operation begins it anew.",
+                hint="The operation begins it anew.",
             )
         if stream.held or len(stream.since) < len(stream.slots):
             raise Refused(f"Move {move.id} is held, or its copy is not done.")

@@ -9,18 +9,15 @@ from control_plane.plans.reshard_moves import Transfer, owners
 from control_plane.steps.provision import newest
 from control_plane.steps.reshard_owners import handed_over
 from control_plane.steps.reshard_watch import (
-    LOOK_SECONDS,
     Watch,
-    check_wanted,
     find,
     patiently,
-    paused,
     slot_range,
     slots_moved,
 )
 from control_plane.world import World
 from infra.moves import Compared, Handover
-from runtime.errors import OperationFailed, Refused
+from runtime.errors import OperationFailed, Refused, TimedOut, Unavailable
 from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
@@ -96,11 +93,7 @@ async def hand_over(
     shard_map = await _record(world, slots, owner, fence)
     telling = world.clock.monotonic() - given
 
-    async def compare() -> Compared:
-        latest = await newest(world)
-        return await world.provider.moves.compare(find(latest, transfer), latest, slot_range(slots))
-
-    compared = await patiently(world, compare, f"The comparison of slots {slots[0]}-{slots[1]}")
+    compared = await _compare(world, transfer, slots, back)
     if not compared.equal and not back:
         raise _differ(compared, "regionctl shard rollback --confirm NAME: the source has them all")
     moved, of = slots_moved(world, shard_map)
@@ -125,6 +118,25 @@ async def hand_over(
     }
 
 
+async def _compare(world: World, transfer: Transfer, slots: Sequence[int], back: bool) -> Compared:
+    """Both sides of the slots. A failover since the hand-over took the snapshots, and broke the
+    streams, without which no others can be taken: they are made anew first."""
+
+    async def compare() -> Compared:
+        latest = await newest(world)
+        return await world.provider.moves.compare(find(latest, transfer), latest, slot_range(slots))
+
+    async def mended() -> Compared:
+        await Watch(world, transfer, back).until_near()
+        return await compare()
+
+    try:
+        return await compare()
+    except (Refused, Unavailable, TimedOut):
+        what = f"The comparison of slots {slots[0]}-{slots[1]}"
+        return await patiently(world, mended, what)
+
+
 async def _give(
     world: World,
     transfer: Transfer,
@@ -138,10 +150,7 @@ async def _give(
     async def give() -> Handover | None:
         if _belong(await newest(world), slots, owner):
             return None
-        if back:
-            await _unpaused(world)
-        else:
-            await Watch(world, transfer).until_near()
+        await Watch(world, transfer, back).until_near()
         shard_map = await newest(world)
         return await world.provider.moves.hand_over(
             find(shard_map, transfer),
@@ -152,12 +161,6 @@ async def _give(
         )
 
     return await patiently(world, give, f"The hand-over of slots {slots[0]}-{slots[1]} to {owner}")
-
-
-async def _unpaused(world: World) -> None:
-    while await paused(world):
-        await check_wanted(world)
-        await world.clock.sleep(LOOK_SECONDS)
 
 
 async def _record(

@@ -80,10 +80,15 @@ async def patiently(world: World, work: Callable[[], Awaitable[T]], what: str) -
 
 @dataclass
 class Watch:
-    """What a wait for a move remembers: what it told when, and how often it began anew."""
+    """What a wait for a move remembers: what it told when, and how often it began anew.
+
+    A wait to go `back` throttles nothing, failing requests do not keep it, and a stream that met a
+    conflict is left as it is: the hand-over needs only the one back, and looks at that itself.
+    """
 
     world: World
     transfer: Transfer
+    back: bool = False
     held: bool | None = None
     restarts: int = 0
     answered: float = 0.0
@@ -120,25 +125,31 @@ class Watch:
         shard_map = await newest(self.world)
         move = find(shard_map, self.transfer)
         progress = await moves.progress(move, shard_map)
-        if progress.conflict:
+        if progress.conflict and not self.back:
             raise OperationFailed(
                 f"The stream from {move.source} to {move.target} met rows that are not its own: "
                 f"{progress.problem}. Both sides are kept.",
                 hint=STOPPED,
                 runbook="reshard",
             )
-        if not progress.healthy:
-            await self._begin_anew(move, shard_map, progress.problem)
+        wait = await paused(self.world)
+        if not progress.healthy and not progress.conflict:
+            # A pause may be longer than the source keeps WAL: it is begun anew when it is over.
+            if wait:
+                await self._say(wait)
+            else:
+                await self._begin_anew(move, shard_map, progress.problem)
             return None
         load = await self._load(shard_map, progress)
         limit = self.world.topology.service_levels.error_rate_percent
-        wait = await paused(self.world) or decisions.throttle(
-            load, held=bool(self.held), error_rate_percent=limit
-        )
-        if bool(wait) != self.held:
-            await moves.hold(move, shard_map, on=bool(wait))
-            self.held = bool(wait)
-        if not wait and progress.ready:
+        if not self.back:
+            held = bool(self.held)
+            wait = wait or decisions.throttle(load, held=held, error_rate_percent=limit)
+        hold = bool(wait) and not self.back
+        if hold != self.held:
+            await moves.hold(move, shard_map, on=hold)
+            self.held = hold
+        if not wait and (progress.ready or progress.conflict):
             wait = decisions.not_now(load, error_rate_percent=limit)
             if wait is None:
                 return progress
@@ -147,12 +158,14 @@ class Watch:
         return None
 
     async def _load(self, shard_map: ShardMap, progress: Progress) -> Load:
-        """The lag of both shards' copies, the backlog, and failing requests."""
+        """The lag of both shards' copies, the target's backlog, and failing requests."""
         pair = (self.transfer.source, self.transfer.target)
         primaries = [shard_map.shards[name].primary.instance for name in pair]
         observed = await self.world.provider.observe(primaries)
         views = [view for id in primaries if (view := observed.postgres(id)) is not None]
         lags = [each.lag_bytes for view in views for each in view.followers if each.streaming]
+        if self.back:
+            return Load(max(lags, default=0), 0)
         failed = await self.budget.failed_percent()
         return Load(max(lags, default=0), progress.lag_bytes, failed)
 

@@ -14,6 +14,7 @@ from control_plane.steps import HANDLERS, reshard_watch
 from control_plane.world import World
 from infra.moves import Compared
 from infra.provider import Fault
+from runtime.errors import Unavailable
 from tests.control_plane.platform import Platform
 from tests.control_plane.resharding import (
     FOUR,
@@ -130,6 +131,33 @@ async def test_a_hand_over_whose_map_was_not_saved_gets_an_epoch_above_a_failove
     await whole(platform)
 
 
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("database", ["s1", "s3"])
+async def test_a_failover_between_the_hand_over_and_its_comparison_is_survived(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, database: str, back: bool
+) -> None:
+    """The snapshots are gone with the primary, and so are the streams."""
+    await used(platform)
+    if back:
+        await platform.run("reshard", **FOUR)
+    moves, armed = platform.provider.moves, [True]
+    real = moves.compare
+
+    async def compare(*args: Any) -> Compared:
+        if armed:
+            armed.clear()
+            await lose_primary(platform, database)
+            raise Unavailable("the connection is gone")
+        return await real(*args)
+
+    monkeypatch.setattr(moves, "compare", compare)
+    plan = await platform.plan("reshard-rollback" if back else "reshard", **({} if back else FOUR))
+    ended = await go_on(platform, await start(platform, plan))
+    assert ended.state == "succeeded", ended.problem
+    assert not armed
+    await whole(platform)
+
+
 async def test_a_fence_that_does_not_drain_is_tried_again_and_in_the_end_given_up(
     platform: Platform,
 ) -> None:
@@ -215,7 +243,9 @@ async def test_a_stream_that_goes_on_breaking_fails_the_step_and_keeps_both_side
     assert "shard abort" in ended.problem["hint"]
 
 
-async def test_a_paused_reshard_waits_until_it_is_resumed(platform: Platform) -> None:
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_paused_reshard_waits_until_it_is_resumed(platform: Platform, broken: bool) -> None:
+    """Also when the source gave up meanwhile to keep what the stream still needs."""
     await used(platform)
     operation = await start(platform, await platform.plan("reshard", **FOUR))
     store, waits = platform.store, []
@@ -228,6 +258,9 @@ async def test_a_paused_reshard_waits_until_it_is_resumed(platform: Platform) ->
     async def sleep(seconds: float) -> None:
         if await store.reshard_paused(operation.id):
             waits.append(seconds)
+            if broken and 10 <= len(waits) < 50:
+                for stream in platform.provider.moves.streams.values():
+                    stream.problem = "no longer keeps what the stream needs"
             if len(waits) == 50:
                 held = {stream.held for stream in platform.provider.moves.streams.values()}
                 assert held == {True}

@@ -74,16 +74,26 @@ async def test_a_move_whose_owners_the_map_does_not_know_is_not_finished(
     await whole(platform)
 
 
-async def test_a_lost_way_back_refuses_the_rollback_and_says_what_can_be_done(
-    platform: Platform,
-) -> None:
+@pytest.mark.parametrize("lost", ["s1", "s3"])
+async def test_a_lost_way_back_is_made_anew_for_the_rollback(platform: Platform, lost: str) -> None:
     await grown(platform)
-    await lose_primary(platform, "s3")
+    await lose_primary(platform, lost)
+    write_everywhere(platform, "after failover")
     operation = await start(platform, await platform.plan("reshard-rollback"))
     ended = await go_on(platform, operation)
-    assert ended.state == "failed"
-    assert ended.problem is not None
-    assert "lost" in ended.problem["detail"]
+    assert ended.state == "succeeded", ended.problem
+    assert platform.topology.shards == ("s1", "s2")
+    await whole(platform)
+
+
+async def test_a_rollback_goes_back_on_its_own_stream_though_the_other_met_a_conflict(
+    platform: Platform,
+) -> None:
+    await half_grown(platform)
+    (move,) = (await platform.map()).moves
+    stream = platform.provider.moves.streams[move.id, False]
+    stream.problem, stream.conflict = "conflict: planted", True
+    await platform.run("reshard-rollback")
     await whole(platform)
 
 

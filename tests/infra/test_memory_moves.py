@@ -157,7 +157,7 @@ async def test_a_lost_source_breaks_the_stream_and_start_copies_anew() -> None:
     assert shop.provider.lost() == []
 
 
-async def test_a_lost_target_keeps_what_it_owns_and_loses_the_way_back() -> None:
+async def test_a_lost_target_keeps_what_it_owns_and_the_way_back_begins_anew() -> None:
     shop = await moved()
     assert shop.write()
     await shop.fail_over("s2", S2_STANDBY)
@@ -166,18 +166,24 @@ async def test_a_lost_target_keeps_what_it_owns_and_loses_the_way_back() -> None
     assert shop.write()
     with pytest.raises(Refused, match="stream back"):
         await shop.hand_over(back=True)
+    with pytest.raises(Refused, match="stream back"):
+        await shop.moves.compare(MOVE, shop.map, SLOTS)
+    await shop.copied()
+    assert (await shop.moves.compare(MOVE, shop.map, SLOTS)).equal
+    await shop.hand_over(back=True)
+    assert shop.write()
+    assert shop.provider.lost() == []
     await shop.moves.finish(MOVE, shop.map)
     assert shop.provider.lost() == []
 
 
-async def test_a_target_lost_before_anything_is_handed_over_follows_on() -> None:
+async def test_a_target_lost_before_anything_is_handed_over_is_copied_to_anew() -> None:
     shop = await Shop().open()
     await shop.moves.start(MOVE, shop.map)
     await shop.copied()
     await shop.fail_over("s2", S2_STANDBY)
     assert not (await shop.moves.progress(MOVE, shop.map)).healthy
-    await shop.moves.start(MOVE, shop.map)
-    assert (await shop.moves.progress(MOVE, shop.map)).ready
+    await shop.copied()
     await shop.hand_over()
     assert shop.write()
     await shop.hand_over(back=True)
