@@ -32,6 +32,7 @@ from control_plane.worker import Worker
 from control_plane.world import World
 from infra.provider import Provider
 from infra.topology import Topology, load
+from runtime import collector
 from runtime.clock import Clock, SystemClock
 from runtime.errors import Refused, Unavailable
 
@@ -64,6 +65,7 @@ def build(settings: Settings, clock: Clock | None = None) -> FastAPI:
         with _alone(settings):
             async with _assemble(settings, clock or SystemClock()) as plane:
                 app.state.plane = plane
+                collector.spare()
                 async with _background(plane):
                     yield
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from infra.memory_streams import MemoryStreams, Primaries, sides
 from infra.memory_world import SEGMENT, MemoryWorld
-from infra.moves import Compared, Handover, Progress, require_known
+from infra.moves import Compared, Handover, Pause, Progress, require_known
 from runtime.errors import Problem, Refused
 from runtime.shardmap import Move, Shard, ShardMap
 
@@ -118,7 +118,7 @@ class MemoryMoves(MemoryStreams):
             raise
         self._unfence(source, slots, shard_map)
         epoch = max(shard_map.place(slot).epoch for slot in slots)
-        return Handover(epoch, PAUSE_SECONDS, attempt), _compare(slots, *both)
+        return self._paused(epoch, attempt), _compare(slots, *both)
 
     async def hand_over(
         self,
@@ -142,10 +142,15 @@ class MemoryMoves(MemoryStreams):
                 epoch = shard_map.next_epoch()
                 self._set(new, slots, "owned", epoch)
             self._set(old, slots, "moved", epoch)
+<<<<<<< HEAD
             return Handover(epoch, 0.0, self.primary(new).attempts.get(move.id, 0))
         self.require(move, shard_map, back=True)
         if not back:
             self.require(move, shard_map)
+=======
+            return Handover(epoch, self.primary(new).attempts.get(move.id, 0))
+        self.require(move, shard_map, slots, back=back)
+>>>>>>> f4e7130 (wip)
         attempt = self._begin_attempt(move, new)
         self._fence(old, slots, shard_map, budget_seconds)
         try:
@@ -159,7 +164,13 @@ class MemoryMoves(MemoryStreams):
         self.at("owned")
         self._set(old, slots, "moved", epoch)
         self.at("moved")
-        return Handover(epoch, PAUSE_SECONDS, attempt)
+        return self._paused(epoch, attempt)
+
+    def _paused(self, epoch: int, attempt: int) -> Handover:
+        pause = Pause(self.world.clock)
+        pause.began -= PAUSE_SECONDS
+        pause.passed("fence")
+        return Handover(epoch, attempt, pause)
 
     async def compare(self, move: Move, shard_map: ShardMap, slots: Sequence[int]) -> Compared:
         between, both = self._snapshots.pop((move.id, tuple(slots)), (None, None))

@@ -9,9 +9,10 @@ verb may be repeated, also by another control plane after the first died in the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from runtime.clock import Clock
 from runtime.errors import OperationFailed
 from runtime.shardmap import Move, ShardMap
 
@@ -44,17 +45,38 @@ class Compared:
     different_slots: tuple[int, ...] = ()
 
 
+@dataclass
+class Pause:
+    """How long writers of some slots have waited, and for what. It begins when it is made."""
+
+    clock: Clock
+    began: float = field(init=False)
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.parts.values())
+
+    def passed(self, part: str) -> None:
+        """All the time since the part before was for this one."""
+        self.parts[part] = self.clock.monotonic() - self.began - self.seconds
+
+
 @dataclass(frozen=True)
 class Handover:
-    """What the fence cost. `pause_seconds`: from the fence until the owners were set;
-    until the map is published, writers wait on.
+    """What was done under which epoch. `attempt` is the number under which it was done; an older
+    attempt can change nothing more.
 
-    `attempt` is the number under which it was done; an older attempt can change nothing more.
+    `pause` is None when an earlier attempt had done it. After a hand-over it goes on until the map
+    is published.
     """
 
     epoch: int
-    pause_seconds: float
     attempt: int
+    pause: Pause | None = None
 
 
 def require_known(owned: Mapping[int, str], shard_map: ShardMap) -> None:

@@ -8,7 +8,6 @@ is no reason for a gateway to stop sending requests that would wait here and the
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import json
 import logging
@@ -26,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime import tracing
+from runtime import collector, tracing
 from runtime.cache import Cache
 from runtime.clock import SystemClock
 from runtime.context import Background, Context
@@ -96,7 +95,7 @@ def build(settings: Settings) -> Envelope:
         tasks = [
             asyncio.create_task(forever(name, work, context.clock)) for name, work in works.items()
         ]
-        _spare_collector()
+        collector.spare()
         yield
         await _stop(tasks)
         context.shards.close()
@@ -121,16 +120,6 @@ def build(settings: Settings) -> Envelope:
     _add_problems(app)
     describe(app, settings.entry_url)
     return Envelope(app, context.identity, Limiter(context.cache, context.clock))
-
-
-def _spare_collector() -> None:
-    """What was imported lives on, so the garbage collector need not walk through it.
-
-    A full collection of some 200 000 such objects would hold up the requests in flight.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 async def _stop(tasks: Iterable[asyncio.Task[None]]) -> None:

@@ -54,14 +54,15 @@ async def rehearse_move(
         fence, compared = await world.provider.moves.rehearse(
             find(shard_map, transfer), shard_map, slot_range(slots), budget_seconds=budget_seconds
         )
-        if fence.pause_seconds > budget_seconds:
-            raise Refused(f"The fence stood for {fence.pause_seconds * 1000:.0f} ms.")
+        assert fence.pause is not None
+        if fence.pause.seconds > budget_seconds:
+            raise Refused(f"The fence stood for {fence.pause.seconds * 1000:.0f} ms.")
         return fence, compared
 
     fence, compared = await patiently(world, rehearse, "The rehearsal of the hand-over")
     if not compared.equal:
         raise _differ(compared, "nothing was handed over; regionctl shard abort drops the copy")
-    return {"pauseSeconds": fence.pause_seconds, "rows": compared.rows}
+    return {**_paused(fence), "rows": compared.rows}
 
 
 async def hand_over(
@@ -89,21 +90,18 @@ async def hand_over(
             return {}
         slots = away
     fence = await _give(world, transfer, slots, owner, budget_seconds, back)
-    given = world.clock.monotonic()
     shard_map = await _record(world, slots, owner, fence)
-    telling = world.clock.monotonic() - given
+    told = _paused(fence)
 
     compared = await _compare(world, transfer, slots, back)
     if not compared.equal and not back:
         raise _differ(compared, "regionctl shard rollback --confirm NAME: the source has them all")
     moved, of = slots_moved(world, shard_map)
-    # Writers have waited from the fence until the map was published.
-    pause = None if fence is None else fence.pause_seconds + telling
     await world.emit(
         {
             "kind": "slots-moved",
             "message": f"slots {slots[0]}-{slots[1]} are {owner}'s: "
-            + ("" if pause is None else f"pause {pause * 1000:.0f} ms, ")
+            + (f"pause {told['pauseSeconds'] * 1000:.0f} ms, " if told else "")
             + f"{compared.rows:,} rows compared; {moved} of {of} slots",
             "slotsMoved": moved,
             "slots": of,
@@ -111,13 +109,14 @@ async def hand_over(
     )
     return {
         "epoch": shard_map.place(slots[0]).epoch,
-        "pauseSeconds": pause,
+        **told,
         "attempt": None if fence is None else fence.attempt,
         "rows": compared.rows,
         "differentSlots": list(compared.different_slots),
     }
 
 
+<<<<<<< HEAD
 async def _compare(world: World, transfer: Transfer, slots: Sequence[int], back: bool) -> Compared:
     """Both sides of the slots. A failover since the hand-over took the snapshots, and broke the
     streams, without which no others can be taken: they are made anew first."""
@@ -135,6 +134,14 @@ async def _compare(world: World, transfer: Transfer, slots: Sequence[int], back:
     except (Refused, Unavailable, TimedOut):
         what = f"The comparison of slots {slots[0]}-{slots[1]}"
         return await patiently(world, mended, what)
+=======
+def _paused(fence: Handover | None) -> JSON:
+    """For how long writers have waited, and the milliseconds of each part; empty: not measured."""
+    if fence is None or fence.pause is None:
+        return {}
+    parts = {f"{name}Ms": round(took * 1000, 2) for name, took in fence.pause.parts.items()}
+    return {"pauseSeconds": fence.pause.seconds, "pauseParts": parts}
+>>>>>>> f4e7130 (wip)
 
 
 async def _give(
@@ -179,13 +186,20 @@ async def _record(
         return shard_map.with_slots(slots[0], slots[1], owner, epoch)
 
     shard_map = await world.store.update_map(change, f"slots {slots[0]}-{slots[1]} → {owner}")
+    pause = None if fence is None else fence.pause
+    if pause is not None:
+        pause.passed("save")
+
+    saved = [shard_map]
 
     async def tell() -> None:
-        latest = await newest(world)
+        latest = saved.pop() if saved else await newest(world)
         if fence is None or latest.place(slots[0]).epoch != fence.epoch:
             primary = latest.shards[owner].primary.instance
             await world.provider.set_epoch(primary, latest, owner)
         await world.provider.publish_map(latest)
+        if pause is not None:
+            pause.passed("publish")
 
     await patiently(world, tell, f"The new owner of slots {slots[0]}-{slots[1]}")
     return shard_map

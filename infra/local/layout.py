@@ -306,9 +306,17 @@ def make_folder(path: Path, *, owner: SystemUser | None = None, mode: int | None
 
 
 def replace_file(
-    path: Path, text: str, *, mode: int = 0o600, owner: SystemUser | None = None
+    path: Path,
+    text: str,
+    *,
+    mode: int = 0o600,
+    owner: SystemUser | None = None,
+    durable: bool = True,
 ) -> None:
-    """Writes the file durably and in one go: a reader sees the old text or the new one."""
+    """Writes the file in one go: a reader sees the old text or the new one.
+
+    It is on disk afterwards; with `durable=False` a power cut may lose it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -318,7 +326,8 @@ def replace_file(
                 os.fchown(file.fileno(), owner.uid, owner.gid)
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

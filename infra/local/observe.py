@@ -85,11 +85,15 @@ async def observe(site: Site, monitor: Monitor, only: Collection[str] | None) ->
 
 
 def map_version(site: Site, region: str) -> int | None:
-    """The version of the map that the region's services read."""
+    """The version of the map that the region's services read; 0: its file is damaged."""
     try:
-        return int(json.loads(site.layout.shard_map(region).read_text("utf-8"))["version"])
-    except (OSError, ValueError, KeyError):
+        text = site.layout.shard_map(region).read_bytes()
+    except OSError:
         return None
+    try:
+        return int(json.loads(text)["version"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 async def _info(site: Site, region: str) -> dict[str, Info] | None:

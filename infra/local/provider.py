@@ -279,13 +279,14 @@ class LocalProvider:
         text = json.dumps(shard_map.to_json())
         # Writers of slots that change hands wait for this, so no supervisor is asked; and nothing
         # is awaited: two databases that fail over at the same time publish at the same time, and
-        # the older map must not be the last one written.
+        # the older map must not be the last one written. Nor is the disk waited for: after a power
+        # cut every process is gone, and `up` publishes the map that the store has.
         for region in self.topology.regions:
             known = observe.map_version(self.site, region.name)
             newer = known is None or known < shard_map.version
             if newer and self.site.supervisors[region.name].present():
                 path = self.site.layout.shard_map(region.name)
-                layout.replace_file(path, text, mode=0o644)
+                layout.replace_file(path, text, mode=0o644, durable=False)
 
     async def open_route(self, region: str) -> None:
         self.topology.region(region)

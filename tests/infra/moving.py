@@ -207,7 +207,7 @@ async def hand_over(pair: Pair, move: Move, slots: range, *, back: bool = False)
                 raise
     shard = "s1" if back else "s2"
     pair.map = pair.map.with_slots(slots[0], slots[-1], shard, done.epoch)
-    return done.pause_seconds
+    return done.pause.seconds if done.pause else 0.0
 
 
 async def check_equal(pair: Pair, move: Move, slots: range) -> None:

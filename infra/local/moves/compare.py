@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from infra.local.moves.sides import SLOT, TABLES, Ranges, within
+from infra.local.moves.sides import SLOT, TABLES, Ranges, Side, within
 from infra.moves import Compared
+from runtime.shardmap import Move
 
 # Generated columns are not streamed; and what a search index is made of has no hash.
 _COLUMNS = """
@@ -15,6 +16,12 @@ SELECT string_agg(quote_ident(attname), ', ' ORDER BY attname)
 FROM pg_attribute
 WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 """
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEHIND = (
+    "SELECT FROM regionctl.fence WHERE move_id = {} AND kind = '{}' AND epoch = {}"
+)
+# (move, kind, attempt) of a row in regionctl.fence.
+Mark = tuple[int, str, int]
 Sums = dict[tuple[str, int], tuple[int, int, int]]
 
 
@@ -22,14 +29,24 @@ Sums = dict[tuple[str, int], tuple[int, int, int]]
 class Snapshots:
     """A connection of its own to each side, in one read-only transaction each once opened."""
 
+    move: Move
     source: Any
     target: Any
     loop: asyncio.AbstractEventLoop
 
-    async def open(self) -> None:
-        """Takes both snapshots. The caller has made sure that nobody writes to either side."""
-        begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1"
-        await asyncio.gather(self.source.execute(begin), self.target.execute(begin))
+    async def open(self, side: Side) -> None:
+        """Takes the snapshot of one side. The caller has made sure that nobody writes there."""
+        await self._of(side).execute(f"{_BEGIN}; SELECT 1")
+
+    async def open_behind(self, side: Side, mark: Mark) -> bool:
+        """Takes the snapshot if it has the marker, and so all before it. May be asked again."""
+        connection = self._of(side)
+        again = "ROLLBACK; " if connection.is_in_transaction() else ""
+        seen = await connection.execute(f"{again}{_BEGIN}; {_BEHIND.format(*mark)}")
+        return bool(seen == "SELECT 1")
+
+    def _of(self, side: Side) -> Any:
+        return self.source if side.shard == self.move.source else self.target
 
     @property
     def usable(self) -> bool:

@@ -10,10 +10,11 @@ import asyncpg
 
 from infra.local.cluster import CLOCK
 from infra.local.moves import owners, streams
-from infra.local.moves.compare import Snapshots
+from infra.local.moves.compare import Mark, Snapshots
 from infra.local.moves.owners import Claim
 from infra.local.moves.sides import Direction, Side, ranges_of
 from infra.local.site import Site
+from infra.moves import Pause
 from runtime.errors import Problem, Refused
 
 # A stream this quick makes a pause that is not noticed.
@@ -87,30 +88,33 @@ async def quiet(
     snapshots: Snapshots,
     *,
     budget_seconds: float,
-) -> float:
+) -> Pause:
     """Writers of `slots` are refused by `old`, all their rows are on `new`, snapshots are taken.
 
-    Returns when the fence began, on the monotonic clock. Otherwise `old` goes on as before, and
-    `Refused` says what did not happen within the budget. The marker is visible on the other side
-    only behind everything before it, so nothing else is awaited: the commit by which `new` takes
-    the slots lies behind all that in its WAL, and waits for its standby.
+    Otherwise `old` goes on as before, and `Refused` says what did not happen within the budget. The
+    marker is visible on the other side only behind everything before it, so nothing else is
+    awaited: the commit by which `new` takes the slots lies behind all that in its WAL, and waits
+    for its standby. The marker's own commit has waited for that of `old`, which so has the fence.
     """
-    began = CLOCK.monotonic()
+    await _holders(old, slots)  # prepares the statement
+    pause = Pause(CLOCK)
+    deadline = pause.began + budget_seconds
+    mark = (claim.sides.move.id, direction, claim.attempt)
     try:
         async with asyncio.timeout(budget_seconds + GRACE_SECONDS):
             await owners.fence(claim, old, slots, seconds=budget_seconds)
-            await _drain(old, slots, began + budget_seconds)
-            mark = (claim.sides.move.id, direction, claim.attempt)
-            await old.connection.execute(_MARK, *mark)
-            if not await _arrived(new, mark, began + budget_seconds):
+            pause.passed("fence")
+            await _drain(old, slots, deadline)
+            pause.passed("drain")
+            if not await _marked(old, new, mark, snapshots, deadline):
                 raise _not_in_time(old, "the stream did not deliver the last of its rows")
-            await snapshots.open()
+            pause.passed("marker")
     except asyncpg.LockNotAvailableError as error:
         raise _not_in_time(old, "a transaction holds the owner rows") from error
     except BaseException:
         await _release(claim, old, slots)
         raise
-    return began
+    return pause
 
 
 async def _release(claim: Claim, old: Side, slots: Sequence[int]) -> None:
@@ -125,16 +129,46 @@ async def _drain(old: Side, slots: Sequence[int], deadline: float) -> None:
 
     Those who came later have seen the fence: they hold the lock until they have been refused.
     """
-    wanted = list(slots)
-    inside = set(await old.connection.fetchval(_HOLDERS, wanted) or ())
+    inside = await _holders(old, slots)
     while inside:
         if CLOCK.monotonic() >= deadline:
             raise _not_in_time(old, "a transaction that writes to the slots did not end")
         await CLOCK.sleep(POLL_SECONDS)
-        inside &= set(await old.connection.fetchval(_HOLDERS, wanted) or ())
+        inside &= await _holders(old, slots)
 
 
-async def _arrived(new: Side, mark: tuple[int, str, int], deadline: float) -> bool:
+async def _holders(old: Side, slots: Sequence[int]) -> set[str]:
+    return set(await old.connection.fetchval(_HOLDERS, list(slots)) or ())
+
+
+async def _marked(
+    old: Side, new: Side, mark: Mark, snapshots: Snapshots, deadline: float
+) -> bool:
+    """The marker is on disk on `old` and its standby, and in the snapshot of `new`; in time?
+
+    All at once. Each is awaited even when another one fails: a connection must not be left busy.
+    """
+
+    async def arrived() -> bool:
+        while not await snapshots.open_behind(new, mark):
+            if CLOCK.monotonic() >= deadline:
+                return False
+            await CLOCK.sleep(POLL_SECONDS)
+        return True
+
+    found = await asyncio.gather(
+        arrived(),
+        snapshots.open(old),
+        old.connection.execute(_MARK, *mark),
+        return_exceptions=True,
+    )
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return bool(found[0])
+
+
+async def _arrived(new: Side, mark: Mark, deadline: float) -> bool:
     while not await new.connection.fetchval(_MARKED, *mark):
         if CLOCK.monotonic() >= deadline:
             return False

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from infra.local.cluster import CLOCK
 from infra.local.monitor import Monitor, connect
 from infra.local.moves import fence, owners
 from infra.local.moves.compare import Snapshots
@@ -42,22 +41,24 @@ async def hand_over(
         left = [slot for slot in slots if held[slot] is old]
         if not left:
             epoch = await _renew(claim, new, slots, shard_map)
-            return Handover(epoch, 0.0, claim.attempt), None
+            return Handover(epoch, claim.attempt), None
         await fence.require_streams(site, claim, ("rev",) if back else ("fwd", "rev"), slots)
         await fence.probe(claim, old, new, direction)
         epoch = await _next_epoch(sides, slots, shard_map)
         snapshots = await open_snapshots(site, sides)
         try:
-            began = await fence.quiet(
+            pause = await fence.quiet(
                 claim, old, new, direction, left, snapshots, budget_seconds=budget_seconds
             )
             await owners.take(claim, new, slots, epoch)
+            pause.passed("take")
             await owners.leave(claim, old, left, epoch)
-            pause = CLOCK.monotonic() - began
+            pause.passed("leave")
         except BaseException:
             snapshots.close()
             raise
-        return Handover(epoch, pause, claim.attempt), snapshots
+        sides.hang_up()
+        return Handover(epoch, claim.attempt, pause), snapshots
 
 
 async def rehearse(
@@ -88,14 +89,15 @@ async def rehearse(
         (epoch, *_) = await owners.epochs(old, slots)
         snapshots = await open_snapshots(site, sides)
         try:
-            began = await fence.quiet(
+            pause = await fence.quiet(
                 claim, old, new, direction, slots, snapshots, budget_seconds=budget_seconds
             )
             await owners.unfence(claim, old, slots)
+            pause.passed("unfence")
         except BaseException:
             snapshots.close()
             raise
-        return Handover(epoch, CLOCK.monotonic() - began, claim.attempt), snapshots
+        return Handover(epoch, claim.attempt, pause), snapshots
 
 
 async def open_snapshots(site: Site, sides: Sides) -> Snapshots:
@@ -106,7 +108,7 @@ async def open_snapshots(site: Site, sides: Sides) -> Snapshots:
     except BaseException:
         source.terminate()
         raise
-    return Snapshots(source, target, asyncio.get_running_loop())
+    return Snapshots(sides.move, source, target, asyncio.get_running_loop())
 
 
 async def _next_epoch(sides: Sides, slots: Sequence[int], shard_map: ShardMap) -> int:

@@ -29,23 +29,32 @@ UPDATE regionctl.handover SET attempt = attempt + 1000000
 WHERE move_id <> ALL($1::bigint[]) AND attempt < 1000000
 """
 _STATES = "SELECT slot, state, epoch FROM regionctl.slot_owner WHERE slot = ANY($1::int[])"
+# A change of fence rows by a claim that is still the newest, or nothing: the lock on its number is
+# taken before the first row is looked at. One statement, because writers may be waiting.
+_CHANGE = """
+WITH mine AS (
+    SELECT FROM regionctl.handover WHERE move_id = {move} AND attempt = {attempt} FOR UPDATE
+), changed AS ({change})
+SELECT FROM mine
+"""
 _TAKE = """
 INSERT INTO regionctl.slot_owner (slot, state, epoch)
-SELECT slot, 'owned', $2 FROM unnest($1::int[]) AS given(slot)
+SELECT slot, 'owned', {epoch} FROM unnest({slots}) AS given(slot) WHERE EXISTS (SELECT FROM mine)
 ON CONFLICT (slot) DO UPDATE SET state = 'owned', epoch = excluded.epoch
 """
 _FENCE = """
 UPDATE regionctl.slot_owner SET state = 'fencing'
-WHERE slot = ANY($1::int[]) AND state = 'owned'
+WHERE slot = ANY({slots}) AND state = 'owned' AND EXISTS (SELECT FROM mine)
 """
 _UNFENCE = """
 UPDATE regionctl.slot_owner SET state = 'owned'
-WHERE slot = ANY($1::int[]) AND state = 'fencing'
+WHERE slot = ANY({slots}) AND state = 'fencing' AND EXISTS (SELECT FROM mine)
 """
 _LEAVE = """
-UPDATE regionctl.slot_owner SET state = 'moved', epoch = greatest(epoch, $2)
-WHERE slot = ANY($1::int[]) AND state = 'fencing'
+UPDATE regionctl.slot_owner SET state = 'moved', epoch = greatest(epoch, {epoch})
+WHERE slot = ANY({slots}) AND state = 'fencing' AND EXISTS (SELECT FROM mine)
 """
+_NOT_WAITING = "SET LOCAL synchronous_commit = off"
 
 
 @dataclass(frozen=True)
@@ -157,25 +166,48 @@ async def epochs(side: Side, slots: Sequence[int]) -> list[int]:
 
 
 async def fence(claim: Claim, side: Side, slots: Sequence[int], *, seconds: float) -> None:
-    """Writers of the slots are refused from now on. Raises the driver's LockNotAvailableError."""
-    async with claim.change(side) as connection:
-        await connection.execute(f"SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}")
-        await connection.execute(_FENCE, list(slots))
+    """Writers of the slots are refused from now on. Raises the driver's LockNotAvailableError.
+
+    Not waiting for the disk or the standby: whoever lets the other side take the slots commits
+    something on this side before, and waits for that. A fence that is lost earlier was never one.
+    """
+    limit = f"SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}"
+    await _change(claim, side, slots, _FENCE, settings=f"{limit}; {_NOT_WAITING}; ")
 
 
 async def unfence(claim: Claim, side: Side, slots: Sequence[int]) -> None:
     """The side that was fenced goes on as it was, under the same epoch."""
-    async with claim.change(side) as connection:
-        await connection.execute(_UNFENCE, list(slots))
+    await _change(claim, side, slots, _UNFENCE)
 
 
 async def take(claim: Claim, side: Side, slots: Sequence[int], epoch: int) -> None:
     """The slots are `side`'s. The other side must be fenced and drained."""
-    async with claim.change(side) as connection:
-        await connection.execute(_TAKE, list(slots), epoch)
+    await _change(claim, side, slots, _TAKE, epoch=epoch)
 
 
 async def leave(claim: Claim, side: Side, slots: Sequence[int], epoch: int) -> None:
-    """The slots, which the other side has taken, are no longer `side`'s."""
-    async with claim.change(side) as connection:
-        await connection.execute(_LEAVE, list(slots), epoch)
+    """The slots, which the other side has taken, are no longer `side`'s.
+
+    Not waiting either: as long as it is fenced nobody writes there, and `settle` says it again.
+    """
+    await _change(claim, side, slots, _LEAVE, epoch=epoch, settings=f"{_NOT_WAITING}; ")
+
+
+async def _change(
+    claim: Claim,
+    side: Side,
+    slots: Sequence[int],
+    change: str,
+    *,
+    epoch: int = 0,
+    settings: str = "",
+) -> None:
+    """One round trip. Raises `OperationFailed` when there is a newer claim."""
+    given = f"'{{{','.join(map(str, slots))}}}'::int[]"
+    statement = _CHANGE.format(
+        move=claim.sides.move.id,
+        attempt=claim.attempt,
+        change=change.format(slots=given, epoch=epoch),
+    )
+    if await side.connection.execute(settings + statement) == "SELECT 0":
+        raise _superseded(claim.sides)
