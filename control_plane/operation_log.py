@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Insert, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from control_plane import records, rows
@@ -323,14 +323,15 @@ class OperationLog:
     async def _tell(
         self, connection: AsyncConnection, id: str | None, kind: str, data: JSON
     ) -> None:
-        await connection.execute(
-            insert(records.event).values(
-                operation_id=id,
-                kind=kind,
-                at=self.clock.now().isoformat(),
-                monotonic=self.clock.monotonic(),
-                data=data,
-            )
+        await connection.execute(self._event(id, kind, data))
+
+    def _event(self, id: str | None, kind: str, data: JSON) -> Insert:
+        return insert(records.event).values(
+            operation_id=id,
+            kind=kind,
+            at=self.clock.now().isoformat(),
+            monotonic=self.clock.monotonic(),
+            data=data,
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, TypedDict
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from control_plane import records, rows
@@ -23,6 +23,9 @@ from runtime.errors import NotFound, Refused
 from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
+_NEWEST_MAP = (
+    select(records.shard_map.c.document).order_by(records.shard_map.c.version.desc()).limit(1)
+)
 
 
 class FailoverRecord(TypedDict):
@@ -59,19 +62,17 @@ class Store(OperationLog):
         Raises `Refused` when another map of this or a higher version exists: then it was made
         from an old one. `update_map` cannot meet that.
         """
-        async with self.database.write() as connection:
-            current = await _newest_map(connection)
-            if current == map:
-                return current
-            if current is not None and map.version <= current.version:
+
+        def change(current: ShardMap | None) -> ShardMap:
+            if current is not None and current != map and map.version <= current.version:
                 raise Refused(
                     f"Shard map version {map.version} was made from an old map; "
                     f"the newest has version {current.version}.",
                     hint="Resume the operation: it starts from the newest map.",
                 )
-            await self._insert_map(connection, map, reason)
-        self._changed()
-        return map
+            return map
+
+        return await self._replace_map(change, reason)
 
     async def update_map(self, change: Callable[[ShardMap], ShardMap], reason: str) -> ShardMap:
         """Saves and returns `change(newest map)`; nothing else can save a map in between.
@@ -80,18 +81,41 @@ class Store(OperationLog):
         and not by `shard_map` and `save_map`. A change that returns the map itself saves nothing.
         Raises `Refused` before the first map.
         """
-        async with self.database.write() as connection:
-            current = await _newest_map(connection)
+
+        def changed(current: ShardMap | None) -> ShardMap:
             if current is None:
                 raise Refused("There is no shard map yet.", hint="regionctl up makes the first.")
+            return change(current)
+
+        return await self._replace_map(changed, reason)
+
+    async def _replace_map(
+        self, change: Callable[[ShardMap | None], ShardMap], reason: str
+    ) -> ShardMap:
+        def replace(connection: Connection) -> tuple[ShardMap, bool]:
+            document = connection.scalar(_NEWEST_MAP)
+            current = None if document is None else ShardMap.from_json(document)
             changed = change(current)
             if changed == current:
-                return current
-            if changed.version <= current.version:
+                return changed, False
+            if current is not None and changed.version <= current.version:
                 raise ValueError("a changed map must have a higher version")
-            await self._insert_map(connection, changed, reason)
-        self._changed()
-        return changed
+            connection.execute(
+                insert(records.shard_map).values(
+                    version=changed.version,
+                    document=changed.to_json(),
+                    reason=reason,
+                    saved_at=self.clock.now().isoformat(),
+                )
+            )
+            data = {"version": changed.version, "reason": reason}
+            connection.execute(self._event(None, "shard-map-saved", data))
+            return changed, True
+
+        shard_map, new = await self.database.write_at_once(replace)
+        if new:
+            self._changed()
+        return shard_map
 
     async def record_failover(self, database: str, kind: str, operation_id: str) -> None:
         """`kind` is the verb that moved the primary. Recorded once an operation and database."""
@@ -206,23 +230,9 @@ class Store(OperationLog):
             at = self.clock.now().isoformat()
             await connection.execute(insert(table).values(**values, saved_at=at))
 
-    async def _insert_map(self, connection: AsyncConnection, map: ShardMap, reason: str) -> None:
-        await connection.execute(
-            insert(records.shard_map).values(
-                version=map.version,
-                document=map.to_json(),
-                reason=reason,
-                saved_at=self.clock.now().isoformat(),
-            )
-        )
-        data = {"version": map.version, "reason": reason}
-        await self._tell(connection, None, "shard-map-saved", data)
-
 
 async def _newest_map(connection: AsyncConnection) -> ShardMap | None:
-    table = records.shard_map
-    query = select(table.c.document).order_by(table.c.version.desc()).limit(1)
-    document = await connection.scalar(query)
+    document = await connection.scalar(_NEWEST_MAP)
     return None if document is None else ShardMap.from_json(document)
 
 

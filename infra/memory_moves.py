@@ -142,15 +142,10 @@ class MemoryMoves(MemoryStreams):
                 epoch = shard_map.next_epoch()
                 self._set(new, slots, "owned", epoch)
             self._set(old, slots, "moved", epoch)
-<<<<<<< HEAD
-            return Handover(epoch, 0.0, self.primary(new).attempts.get(move.id, 0))
+            return Handover(epoch, self.primary(new).attempts.get(move.id, 0))
         self.require(move, shard_map, back=True)
         if not back:
             self.require(move, shard_map)
-=======
-            return Handover(epoch, self.primary(new).attempts.get(move.id, 0))
-        self.require(move, shard_map, slots, back=back)
->>>>>>> f4e7130 (wip)
         attempt = self._begin_attempt(move, new)
         self._fence(old, slots, shard_map, budget_seconds)
         try:

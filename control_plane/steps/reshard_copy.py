@@ -116,7 +116,6 @@ async def hand_over(
     }
 
 
-<<<<<<< HEAD
 async def _compare(world: World, transfer: Transfer, slots: Sequence[int], back: bool) -> Compared:
     """Both sides of the slots. A failover since the hand-over took the snapshots, and broke the
     streams, without which no others can be taken: they are made anew first."""
@@ -134,14 +133,14 @@ async def _compare(world: World, transfer: Transfer, slots: Sequence[int], back:
     except (Refused, Unavailable, TimedOut):
         what = f"The comparison of slots {slots[0]}-{slots[1]}"
         return await patiently(world, mended, what)
-=======
+
+
 def _paused(fence: Handover | None) -> JSON:
     """For how long writers have waited, and the milliseconds of each part; empty: not measured."""
     if fence is None or fence.pause is None:
         return {}
     parts = {f"{name}Ms": round(took * 1000, 2) for name, took in fence.pause.parts.items()}
     return {"pauseSeconds": fence.pause.seconds, "pauseParts": parts}
->>>>>>> f4e7130 (wip)
 
 
 async def _give(

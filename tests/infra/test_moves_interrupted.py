@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from infra.local.moves import LocalMoves, sides
+from infra.local.moves import LocalMoves, owners, sides
 from infra.provider import Fault
 from runtime.errors import Problem, Refused
 from runtime.shardmap import Move
@@ -163,31 +163,78 @@ def test_a_control_plane_that_wakes_up_late_changes_nothing(
     run(check)
 
 
-def test_a_failover_of_the_source_in_the_middle_of_a_move_is_survived(run: Run) -> None:
+def test_the_target_takes_nothing_behind_a_fence_that_the_standby_lacks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fence waits for nobody; were it lost with the source, there would be two owners."""
+
     async def check(pair: Pair) -> None:
+        slots = range(FIRST, FIRST + BATCH)
+        freeze = Fault("freeze", S1B)
+        raised = owners.fence
+
+        async def behind_a_frozen_standby(*args: Any, **kw: Any) -> None:
+            await pair.provider.inject(freeze)
+            await raised(*args, **kw)
+
+        async with under_way(pair) as move:
+            try:
+                with monkeypatch.context() as patch:
+                    patch.setattr(owners, "fence", behind_a_frozen_standby)
+                    with pytest.raises(Problem):
+                        await pair.moves.hand_over(move, pair.map, slots, budget_seconds=0.1)
+                assert (await pair.owners(slots))["s2"] == set()
+            finally:
+                await pair.provider.heal(freeze)
+            await hand_over(pair, move, slots)
+            assert await pair.owners(slots) == {"s1": set(), "s2": set(slots)}
+
+    run(check)
+
+
+def test_a_failover_of_the_source_in_the_middle_of_a_move_is_survived(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies when the target has just taken slots, and has no time to leave them."""
+
+    async def check(pair: Pair) -> None:
+        async def dies(*_: Any) -> None:
+            await pair.provider.inject(Fault("kill", S1))
+            raise Dead
+
         users = users_of(FIRST, LAST, 60)
         await seed(pair, users)
-        first, second, *others = batches()
+        first, second, third, *others = batches()
         async with Writers(pair, users) as writers:
             await writers.more(50)
             async with under_way(pair) as move:
                 await hand_over(pair, move, first)
                 await writers.more(50)
-                await pair.provider.inject(Fault("kill", S1))
+                with monkeypatch.context() as patch:
+                    patch.setattr(owners, "leave", dies)
+                    with pytest.raises(Dead):
+                        await pair.moves.hand_over(move, pair.map, second, budget_seconds=5)
                 await pair.provider.promote(S1B)
                 end = pair.provider.endpoint(S1B)
                 shard_map = pair.map.with_primary("s1", end, home="us-east-1")
                 await pair.provider.set_epoch(S1B, shard_map, "s1")
                 pair.map = shard_map
+                states = (
+                    "SELECT array_agg(DISTINCT state) FROM regionctl.slot_owner "
+                    "WHERE slot = ANY($1)"
+                )
+                assert await pair.ask(S1B, states, list(second)) == ["fencing"]
+                await hand_over(pair, move, second)
+                assert await pair.ask(S1B, states, list(second)) == ["moved"]
                 await writers.more(50)
                 found = await pair.moves.progress(move, pair.map)
                 assert not found.healthy
                 assert "another primary" in (found.problem or "")
                 with pytest.raises(Refused, match="another primary"):
-                    await pair.moves.hand_over(move, pair.map, second, budget_seconds=BUDGET)
+                    await pair.moves.hand_over(move, pair.map, third, budget_seconds=BUDGET)
                 await pair.moves.start(move, pair.map)
                 await pair.ready(move)
-                for slots in (second, *others):
+                for slots in (third, *others):
                     await hand_over(pair, move, slots)
                     await check_equal(pair, move, slots)
                 await writers.more(50)

@@ -17,9 +17,7 @@ FROM pg_attribute
 WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 """
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_BEHIND = (
-    "SELECT FROM regionctl.fence WHERE move_id = {} AND kind = '{}' AND epoch = {}"
-)
+_BEHIND = "SELECT FROM regionctl.fence WHERE move_id = {} AND kind = '{}' AND epoch = {}"
 # (move, kind, attempt) of a row in regionctl.fence.
 Mark = tuple[int, str, int]
 Sums = dict[tuple[str, int], tuple[int, int, int]]

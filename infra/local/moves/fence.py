@@ -141,9 +141,7 @@ async def _holders(old: Side, slots: Sequence[int]) -> set[str]:
     return set(await old.connection.fetchval(_HOLDERS, list(slots)) or ())
 
 
-async def _marked(
-    old: Side, new: Side, mark: Mark, snapshots: Snapshots, deadline: float
-) -> bool:
+async def _marked(old: Side, new: Side, mark: Mark, snapshots: Snapshots, deadline: float) -> bool:
     """The marker is on disk on `old` and its standby, and in the snapshot of `new`; in time?
 
     All at once. Each is awaited even when another one fails: a connection must not be left busy.
