@@ -258,6 +258,7 @@ async def run(asked: argparse.Namespace) -> int:
     )
     context = tls(asked.ca)
     async with AsyncExitStack() as stack:
+        stack.callback(journal.close)
         clients = [
             await stack.enter_async_context(client(asked.url, context)) for _ in range(CLIENTS)
         ]

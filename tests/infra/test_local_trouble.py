@@ -28,9 +28,16 @@ def world() -> Iterator[World]:
         yield made
 
 
-def test_everything_comes_back_with_its_data_after_all_processes_were_lost(world: World) -> None:
+@pytest.fixture(scope="module")
+def whole() -> Iterator[World]:
+    """A provisioned platform for several tests: each leaves it whole, but the last."""
+    with platform.on_this_machine() as made:
+        made.run(platform.provision)
+        yield made
+
+
+def test_everything_comes_back_with_its_data_after_all_processes_were_lost(whole: World) -> None:
     async def check(provider: LocalProvider) -> None:
-        await platform.provision(provider)
         await asyncio.to_thread(leftovers.end, provider.site.layout.root)
         assert not (await provider.observe()).running(PRIMARY)
         for region in provider.topology.regions:
@@ -42,12 +49,11 @@ def test_everything_comes_back_with_its_data_after_all_processes_were_lost(world
         assert view is not None
         assert (view.role, view.sync_names, view.epoch) == ("primary", (SYNC,), 1)
 
-    world.run(check)
+    whole.run(check)
 
 
-def test_a_half_made_data_directory_is_not_started_and_is_made_again(world: World) -> None:
+def test_a_half_made_data_directory_is_not_started_and_is_made_again(whole: World) -> None:
     async def check(provider: LocalProvider) -> None:
-        await platform.provision(provider)
         await provider.stop_database(SYNC)
         provider.site.mark(SYNC, complete=False)
         assert (await provider.observe([SYNC])).state(SYNC) == "absent"
@@ -56,21 +62,24 @@ def test_a_half_made_data_directory_is_not_started_and_is_made_again(world: Worl
         assert await provider.rewind(SYNC, PRIMARY) == "copy"
         assert (await provider.observe([SYNC])).running(SYNC)
 
-    world.run(check)
+    whole.run(check)
 
 
-def test_a_database_that_cannot_start_names_its_log_and_the_last_lines(world: World) -> None:
+def test_a_database_that_cannot_start_names_its_log_and_the_last_lines(whole: World) -> None:
     async def check(provider: LocalProvider) -> None:
-        await platform.provision(provider)
         await provider.stop_database(SYNC)
-        with (provider.site.pgdata(SYNC) / "postgresql.conf").open("a") as file:
+        conf = provider.site.pgdata(SYNC) / "postgresql.conf"
+        good = conf.read_text()
+        with conf.open("a") as file:
             file.write("no_such_setting = 1\n")
         with pytest.raises(OperationFailed) as caught:
             await provider.start_database(SYNC)
         assert caught.value.extra["log"] == str(provider.site.log(SYNC))
         assert any("no_such_setting" in line for line in caught.value.extra["lines"])
+        conf.write_text(good)
+        await provider.start_database(SYNC)
 
-    world.run(check)
+    whole.run(check)
 
 
 def test_a_dead_supervisor_leaves_servers_that_are_still_seen_and_then_replaced(
@@ -106,9 +115,8 @@ def test_a_region_is_not_started_onto_a_port_that_somebody_else_has(world: World
     world.run(check)
 
 
-def test_removing_a_region_leaves_no_process_and_keeps_the_data(world: World) -> None:
+def test_removing_a_region_leaves_no_process_and_keeps_the_data(whole: World) -> None:
     async def check(provider: LocalProvider) -> None:
-        await platform.provision(provider)
         for region in provider.topology.regions:
             await provider.remove_region(region.name)
             await provider.remove_region(region.name)
@@ -116,7 +124,7 @@ def test_removing_a_region_leaves_no_process_and_keeps_the_data(world: World) ->
         assert observed.state(PRIMARY) == "stopped"
         assert [id for id, view in observed.instances.items() if view.pid] == ["edge"]
 
-    world.run(check)
+    whole.run(check)
 
 
 def test_missing_programs_are_named_with_the_mend(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from control_plane import ledger as ledgers
 from control_plane.writers import two_writers
 from loadtests import journal, readback
+from loadtests import probe as program
 from tests.loadtests.shop import SECRET, Shop, open_shop
 
 pytestmark = pytest.mark.process
@@ -141,10 +142,13 @@ def test_a_second_probe_for_the_same_journal_does_not_start(shop: Shop, tmp_path
     assert (tmp_path / "journal.jsonl").read_bytes() == before
 
 
-def test_without_a_shop_the_probe_says_that_it_could_not_begin(tmp_path: Path) -> None:
+def test_without_a_shop_the_probe_says_that_it_could_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "TOKEN_SECONDS", 0.5)
     with Shop() as gone:
         asked = probe(gone, tmp_path)
-    assert subprocess.run(asked, check=False).returncode == 1
+    assert program.main(asked[len(command("probe")) :]) == 1
     assert journal.read(tmp_path / "journal.jsonl")[-1]["planned"] == 0
 
 
