@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +68,4 @@ def test_epochs_grow_and_are_never_shared_through_any_failovers(
 def test_a_map_survives_the_wire(shards: int, version: int) -> None:
     whole = replace(a_map(shards), version=version)
     assert ShardMap.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+    assert whole.to_json() == asdict(whole)
