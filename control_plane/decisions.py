@@ -228,12 +228,14 @@ class Load:
 
     `replica_lag_bytes` is the most that a standby or replica of source or target lacks,
     `backlog_bytes` WAL of the source that waits for the target, `failed_percent` the share of
-    requests that failed lately; None: not known.
+    requests that failed lately; None: not known. `taker_lag_bytes` is the most that a standby or
+    replica lacks of the shard that takes the slots; None: one of them does not follow.
     """
 
     replica_lag_bytes: int = 0
     backlog_bytes: int | None = None
     failed_percent: float | None = None
+    taker_lag_bytes: int | None = 0
 
 
 MOST_REPLICA_LAG_BYTES = 64 * 1024 * 1024
@@ -258,11 +260,20 @@ def throttle(load: Load, *, held: bool, error_rate_percent: float) -> str | None
 
 
 def not_now(load: Load, *, error_rate_percent: float) -> str | None:
-    """Why no slots should be handed over now: the pause would be long; None: they may."""
+    """Why no slots should be handed over now; None: they may.
+
+    The pause would be long. Or a region that is lost afterwards would take rows with it that the
+    old owner's replica has, and the new owner's has not.
+    """
     if load.backlog_bytes is None:
         return "the stream does not answer"
     if load.backlog_bytes > NEAR_BYTES:
         return f"the target is {load.backlog_bytes / 2**20:.0f} MiB behind"
+    if load.taker_lag_bytes is None:
+        return "a replica of the shard that takes the slots does not follow (regionctl status)"
+    if load.taker_lag_bytes > NEAR_BYTES:
+        behind = load.taker_lag_bytes / 2**20
+        return f"a replica of the shard that takes the slots is {behind:.0f} MiB behind"
     return throttle(load, held=True, error_rate_percent=error_rate_percent)
 
 

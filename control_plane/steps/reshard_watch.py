@@ -17,8 +17,9 @@ from control_plane.plans.reshard_moves import Transfer, owners, transfer_of
 from control_plane.steps.provision import newest
 from control_plane.world import World
 from infra.moves import Progress
+from infra.provider import PostgresView
 from runtime.errors import OperationFailed, Refused, TimedOut, Unavailable
-from runtime.shardmap import Move, ShardMap
+from runtime.shardmap import Move, Shard, ShardMap
 
 JSON = dict[str, Any]
 T = TypeVar("T")
@@ -164,10 +165,12 @@ class Watch:
         observed = await self.world.provider.observe(primaries)
         views = [view for id in primaries if (view := observed.postgres(id)) is not None]
         lags = [each.lag_bytes for view in views for each in view.followers if each.streaming]
+        taker = shard_map.shards[pair[0] if self.back else pair[1]]
+        behind = _behind(taker, observed.postgres(taker.primary.instance))
         if self.back:
-            return Load(max(lags, default=0), 0)
+            return Load(max(lags, default=0), 0, None, behind)
         failed = await self.budget.failed_percent()
-        return Load(max(lags, default=0), progress.lag_bytes, failed)
+        return Load(max(lags, default=0), progress.lag_bytes, failed, behind)
 
     async def _begin_anew(self, move: Move, shard_map: ShardMap, problem: str | None) -> None:
         self.restarts += 1
@@ -194,6 +197,15 @@ class Watch:
         if now - self.told >= TELL_SECONDS:
             self.told = now
             await self.world.emit(progress_event(self.world, self.transfer, progress, shard_map))
+
+
+def _behind(shard: Shard, view: PostgresView | None) -> int | None:
+    """The most bytes that a replica of the map lacks; None: one does not follow the primary."""
+    followers = () if view is None else view.followers
+    lags = {each.instance: each.lag_bytes for each in followers if each.streaming}
+    if any(end.instance not in lags for end in shard.replicas):
+        return None
+    return max((lags[end.instance] for end in shard.replicas), default=0)
 
 
 async def paused(world: World) -> str | None:

@@ -215,14 +215,20 @@ def test_moving_slots_waits_for_replicas_and_customers_but_not_for_ever(
     assert (throttle(load, held=held, error_rate_percent=1.0) is not None) == waits
 
 
-@given(st.integers(0, 2**32), st.integers(0, 2**32), st.none() | st.floats(0, 100))
+BYTES = st.integers(0, 2 * NEAR_BYTES) | st.integers(0, 2**32)
+
+
+@given(BYTES, BYTES, st.none() | st.floats(0, 100), st.none() | BYTES)
 def test_what_holds_a_copy_also_keeps_slots_from_being_handed_over(
-    lag: int, backlog: int, failed: float | None
+    lag: int, backlog: int, failed: float | None, taker: int | None
 ) -> None:
-    load = Load(lag, backlog, failed)
+    load = Load(lag, backlog, failed, taker)
     near = not_now(load, error_rate_percent=1.0) is None
-    assert not near or (
-        backlog <= NEAR_BYTES and throttle(load, held=False, error_rate_percent=1.0) is None
+    assert near == (
+        backlog <= NEAR_BYTES
+        and taker is not None
+        and taker <= NEAR_BYTES
+        and throttle(load, held=True, error_rate_percent=1.0) is None
     )
 
 

@@ -299,11 +299,59 @@ async def test_after_the_loss_of_a_region_in_a_move_each_slot_has_the_owner_of_t
     plan = await platform.plan("reshard", **GROW)
     first = [step.name for step in plan.steps].index("hand-over")
     await platform.carry_out(replace(plan, steps=plan.steps[:first]))
-    if cut:
-        await platform.provider.inject(Fault("cut-link", "us-east-1/us-west-2"))
+
+    def cut_behind_the_last_look(stage: str) -> None:
+        if cut:
+            platform.provider.cut.add(frozenset({"us-east-1", "us-west-2"}))
+
+    platform.provider.moves.at = cut_behind_the_last_look
     await platform.carry_out(replace(plan, steps=plan.steps[first : first + 1]))
     await platform.provider.inject(Fault("kill-region", "us-east-1"))
     await platform.run("failover", **LOSS)
     await whole(platform)
     await platform.run("reshard-abort")
     await whole(platform)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("back", [False, True])
+async def test_no_slot_is_handed_over_while_the_link_between_the_regions_is_cut(
+    platform: Platform, back: bool, lost: bool
+) -> None:
+    """The old owner's replica has the rows; the new owner's would lack them if a region is lost."""
+    await used(platform)
+    if back:
+        await platform.run("reshard", **GROW)
+    plan = await platform.plan("reshard-rollback" if back else "reshard", **({} if back else GROW))
+    if not back:
+        steps = [step.name for step in plan.steps].index("start-move")
+        await platform.carry_out(replace(plan, steps=plan.steps[:steps]))
+        plan = replace(plan, steps=plan.steps[steps:])
+    before = owners((await platform.map()).ranges)
+    await platform.provider.inject(Fault("cut-link", "us-east-1/us-west-2"))
+    operation = await start(platform, plan)
+    waits: list[float] = []
+    real = platform.clock.sleep
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 50:
+            assert owners((await platform.map()).ranges) == before
+            if lost:
+                await platform.store.abort(operation.id, "the region is lost")
+            else:
+                await platform.provider.heal(Fault("cut-link", "us-east-1/us-west-2"))
+        await real(seconds)
+
+    platform.clock.sleep = sleep  # type: ignore[method-assign]
+    ended = await go_on(platform, operation)
+    assert len(waits) >= 50
+    if lost:
+        assert ended.state == "aborted"
+        await platform.provider.inject(Fault("kill-region", "us-east-1"))
+        await platform.run("failover", **LOSS)
+    else:
+        assert ended.state == "succeeded", ended.problem
+    await whole(platform)
+    events = await platform.store.events(operation_id=operation.id)
+    assert any("does not follow" in str(event.data.get("message")) for event in events)
