@@ -43,7 +43,7 @@ def find(spec: Drill, book: Ledger, fault: JSON, documents: Mapping[str, Any]) -
     """Raises `KeyError` for a document that is missing, as for one that is damaged."""
     controls = tuple(documents.get("damages.json", ()))
     if spec.name == "reshard":
-        return _moves(documents)
+        return _moves(book, documents)
     if spec.measure == "repair":
         return _repair(fault, documents, controls)
     if spec.measure == "restore":
@@ -51,7 +51,7 @@ def find(spec: Drill, book: Ledger, fault: JSON, documents: Mapping[str, Any]) -
     return Findings()
 
 
-def _moves(documents: Mapping[str, Any]) -> Findings:
+def _moves(book: Ledger, documents: Mapping[str, Any]) -> Findings:
     ways = [documents[f"moves-{way}.json"] for way in WAYS]
     steps = [step for way in ways for step in way["operation"]["steps"]]
     pauses = [pause for step in steps for pause in handovers(step)]
@@ -72,6 +72,8 @@ def _moves(documents: Mapping[str, Any]) -> Findings:
         ),
         figures={
             "handovers": len(pauses),
+            "unknownPauses": sum(_unknown(step) for step in steps),
+            "longestWaitSeconds": ledgers.longest_wait(book),
             "pauseSeconds": {
                 "p50": percentile(pauses, 50),
                 "p99": p99,
@@ -82,11 +84,18 @@ def _moves(documents: Mapping[str, Any]) -> Findings:
 
 
 def handovers(step: Mapping[str, Any]) -> list[float]:
-    """The pauses, in seconds, that a step's hand-overs made."""
+    """The pauses, in seconds, that a step's hand-overs are known to have made."""
     if step["name"] != "hand-over" or not step["result"]:
         return []
     seconds = step["result"].get("pauseSeconds")
     return [] if seconds is None else [float(seconds)]
+
+
+def _unknown(step: Mapping[str, Any]) -> bool:
+    """Whether its hand-over was ended by another control plane than began it: nobody has timed
+    how long its fence stood. The longest wait of a client has it."""
+    result = step["result"] or {}
+    return step["name"] == "hand-over" and "epoch" in result and "pauseSeconds" not in result
 
 
 def _unequal(step: Mapping[str, Any]) -> list[int]:

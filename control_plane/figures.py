@@ -22,7 +22,7 @@ def lines(report: JSON) -> list[str]:
 def _of(figures: JSON) -> list[str]:
     found = []
     if "handovers" in figures:
-        found.append(_pauses(figures["handovers"], figures["pauseSeconds"]))
+        found.append(_pauses(figures))
     if "merge" in figures:
         found.append(_merge(figures["merge"]))
     if figures.get("extrapolated"):
@@ -30,12 +30,17 @@ def _of(figures: JSON) -> list[str]:
     return found
 
 
-def _pauses(count: int, pause: JSON) -> str:
-    told = ", ".join(
-        f"{name} {'-' if value is None else f'{1000 * value:.0f} ms'}"
-        for name, value in pause.items()
+def _pauses(figures: JSON) -> str:
+    told = ", ".join(f"{name} {_short(value)}" for name, value in figures["pauseSeconds"].items())
+    return (
+        f"{figures['handovers']} hand-overs; pause of writes {told}; not known of "
+        f"{figures.get('unknownPauses', 0)} more; a client waited "
+        f"{_short(figures.get('longestWaitSeconds'))} for a write at most"
     )
-    return f"{count} hand-overs; pause of writes {told}"
+
+
+def _short(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.0f} ms"
 
 
 def _merge(merge: JSON) -> str:

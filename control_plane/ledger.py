@@ -317,6 +317,12 @@ def longest_write_gap(ledger: Ledger, databases: Collection[str]) -> float | Non
     return max((later - earlier for earlier, later in pairwise(acks)), default=None)
 
 
+def longest_wait(ledger: Ledger) -> float | None:
+    """The longest time, in seconds, from sending a write until it was acknowledged."""
+    waits = (a.done - a.sent for a in ledger.arrivals if a.kind in WRITES and a.ok and a.done)
+    return max(waits, default=None)
+
+
 def loss(ledger: Ledger, readback: Mapping[str, Any], *, until: float) -> Loss:
     """What `readback` did not find of what the ledger saw acknowledged.
 

@@ -112,9 +112,11 @@ def run_files(changed: JSON) -> dict[str, bytes]:
 def data_documents() -> JSON:
     """What the drills about data add, of a good run."""
     hand_overs = [
-        {"name": "hand-over", "result": {"pauseSeconds": 0.02, "differentSlots": []}}
+        {"name": "hand-over", "result": {"epoch": 2, "pauseSeconds": 0.02, "differentSlots": []}}
         for _ in range(10)
     ]
+    # Ended by another control plane than began it; and one that had nothing to take back.
+    hand_overs += [{"name": "hand-over", "result": result} for result in ({"epoch": 2}, {})]
     moved = {"finished": True, "detail": ""}
     operation = {"id": "op-3", "state": "succeeded", "steps": hand_overs}
     copy = {"bytes": 50_000_000, "seconds": {"download": 1.0, "recover": 1.0}}
