@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from infra.memory_streams import MemoryStreams, Primaries, sides
 from infra.memory_world import SEGMENT, MemoryWorld
 from infra.moves import Compared, Handover, Pause, Progress, require_known
-from runtime.errors import Problem, Refused
+from runtime.errors import Problem, Refused, Unavailable
 from runtime.shardmap import Move, Shard, ShardMap
 
 COPY_LOOKS = 3  # a copy is done when `progress` was asked so often
@@ -50,7 +50,7 @@ class MemoryMoves(MemoryStreams):
             shard = shard_map.shards[name]
             self.primary(shard)
             if not shard.sync:
-                raise Refused(f"{name} has no standby in sync.", hint="regionctl up")
+                raise Unavailable(f"{name} has no standby in sync.", hint="regionctl up")
         if (move.id, False) in self.streams:
             return
         target = self.primary(shard_map.shards[move.target])

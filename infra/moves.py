@@ -103,7 +103,8 @@ class Moves(Protocol):
 
     async def check(self, move: Move, shard_map: ShardMap) -> None:
         """Raises `Refused`: no disk for the copy, target slots not empty, a transaction is older
-        than the fence's deadline, tables differ, a shard without its standby."""
+        than the fence's deadline, tables differ. `Unavailable`: a shard without its primary or its
+        standby."""
         ...
 
     async def start(self, move: Move, shard_map: ShardMap) -> None:

@@ -15,7 +15,7 @@ from control_plane.plans.reshard_moves import Transfer
 from control_plane.steps.provision import newest, stop_databases, together
 from control_plane.steps.reshard_watch import find, found, patiently
 from control_plane.world import World
-from runtime.errors import OperationFailed, Refused
+from runtime.errors import OperationFailed, Refused, TimedOut, Unavailable
 from runtime.shardmap import CATALOG, Move, Shard, ShardMap
 
 JSON = dict[str, Any]
@@ -25,13 +25,18 @@ RESTART_SECONDS = 60.0
 async def check_moves(world: World, *, moves: Sequence[Mapping[str, Any]]) -> JSON:
     """Raises `Refused` when a move between shards that exist could not be carried out.
 
-    A shard that is made by this operation is looked at before its first move begins.
+    A shard that is made by this operation is looked at before its first move begins. The end of a
+    failover is waited for; what only a person can change is refused at once.
     """
-    shard_map = await newest(world)
-    for args in moves:
-        if args["target"] in shard_map.shards:
-            await world.provider.moves.check(Move(shard_map.version + 1, **args), shard_map)
-    return {"moves": len(moves)}
+
+    async def check() -> JSON:
+        shard_map = await newest(world)
+        for args in moves:
+            if args["target"] in shard_map.shards:
+                await world.provider.moves.check(Move(shard_map.version + 1, **args), shard_map)
+        return {"moves": len(moves)}
+
+    return await patiently(world, check, "The check of the moves", (Unavailable, TimedOut))
 
 
 async def adopt_shards(world: World, *, count: int) -> JSON:

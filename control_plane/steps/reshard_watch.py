@@ -18,7 +18,7 @@ from control_plane.steps.provision import newest
 from control_plane.world import World
 from infra.moves import Progress
 from infra.provider import PostgresView
-from runtime.errors import OperationFailed, Refused, TimedOut, Unavailable
+from runtime.errors import OperationFailed, Problem, Refused, TimedOut, Unavailable
 from runtime.shardmap import Move, Shard, ShardMap
 
 JSON = dict[str, Any]
@@ -56,13 +56,19 @@ async def check_wanted(world: World) -> None:
         raise OperationFailed("Stopped, as somebody asked.", hint=STOPPED, runbook="reshard")
 
 
-async def patiently(world: World, work: Callable[[], Awaitable[T]], what: str) -> T:
-    """What `work` returns, tried again with growing pauses while it is refused or unanswered."""
+async def patiently(
+    world: World,
+    work: Callable[[], Awaitable[T]],
+    what: str,
+    passing: tuple[type[Problem], ...] = (Refused, Unavailable, TimedOut),
+) -> T:
+    """What `work` returns, tried again with growing pauses while it raises one of `passing`: by
+    default while it is refused or unanswered."""
     told = ""
     for pause in (*PAUSES, None):
         try:
             return await work()
-        except (Refused, Unavailable, TimedOut) as problem:
+        except passing as problem:
             if pause is None:
                 raise OperationFailed(
                     f"{what} was refused {len(PAUSES) + 1} times: {problem.detail}",

@@ -14,6 +14,7 @@ from control_plane.steps import HANDLERS, reshard_watch
 from control_plane.world import World
 from infra.moves import Compared
 from infra.provider import Fault
+from runtime.clock import FakeClock
 from runtime.errors import Unavailable
 from tests.control_plane.platform import Platform
 from tests.control_plane.resharding import (
@@ -50,6 +51,38 @@ async def test_a_failover_before_any_step_changes_nothing_about_the_end(database
             shard_map = await platform.map()
             assert {owners(shard_map.ranges).count(f"s{n}") for n in (1, 2, 3, 4)} == {256}
             await whole(platform)
+
+
+async def test_a_reshard_that_begins_beside_a_failover_waits_until_that_has_ended(
+    platform: Platform,
+) -> None:
+    """It was planned on a whole platform; what else is in its way is refused at once."""
+    await platform.run("reshard", **FOUR)
+    await platform.run("reshard-finish", early=True)
+    operation = await start(platform, await platform.plan("reshard", to=2))
+    await platform.provider.inject(Fault("kill", "s1.us-east-1b"))
+    await platform.run("relax-sync", database="s1")
+
+    class Meanwhile(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            if not (await platform.map()).shards["s1"].sync:
+                await platform.run("rejoin", database="s1")
+            await super().sleep(seconds)
+
+    claim = await platform.store.claim(operation.id, "worker")
+    assert claim is not None
+    make = world_of(platform.store, Meanwhile(), platform.provider)
+    ended = await run(platform.store, claim, dict(HANDLERS), make)
+    assert ended.state == "succeeded", ended.problem
+    await platform.run("reshard-rollback")
+
+    operation = await start(platform, await platform.plan("reshard", to=2))
+    platform.provider.moves.refused["s2"] = "its disk is full"
+    ended = await go_on(platform, operation)
+    assert (ended.state, ended.next_step and ended.next_step.name) == ("failed", "check-moves")
+    assert ended.problem is not None
+    assert "its disk is full" in ended.problem["detail"]
+    assert "times" not in ended.problem["detail"]
 
 
 @pytest.mark.parametrize("step", ["set-epochs", "clone-standbys", "join-sync"])

@@ -9,7 +9,7 @@ from infra.local.cluster import CLOCK
 from infra.local.moves import sizes, streams
 from infra.local.moves.sides import TABLES, Side, Sides, ranges_of, within
 from infra.local.site import Site
-from runtime.errors import Refused
+from runtime.errors import Refused, Unavailable
 from runtime.shardmap import ShardMap
 
 # A copy is written twice, to the WAL and to the tables, and the WAL waits for the replicas.
@@ -101,7 +101,7 @@ async def _server(side: Side, shard_map: ShardMap) -> None:
             extra={"instance": side.instance},
         )
     if not shard_map.shards[side.shard].sync or not await side.connection.fetchval(_SYNC):
-        raise Refused(
+        raise Unavailable(
             f"{side.shard} has no standby in sync: a failover would lose what is moved.",
             hint="regionctl up brings it back.",
             extra={"shard": side.shard},
