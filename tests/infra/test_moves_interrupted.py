@@ -12,7 +12,7 @@ import pytest
 
 from infra.local.moves import LocalMoves, owners, sides
 from infra.provider import Fault
-from runtime.errors import Problem, Refused
+from runtime.errors import OperationFailed, Problem, Refused
 from runtime.shardmap import Move
 from tests.infra.moving import (
     BATCH,
@@ -22,6 +22,7 @@ from tests.infra.moving import (
     S1,
     S1B,
     S2,
+    S2B,
     Pair,
     Run,
     Writers,
@@ -188,6 +189,74 @@ def test_the_target_takes_nothing_behind_a_fence_that_the_standby_lacks(
                 await pair.provider.heal(freeze)
             await hand_over(pair, move, slots)
             assert await pair.owners(slots) == {"s1": set(), "s2": set(slots)}
+
+    run(check)
+
+
+def test_a_hand_over_that_the_map_does_not_have_keeps_every_row(run: Run) -> None:
+    """The target has taken the slots; that the source has left them was never written."""
+
+    async def check(pair: Pair) -> None:
+        slots = range(FIRST, FIRST + BATCH)
+        users = users_of(FIRST, FIRST + BATCH - 1, 20)
+        await seed(pair, users)
+        count = "SELECT count(*) FROM users WHERE user_id = ANY($1::bigint[])"
+        async with under_way(pair) as move:
+            done = await pair.moves.hand_over(move, pair.map, slots, budget_seconds=5)
+            await pair.run(
+                pair.primary("s1"),
+                "UPDATE regionctl.slot_owner SET state = 'fencing' WHERE slot = ANY($1::int[])",
+                list(slots),
+            )
+            with pytest.raises(OperationFailed, match=r"map says s1") as refused:
+                await pair.moves.finish(move, pair.map)
+            assert refused.value.extra["slots"] == list(slots)
+            for shard in ("s1", "s2"):
+                assert await pair.ask(pair.primary(shard), count, users) == len(users)
+            found = await pair.moves.owners(move, pair.map)
+            assert {slot for slot, (shard, _) in found.items() if shard == "s2"} == set(slots)
+            assert {found[slot][1] for slot in slots} == {done.epoch}
+            pair.map = pair.map.with_slots(slots[0], slots[-1], "s2", done.epoch)
+            await check_equal(pair, move, slots)
+        assert await pair.ask(pair.primary("s1"), count, users) == len(users)
+
+    run(check)
+
+
+def test_a_failover_of_the_target_before_its_comparison_is_survived(run: Run) -> None:
+    """The snapshots went with the primary, and both streams: they are begun anew for others."""
+
+    async def check(pair: Pair) -> None:
+        users = users_of(FIRST, LAST, 60)
+        await seed(pair, users)
+        first, second, *others = batches()
+        async with Writers(pair, users) as writers:
+            await writers.more(50)
+            async with under_way(pair) as move:
+                await hand_over(pair, move, first)
+                await writers.more(50)
+                await pair.provider.inject(Fault("kill", S2))
+                await pair.provider.promote(S2B)
+                end = pair.provider.endpoint(S2B)
+                shard_map = pair.map.with_primary("s2", end, home="us-east-1")
+                await pair.provider.set_epoch(S2B, shard_map, "s2")
+                pair.map = shard_map
+                await writers.more(50)
+                with pytest.raises(Refused, match="another primary"):
+                    await pair.moves.compare(move, pair.map, first)
+                with pytest.raises(Refused, match="another primary"):
+                    await pair.moves.hand_over(
+                        move, pair.map, first, budget_seconds=BUDGET, back=True
+                    )
+                await pair.moves.start(move, pair.map)
+                await pair.ready(move)
+                await check_equal(pair, move, first)
+                await hand_over(pair, move, first, back=True)
+                for slots in (first, second, *others):
+                    await hand_over(pair, move, slots)
+                    await check_equal(pair, move, slots)
+                await writers.more(50)
+        await writers.check()
 
     run(check)
 

@@ -39,8 +39,6 @@ async def require_streams(
 ) -> None:
     """Each of the streams is whole, follows, and shows all of `slots`. Raises `Refused`."""
     sides = claim.sides
-    wanted = set(slots)
-    every = ranges_of(sides.slots)
     for way in ways:
         stream = await streams.look(site, sides, way)
         problem = stream.problem or ("it is held" if stream.held else None)
@@ -52,10 +50,33 @@ async def require_streams(
                 hint="regionctl op resume sets it up again; or wait for its copy.",
                 extra={"move": sides.move.id, "direction": way},
             )
-        shown = {slot for first, last in stream.covered for slot in range(first, last + 1)}
-        if not wanted <= shown:
-            # It was begun anew in the middle of the move, and has copied the rows it lacked.
-            await streams.publish(sides, way, every)
+        await _show(claim, way, stream, slots)
+
+
+async def show_again(site: Site, claim: Claim, slots: Sequence[int]) -> None:
+    """What the source will write to `slots`, which it takes back, goes to the target once more.
+
+    A stream forward that is lost or met a conflict stays so: only `start` makes it anew. Raises
+    `Refused` while it copies, as it would copy what the target owns.
+    """
+    stream = await streams.look(site, claim.sides, "fwd")
+    if stream.problem is not None and not stream.interrupted:
+        return
+    if set(stream.states.values()) != {"r"}:
+        raise Refused(
+            f"The stream {streams.name_of(claim.sides, 'fwd')} has not copied every table yet.",
+            hint="Wait for its copy.",
+            extra={"move": claim.sides.move.id, "direction": "fwd"},
+        )
+    await _show(claim, "fwd", stream, slots)
+
+
+async def _show(claim: Claim, way: Direction, stream: streams.Stream, slots: Sequence[int]) -> None:
+    """A stream that was begun anew in the middle of the move, and has copied the rows that its
+    subscriber lacked, shows those of all slots."""
+    shown = {slot for first, last in stream.covered for slot in range(first, last + 1)}
+    if not set(slots) <= shown:
+        await streams.publish(claim.sides, way, ranges_of(claim.sides.slots))
 
 
 async def probe(claim: Claim, old: Side, new: Side, direction: Direction) -> None:

@@ -43,6 +43,8 @@ async def hand_over(
             epoch = await _renew(claim, new, slots, shard_map)
             return Handover(epoch, claim.attempt), None
         await fence.require_streams(site, claim, ("rev",) if back else ("fwd", "rev"), slots)
+        if back:
+            await fence.show_again(site, claim, slots)
         await fence.probe(claim, old, new, direction)
         epoch = await _next_epoch(sides, slots, shard_map)
         snapshots = await open_snapshots(site, sides)
