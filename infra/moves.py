@@ -126,7 +126,8 @@ class Moves(Protocol):
     ) -> tuple[Handover, Compared]:
         """Fence, drain, marker, snapshots, unfence; then both sides are compared. Nothing moves.
 
-        Raises `Refused` when the fence could not be drained within the budget.
+        Raises `Refused` when the fence could not be drained within the budget, or the tables of
+        both sides have not the same columns (any more); so does `hand_over`.
         """
         ...
 

@@ -7,7 +7,7 @@ import pytest
 
 from infra.local.moves import sides
 from runtime.clock import SystemClock, wait_until
-from runtime.errors import OperationFailed, Refused
+from runtime.errors import OperationFailed, Refused, Unavailable
 from tests.infra import moving
 from tests.infra.moving import (
     BATCH,
@@ -174,9 +174,26 @@ def test_a_move_is_not_begun_where_it_could_not_end(run: Run) -> None:
         await pair.run(S2, "ALTER TABLE sessions DROP COLUMN extra")
 
         pair.map = pair.map.with_sync("s2", ())
-        with pytest.raises(Refused, match="standby"):
+        with pytest.raises(Unavailable, match="standby"):
             await pair.moves.check(move, pair.map)
         pair.map = pair.map.with_sync("s2", (S2B,)).without_move(move.id)
+
+    run(check)
+
+
+def test_nothing_is_handed_over_while_tables_have_other_columns(run: Run) -> None:
+    async def check(pair: Pair) -> None:
+        slots = range(FIRST, FIRST + BATCH)
+        async with under_way(pair) as move:
+            await pair.run(S2, "ALTER TABLE sessions ADD COLUMN extra int")
+            for verb in (pair.moves.rehearse, pair.moves.hand_over):
+                with pytest.raises(Refused, match="sessions") as refused:
+                    await verb(move, pair.map, slots, budget_seconds=BUDGET)
+                assert "regionctl up" in (refused.value.hint or "")
+            with pytest.raises(Refused, match="sessions"):
+                await pair.moves.start(move, pair.map)
+            await pair.run(S2, "ALTER TABLE sessions DROP COLUMN extra")
+            await hand_over(pair, move, slots)
 
     run(check)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infra.local.monitor import Monitor
-from infra.local.moves import cleanup, owners, streams
+from infra.local.moves import checks, cleanup, owners, streams
 from infra.local.moves.owners import Claim
 from infra.local.moves.sides import Direction, Side, opened, ranges_of
 from infra.local.site import Site
@@ -23,6 +23,7 @@ async def start(site: Site, monitor: Monitor, move: Move, shard_map: ShardMap) -
     back, so that the move can still be taken back.
     """
     async with opened(monitor, move, shard_map) as sides:
+        await checks.same_tables(sides)
         claim = await owners.claim(sides)
         await owners.retire(sides, [each.id for each in shard_map.moves])
         held = await owners.settle(claim, sides.slots)

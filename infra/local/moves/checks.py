@@ -65,7 +65,7 @@ async def check(site: Site, sides: Sides, shard_map: ShardMap) -> None:
     _placed(sides, shard_map)
     for side in (sides.source, sides.target):
         await _server(side, shard_map)
-    await _tables(sides)
+    await same_tables(sides)
     if (await streams.look(site, sides, "fwd")).problem is None:
         return  # set up already: the rows that are there are the stream's
     await _empty(sides)
@@ -108,7 +108,9 @@ async def _server(side: Side, shard_map: ShardMap) -> None:
         )
 
 
-async def _tables(sides: Sides) -> None:
+async def same_tables(sides: Sides) -> None:
+    """Raises `Refused` when a table has other columns on one side: its rows would not arrive, or
+    arrive without a column. Also while a move is under way, when somebody may change a schema."""
     ours, theirs = [
         [tuple(row) for row in await side.connection.fetch(_COLUMNS, list(TABLES))]
         for side in (sides.source, sides.target)

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 
 from infra.local.monitor import Monitor, connect
-from infra.local.moves import fence, owners
+from infra.local.moves import checks, fence, owners
 from infra.local.moves.compare import Snapshots
 from infra.local.moves.owners import Claim
 from infra.local.moves.sides import Direction, Side, Sides, opened
@@ -42,6 +42,7 @@ async def hand_over(
         if not left:
             epoch = await _renew(claim, new, slots, shard_map)
             return Handover(epoch, claim.attempt), None
+        await checks.same_tables(sides)
         await fence.require_streams(site, claim, ("rev",) if back else ("fwd", "rev"), slots)
         if back:
             await fence.show_again(site, claim, slots)
@@ -86,6 +87,7 @@ async def rehearse(
             )
         direction: Direction = "fwd" if sides.source in held else "rev"
         old, new = sides.flow(direction)
+        await checks.same_tables(sides)
         await fence.require_streams(site, claim, (direction,), slots)
         await fence.probe(claim, old, new, direction)
         (epoch, *_) = await owners.epochs(old, slots)
