@@ -24,6 +24,7 @@ PROBE_TRIES = 40
 POLL_SECONDS = 0.001
 # What a commit may take beyond the budget, before the servers are held to be in trouble.
 GRACE_SECONDS = 2.0
+LULL_SECONDS = 0.1
 _HOLDERS = """
 SELECT array_agg(virtualtransaction || '.' || pid) FROM pg_locks
 WHERE locktype = 'advisory' AND classid = 7411 AND objsubid = 2 AND mode = 'ShareLock' AND granted
@@ -117,7 +118,7 @@ async def quiet(
     awaited: the commit by which `new` takes the slots lies behind all that in its WAL, and waits
     for its standby. The marker's own commit has waited for that of `old`, which so has the fence.
     """
-    await _holders(old, slots)  # prepares the statement
+    await _await_lull(old, slots)
     pause = Pause(CLOCK)
     deadline = pause.began + budget_seconds
     mark = (claim.sides.move.id, direction, claim.attempt)
@@ -143,6 +144,13 @@ async def _release(claim: Claim, old: Side, slots: Sequence[int]) -> None:
     with contextlib.suppress(Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         async with asyncio.timeout(GRACE_SECONDS):
             await owners.unfence(claim, old, slots)
+
+
+async def _await_lull(old: Side, slots: Sequence[int]) -> None:
+    """Until nobody writes to the slots, but not for long: who is inside makes a pause longer."""
+    deadline = CLOCK.monotonic() + LULL_SECONDS
+    while await _holders(old, slots) and CLOCK.monotonic() < deadline:
+        await CLOCK.sleep(POLL_SECONDS)
 
 
 async def _drain(old: Side, slots: Sequence[int], deadline: float) -> None:
