@@ -81,13 +81,13 @@ class Crowd:
         self.receipts = [Receipts() for _ in range(size)]
         self.failures: list[str] = []
         self._closing = threading.Event()
-        self._threads = [
+        self.threads = [
             threading.Thread(target=self._shop, args=(receipts,), daemon=True)
             for receipts in self.receipts
         ]
 
     def __enter__(self) -> Crowd:
-        for thread in self._threads:
+        for thread in self.threads:
             thread.start()
         return self
 
@@ -96,7 +96,7 @@ class Crowd:
         self._closing.set()
         seconds = 0.0 if failed else VISIT_SECONDS
         deadline = time.monotonic() + seconds
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 stack = traceback.extract_stack(sys._current_frames().get(thread.ident or 0))
