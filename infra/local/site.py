@@ -23,8 +23,9 @@ from infra.topology import InstanceSpec, Topology
 from runtime.errors import OperationFailed
 from runtime.shardmap import Endpoint
 
-# Copies and rewinds give way to the requests that are being served meanwhile.
-LARGE_WORK = frozenset({"pg_basebackup", "pg_rewind"})
+# Copies, checks and rewinds give way to the requests that are being served meanwhile. They stay in
+# our session for that: Linux shares processors out among sessions before it looks at `nice`.
+LARGE_WORK = frozenset({"pg_basebackup", "pg_rewind", "pg_verifybackup"})
 LARGE_WORK_NICE = 10
 
 
@@ -118,7 +119,7 @@ class Site:
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment,
                 cwd="/",
-                start_new_session=True,
+                process_group=0,
                 umask=0o077,
                 **self.as_user(),
             )

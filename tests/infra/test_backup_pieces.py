@@ -35,7 +35,7 @@ def test_a_folder_comes_back_from_its_pieces_as_it_was(tmp_path: Path) -> None:
         (new / name).mkdir(parents=True)
     for piece in plan.pieces:
         data = pieces.read(old, piece)
-        parts = pieces.check("piece", pieces.to_json(piece, len(data), 1, ""), data)
+        parts = pieces.check("piece", pieces.to_json(piece, 1, ""), data)
         pieces.write(new, parts, data, None)
     assert {p.relative_to(new): p.read_bytes() for p in new.rglob("*") if p.is_file()} == {
         p.relative_to(old): p.read_bytes() for p in old.rglob("*") if p.is_file()
@@ -59,8 +59,8 @@ def test_every_byte_of_every_file_is_in_one_piece_and_no_piece_is_too_large(
 def test_a_piece_that_is_not_the_listed_one_is_damaged() -> None:
     piece = (Part("a", 0, 3),)
     with pytest.raises(Damaged):
-        pieces.check("s1/x/piece-00001", pieces.to_json(piece, 3, 1, ""), b"ab")
-    outside = pieces.to_json((Part("../a", 0, 3),), 3, 1, "")
+        pieces.check("s1/x/piece-00001", pieces.to_json(piece, 1, ""), b"ab")
+    outside = pieces.to_json((Part("../a", 0, 3),), 1, "")
     with pytest.raises(Damaged, match="outside"):
         pieces.check("piece", outside, b"abc")
 

@@ -145,7 +145,7 @@ async def output(
         stderr=asyncio.subprocess.PIPE,
         env={**clean_environment(site.layout.root), **(environment or {})},
         cwd="/",
-        start_new_session=True,
+        process_group=0,
         umask=0o077,
         **site.as_user(),
     )

@@ -105,10 +105,10 @@ def write(folder: Path, piece: Iterable[Part], data: bytes, owner: SystemUser | 
         offset += part.size
 
 
-def to_json(piece: Iterable[Part], size: int, stored: int, sha256: str) -> JSON:
-    """A piece in backup.json: `stored` bytes with this SHA-256, `size` of them unsealed."""
+def to_json(piece: Iterable[Part], stored: int, sha256: str) -> JSON:
+    """A piece in backup.json: `stored` bytes with this SHA-256."""
     return {
-        "bytes": size,
+        "bytes": sum(part.size for part in piece),
         "stored": stored,
         "sha256": sha256,
         "parts": [[part.path, part.offset, part.size] for part in piece],
@@ -118,7 +118,7 @@ def to_json(piece: Iterable[Part], size: int, stored: int, sha256: str) -> JSON:
 def check(name: str, known: Mapping[str, Any], data: bytes) -> tuple[Part, ...]:
     """The parts of the piece that was fetched by its SHA-256. Raises `Damaged`."""
     parts = tuple(Part(*part) for part in known["parts"])
-    if not len(data) == known["bytes"] == sum(part.size for part in parts):
+    if len(data) != sum(part.size for part in parts):
         raise Damaged(
             f"The backup object {name} is damaged: it is not what backup.json says.",
             hint="Use another backup: regionctl backup list; then take a full one.",
