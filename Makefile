@@ -135,6 +135,9 @@ bench: $(INSTALLED) $(BENCH_INSTALLED)
 	@$(BIN)/python benchmarks/request_path.py --rounds 3
 	@$(BIN)/python benchmarks/failover.py --repeat $(or $(REPEAT),5)
 	@$(BIN)/python benchmarks/copy_rows.py
+	@$(BIN)/python benchmarks/restore_copy.py
+	@$(BIN)/python benchmarks/backup_overhead.py
+	@$(BIN)/python benchmarks/shard_loss.py
 
 kills: $(INSTALLED)
 	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)

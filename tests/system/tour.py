@@ -239,7 +239,7 @@ def reckoning(platform: Platform, plane: Plane, orders: dict[str, str]) -> Recko
         listed = operator.get("/api/v1/orders", user_id=owner, limit=100)["orders"]
         doubled += [each["id"] for each in listed if each["id"] not in orders]
     operator.http.close()
-    return Reckoning(lost, astray, doubled, unsettled, _broken(plane))
+    return Reckoning(lost, astray, doubled, unsettled, broken(plane))
 
 
 def settled(order: JSON) -> bool:
@@ -261,7 +261,7 @@ def _settled(operator: Patient, id: str, deadline: float) -> JSON | None:
         time.sleep(LOOK_SECONDS)
 
 
-def _broken(plane: Plane) -> list[str]:
+def broken(plane: Plane) -> list[str]:
     """The invariants that do not hold, once events have had their time."""
     deadline = time.monotonic() + SETTLING_SECONDS
     while True:
