@@ -142,6 +142,7 @@ def test_a_held_stream_is_well_and_hands_nothing_over(run: Run) -> None:
 
 def test_a_move_is_not_begun_where_it_could_not_end(run: Run) -> None:
     async def check(pair: Pair) -> None:
+        await seed(pair, users_of(FIRST, FIRST, 3))
         move = pair.begin()
         sizes = await pair.moves.sizes(pair.map)
         assert sizes["s1"]
