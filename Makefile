@@ -108,6 +108,7 @@ demo: $(INSTALLED)
 	run up --port-offset "$$offset" || exit; \
 	for drill in $(DEMO_DRILLS); do run drill run "$$drill" || exit; done; \
 	run failback run --yes || exit; \
+	run drill run data-corruption || exit; \
 	run dr
 
 test: $(INSTALLED)

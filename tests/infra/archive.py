@@ -115,7 +115,7 @@ class World:
                 os.kill(status["pid"], signal.SIGKILL)
         self.objects.stop()
         for server in (self.standby, self.primary):
-            server.stop(signal.SIGKILL)
+            server.stop()
 
     def status(self) -> dict[str, Any]:
         """What the archiver says of s1."""
@@ -207,8 +207,8 @@ class World:
             await store.delete([each.name for each in await store.list("s1/")])
 
         asyncio.run(forget())
-        self.standby.stop(signal.SIGKILL)
-        self.primary.stop(signal.SIGKILL)
+        self.standby.stop()
+        self.primary.stop()
         shutil.rmtree(self.primary.data)
         self.make_primary()
         self.publish(self.primary)
