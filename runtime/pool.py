@@ -43,6 +43,13 @@ class Connection(Driver):
             connection.unreplicated = True
 
 
+REST_SECONDS = 0.05
+
+
+class DialFailed(ConnectionError):
+    """The server was dialled a moment ago, in vain."""
+
+
 class PoolClosed(ConnectionError):
     """The server of this pool is no longer the one to use."""
 
@@ -59,10 +66,15 @@ class Pool:
         self._idle: list[Connection] = []
         self._dials: set[asyncio.Task[Connection]] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._failed_at = float("-inf")
         CONNECTION_LIMIT.labels(name).set(size)
 
     async def acquire(self) -> Connection:
-        """A connection that was open a moment ago. Raises `PoolClosed`, or what dialling raised."""
+        """A connection that was open a moment ago. Raises `PoolClosed`, or what dialling raised.
+
+        A server that is away is not dialled by everybody who waits for it: who comes within
+        `REST_SECONDS` of a failure gets `DialFailed`.
+        """
         while not self.closed:
             while self._idle:
                 connection = self._idle.pop()
@@ -70,6 +82,8 @@ class Pool:
                     return connection
                 self._all.discard(connection)
             if len(self._all) + len(self._dials) < self._size:
+                if asyncio.get_running_loop().time() < self._failed_at + REST_SECONDS:
+                    raise DialFailed(self.name)
                 return await self._dial()
             await self._wait()
         raise PoolClosed(self.name)
@@ -110,6 +124,9 @@ class Pool:
             task.cancel()
             if self.closed:
                 raise PoolClosed(self.name) from None
+            raise
+        except Exception:
+            self._failed_at = asyncio.get_running_loop().time()
             raise
         finally:
             self._dials.discard(task)

@@ -26,7 +26,7 @@ from runtime.routing import Routing
 from runtime.settings import DATABASE, Settings
 from runtime.shardmap import CATALOG, Endpoint, Placement, ShardMap
 from runtime.telemetry import READS, RETRIES
-from runtime.transient import STALE, NotOwner, Unreplicated, transient
+from runtime.transient import LOST_SERVER, STALE, NotOwner, Unreplicated, transient
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ REPLICA_SECONDS = 0.3
 REPLICA_REST_SECONDS = 1.0
 POOL_SIZE = 8
 PAUSES = (0.0, 0.05, 0.1, 0.25)
+# How long a request may wait for a database that has been away for longer than a failover takes.
+AWAY_SECONDS = 0.5
 
 # While a refused writer waits for a map, it looks for one so often, and asks the database again so
 # often and so many times: a fence may be lifted without a new map.
@@ -115,6 +117,8 @@ class Shards:
         self._pools: dict[Endpoint, Pool] = {}
         self._running: dict[asyncio.Task[object], Connection | None] = {}
         self._rest: dict[Endpoint, float] = {}
+        # Shard → when it was lost, and when somebody last found it so.
+        self._away: dict[str, tuple[float, float]] = {}
         # Whether a server of the newest map is a primary.
         self._roles: dict[Endpoint, bool] = {}
         routing.subscribe(self._on_map)
@@ -126,13 +130,16 @@ class Shards:
         budget is used up; the outcome is then unknown to the caller, who may ask again with the
         same key.
         """
-        deadline = self._clock.monotonic() + self._budget
+        began = self._clock.monotonic()
+        deadline = began + self._budget
         tries = 0
         while True:
             place, version = await self._locate(locate, deadline)
+            deadline = deadline if tries else began + self._patience(place)
             task = asyncio.ensure_future(self._once(place.shard.primary, place, work))
             try:
                 value = await self._outcome(task, deadline)
+                self._away.pop(place.shard.name, None)
                 return Done(value, place, place.shard.primary)
             except Exception as error:
                 reason = transient(error)
@@ -176,9 +183,11 @@ class Shards:
                     return found
             elsewhere = position is not None and position.epoch != place.epoch
             checked = work if any_copy else self._owned(work, anew=elsewhere)
+            deadline = deadline if tries else began + self._patience(place)
             task = asyncio.ensure_future(self._once(place.shard.primary, place, checked))
             try:
                 value = await self._outcome(task, deadline)
+                self._away.pop(place.shard.name, None)
                 READS.labels("primary").inc()
                 return Done(value, place, place.shard.primary)
             except Exception as error:
@@ -253,6 +262,11 @@ class Shards:
         else:
             connection.terminate()
 
+    def _patience(self, place: Placement) -> float:
+        since, seen = self._away.get(place.shard.name, (0.0, float("-inf")))
+        now = self._clock.monotonic()
+        return patience(now - since if now - seen <= self._budget else 0.0, self._budget)
+
     async def _pause(
         self,
         place: Placement,
@@ -263,7 +277,11 @@ class Shards:
         error: Exception,
     ) -> None:
         RETRIES.labels(place.shard.name, reason).inc()
-        left = deadline - self._clock.monotonic()
+        now = self._clock.monotonic()
+        if reason == LOST_SERVER:
+            since, seen = self._away.get(place.shard.name, (now, now))
+            self._away[place.shard.name] = (now if now - seen > self._budget else since, now)
+        left = deadline - now
         if left <= 0:
             raise Unavailable(
                 f"Database {place.shard.name} did not answer within {self._budget:g} s ({reason}).",
@@ -357,6 +375,16 @@ class Shards:
         )
         connection.add_log_listener(Connection.watch)
         return connection
+
+
+def patience(away: float, budget: float) -> float:
+    """For how many seconds a request may wait for a database that has been `away` so long.
+
+    Who waits keeps a processor busy with attempts, and a slot of its service and gateway taken:
+    more and more of them would take the other shards' customers down too ("bulkhead": M. Nygard,
+    Release It!, chapter 5). A failover takes less than the budget, so it is waited for.
+    """
+    return budget if away < budget else min(budget, AWAY_SECONDS)
 
 
 def _traced(endpoint: Endpoint, place: Placement) -> tracing.Attributes:

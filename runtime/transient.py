@@ -6,6 +6,8 @@ import asyncpg
 
 # The database is no owner of the slot, or under another epoch: a newer map says who is.
 STALE = "stale-epoch"
+# It cannot be reached, or went away.
+LOST_SERVER = "lost"
 # SQLSTATEs after which the same work may succeed elsewhere or later: stale epoch, read-only
 # transaction, shutdown, crash, starting up, cancelled, serialization, deadlock.
 TRANSIENT = frozenset(
@@ -47,8 +49,8 @@ def transient(error: BaseException) -> str | None:
         if state == "RG001":
             return STALE
         if state in TRANSIENT or state.startswith(CLASSES):
-            return "lost"
+            return LOST_SERVER
         return None
     if isinstance(error, LOST):
-        return "lost"
+        return LOST_SERVER
     return None

@@ -1,0 +1,50 @@
+"""Connections to a server that is away, and how long requests wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.pool import REST_SECONDS, Connection, DialFailed, Pool
+from runtime.shards import BUDGET_SECONDS, patience
+from runtime.transient import LOST_SERVER, transient
+
+
+async def test_a_server_that_is_away_is_dialled_once_for_all_who_wait() -> None:
+    dials = 0
+
+    async def refuse() -> Connection:
+        nonlocal dials
+        dials += 1
+        raise ConnectionRefusedError
+
+    pool = Pool("s1.a", refuse, 8)
+    with pytest.raises(ConnectionRefusedError):
+        await pool.acquire()
+    for _ in range(20):
+        with pytest.raises(DialFailed) as failed:
+            await pool.acquire()
+        assert transient(failed.value) == LOST_SERVER
+    assert dials == 1
+    async with asyncio.timeout(100 * REST_SECONDS):
+        while dials == 1:
+            with suppress(DialFailed, ConnectionRefusedError):
+                await pool.acquire()
+            await asyncio.sleep(REST_SECONDS / 10)
+    assert dials == 2
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_nobody_waits_longer_for_a_database_that_is_away_longer(one: float, other: float) -> None:
+    sooner, later = sorted((one, other))
+    assert patience(later, BUDGET_SECONDS) <= patience(sooner, BUDGET_SECONDS)
+
+
+def test_a_failover_is_waited_for_and_a_lost_database_is_not() -> None:
+    assert patience(0.0, 8.0) == patience(7.9, 8.0) == 8.0
+    assert patience(8.0, 8.0) < 1.0
+    assert patience(60.0, 0.2) == 0.2
