@@ -30,6 +30,8 @@ DATABASE = settings.DATABASE
 SUPERUSER = "regionctl"
 REPLICATION = "replicator"
 # What writes into a data directory beside the server.
+# A whole database over a distance; a control plane that dies meanwhile begins it anew.
+COPY_SECONDS = 6 * 3600.0
 HELPERS = ("initdb", "pg_basebackup", "pg_rewind")
 
 _COMMON = f"""\
@@ -255,6 +257,7 @@ async def copy(site: Site, instance: str, upstream: str) -> None:
         *("-d", f"{dial(site, instance, upstream)} user={REPLICATION} dbname=replication"),
         instance=instance,
         password=site.secrets.replication,
+        seconds=COPY_SECONDS,
     )
     make_standby(site, instance, upstream)
     site.mark(instance, complete=True)
@@ -274,6 +277,7 @@ async def rewind(site: Site, instance: str, upstream: str) -> None:
         f"{dial(site, instance, upstream)} user={SUPERUSER} dbname={DATABASE}",
         instance=instance,
         password=site.secrets.superuser,
+        seconds=COPY_SECONDS,
     )
     make_standby(site, instance, upstream)
     site.mark(instance, complete=True)

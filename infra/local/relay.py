@@ -119,9 +119,9 @@ class Lane:
             while self._held > BUFFER:
                 self._changed.clear()
                 await self._changed.wait()
-            if self._delay() >= GATHER_SECONDS:
+            if len(data) < CHUNK and self._delay() >= GATHER_SECONDS:
                 # What comes meanwhile goes on as one piece: a far replica is not to be woken, and
-                # to write to its disk, for every commit.
+                # to write to its disk, for every commit. Who sends much is not held up.
                 await asyncio.sleep(GATHER_SECONDS)
 
     async def drain(self, writer: asyncio.StreamWriter) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +137,9 @@ class Site:
             async with asyncio.timeout(seconds):
                 output, _ = await process.communicate()
         except (TimeoutError, asyncio.CancelledError) as error:
-            process.kill()
+            # With what it has forked: that would go on, and keep our end of its output open.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             if isinstance(error, asyncio.CancelledError):
                 raise

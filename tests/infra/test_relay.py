@@ -136,6 +136,26 @@ async def slow_connection(world: World) -> Streams:
         writer.close()
 
 
+async def test_who_sends_much_over_a_distance_is_not_held_up(world: World) -> None:
+    """Small pieces are gathered for a moment; a copy of a database comes in large ones."""
+    world.set(latency_seconds=0.03)
+    reader, writer = await world.connect()
+    pieces = 1024
+    began = time.monotonic()
+    sending = asyncio.create_task(send(writer, bytes(relay.CHUNK), pieces))
+    for _ in range(pieces):
+        await reader.readexactly(relay.CHUNK)
+    assert time.monotonic() - began < pieces * relay.GATHER_SECONDS / 2
+    await sending
+    writer.close()
+
+
+async def send(writer: asyncio.StreamWriter, piece: bytes, times: int) -> None:
+    for _ in range(times):
+        writer.write(piece)
+        await writer.drain()
+
+
 async def test_a_delay_ends_by_itself(world: World) -> None:
     reader, writer = await world.connect()
     world.set(delay_seconds=0.3, expires_at=time.time() + 0.5)

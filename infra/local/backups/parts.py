@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,7 +156,8 @@ async def output(
         async with asyncio.timeout(seconds):
             out, err = await process.communicate()
     except (TimeoutError, asyncio.CancelledError) as error:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         if isinstance(error, asyncio.CancelledError):
             raise
