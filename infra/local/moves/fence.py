@@ -17,10 +17,12 @@ from infra.local.site import Site
 from infra.moves import Pause
 from runtime.errors import Problem, Refused
 
-# A stream this quick makes a pause that is not noticed.
+# A way this quick makes a pause that is not noticed; one that is calm for a moment a short one.
 PROBE_SECONDS = 0.05
+CALM_SECONDS = 0.015
 PROBES = 3
-PROBE_TRIES = 40
+CALM_TRIES = 60
+PROBE_TRIES = 100
 POLL_SECONDS = 0.001
 # What a commit may take beyond the budget, before the servers are held to be in trouble.
 GRACE_SECONDS = 2.0
@@ -32,6 +34,7 @@ WHERE locktype = 'advisory' AND classid = 7411 AND objsubid = 2 AND mode = 'Shar
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _MARK = "INSERT INTO regionctl.fence (move_id, kind, epoch) VALUES ($1, $2, $3)"
+_COMMIT = "SELECT pg_logical_emit_message(true, 'regionctl', 'probe')"
 _MARKED = "SELECT 1 FROM regionctl.fence WHERE move_id = $1 AND kind = $2 AND epoch = $3"
 
 
@@ -81,7 +84,10 @@ async def _show(claim: Claim, way: Direction, stream: streams.Stream, slots: Seq
 
 
 async def probe(claim: Claim, old: Side, new: Side, direction: Direction) -> None:
-    """Three markers in a row go through quickly. Raises `Refused`: the pause would be long."""
+    """All that a pause waits for goes quickly, three times in a row: a marker's commit, its way
+    to `new`, and a commit there. Disks have moments in which they are slow, so it is tried for a
+    while at their best. Raises `Refused`: the pause would be long.
+    """
     row = 0
     took = 0.0
     for number in range(PROBE_TRIES):
@@ -89,8 +95,10 @@ async def probe(claim: Claim, old: Side, new: Side, direction: Direction) -> Non
         mark = (claim.sides.move.id, f"{direction}-probe", claim.attempt * 1000 + number)
         await old.connection.execute(_MARK, *mark)
         arrived = await _arrived(new, mark, began + 1)
+        await new.connection.execute(_COMMIT)
         took = CLOCK.monotonic() - began
-        row = row + 1 if arrived and took < PROBE_SECONDS else 0
+        limit = CALM_SECONDS if number < CALM_TRIES else PROBE_SECONDS
+        row = row + 1 if arrived and took < limit else 0
         if row == PROBES:
             return
     raise Refused(

@@ -46,10 +46,10 @@ async def hand_over(
         await fence.require_streams(site, claim, ("rev",) if back else ("fwd", "rev"), slots)
         if back:
             await fence.show_again(site, claim, slots)
-        await fence.probe(claim, old, new, direction)
         epoch = await _next_epoch(sides, slots, shard_map)
         snapshots = await open_snapshots(site, sides)
         try:
+            await fence.probe(claim, old, new, direction)
             pause = await fence.quiet(
                 claim, old, new, direction, left, snapshots, budget_seconds=budget_seconds
             )
@@ -89,10 +89,10 @@ async def rehearse(
         old, new = sides.flow(direction)
         await checks.same_tables(sides)
         await fence.require_streams(site, claim, (direction,), slots)
-        await fence.probe(claim, old, new, direction)
         (epoch, *_) = await owners.epochs(old, slots)
         snapshots = await open_snapshots(site, sides)
         try:
+            await fence.probe(claim, old, new, direction)
             pause = await fence.quiet(
                 claim, old, new, direction, slots, snapshots, budget_seconds=budget_seconds
             )
