@@ -113,7 +113,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "fast tests"
-	@$(BIN)/pytest -m 'not process' -n 2
+	@$(BIN)/pytest -m 'not process' -n 2 --dist worksteal
 	@echo "tests on real servers"
 	@$(BIN)/pytest -m 'process and not alone' -n 2 --dist loadfile
 	@echo "tests of the whole platform, one at a time"

@@ -20,6 +20,7 @@ import asyncpg
 from runtime import tracing
 from runtime.clock import Clock
 from runtime.errors import NotFound, Unavailable
+from runtime.patience import Absences
 from runtime.pool import Connection, Pool
 from runtime.position import Position
 from runtime.routing import Routing
@@ -42,8 +43,6 @@ REPLICA_SECONDS = 0.3
 REPLICA_REST_SECONDS = 1.0
 POOL_SIZE = 8
 PAUSES = (0.0, 0.05, 0.1, 0.25)
-# How long a request may wait for a database that has been away for longer than a failover takes.
-AWAY_SECONDS = 0.5
 
 # While a refused writer waits for a map, it looks for one so often, and asks the database again so
 # often and so many times: a fence may be lifted without a new map.
@@ -117,8 +116,7 @@ class Shards:
         self._pools: dict[Endpoint, Pool] = {}
         self._running: dict[asyncio.Task[object], Connection | None] = {}
         self._rest: dict[Endpoint, float] = {}
-        # Shard → when it was lost, and when somebody last found it so.
-        self._away: dict[str, tuple[float, float]] = {}
+        self._absences = Absences(budget)
         # Whether a server of the newest map is a primary.
         self._roles: dict[Endpoint, bool] = {}
         routing.subscribe(self._on_map)
@@ -135,11 +133,13 @@ class Shards:
         tries = 0
         while True:
             place, version = await self._locate(locate, deadline)
-            deadline = deadline if tries else began + self._patience(place)
+            deadline = (
+                deadline if tries else began + self._absences.patience(place.shard.name, began)
+            )
             task = asyncio.ensure_future(self._once(place.shard.primary, place, work))
             try:
                 value = await self._outcome(task, deadline)
-                self._away.pop(place.shard.name, None)
+                self._absences.found(place.shard.name)
                 return Done(value, place, place.shard.primary)
             except Exception as error:
                 reason = transient(error)
@@ -183,11 +183,13 @@ class Shards:
                     return found
             elsewhere = position is not None and position.epoch != place.epoch
             checked = work if any_copy else self._owned(work, anew=elsewhere)
-            deadline = deadline if tries else began + self._patience(place)
+            deadline = (
+                deadline if tries else began + self._absences.patience(place.shard.name, began)
+            )
             task = asyncio.ensure_future(self._once(place.shard.primary, place, checked))
             try:
                 value = await self._outcome(task, deadline)
-                self._away.pop(place.shard.name, None)
+                self._absences.found(place.shard.name)
                 READS.labels("primary").inc()
                 return Done(value, place, place.shard.primary)
             except Exception as error:
@@ -262,11 +264,6 @@ class Shards:
         else:
             connection.terminate()
 
-    def _patience(self, place: Placement) -> float:
-        since, seen = self._away.get(place.shard.name, (0.0, float("-inf")))
-        now = self._clock.monotonic()
-        return patience(now - since if now - seen <= self._budget else 0.0, self._budget)
-
     async def _pause(
         self,
         place: Placement,
@@ -279,8 +276,7 @@ class Shards:
         RETRIES.labels(place.shard.name, reason).inc()
         now = self._clock.monotonic()
         if reason == LOST_SERVER:
-            since, seen = self._away.get(place.shard.name, (now, now))
-            self._away[place.shard.name] = (now if now - seen > self._budget else since, now)
+            self._absences.lost(place.shard.name, now)
         left = deadline - now
         if left <= 0:
             raise Unavailable(
@@ -375,16 +371,6 @@ class Shards:
         )
         connection.add_log_listener(Connection.watch)
         return connection
-
-
-def patience(away: float, budget: float) -> float:
-    """For how many seconds a request may wait for a database that has been `away` so long.
-
-    Who waits keeps a processor busy with attempts, and a slot of its service and gateway taken:
-    more and more of them would take the other shards' customers down too ("bulkhead": M. Nygard,
-    Release It!, chapter 5). A failover takes less than the budget, so it is waited for.
-    """
-    return budget if away < budget else min(budget, AWAY_SECONDS)
 
 
 def _traced(endpoint: Endpoint, place: Placement) -> tracing.Attributes:

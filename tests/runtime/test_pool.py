@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.patience import Absences, patience
 from runtime.pool import REST_SECONDS, Connection, DialFailed, Pool
-from runtime.shards import BUDGET_SECONDS, patience
+from runtime.shards import BUDGET_SECONDS
 from runtime.transient import LOST_SERVER, transient
 
 
@@ -48,3 +49,16 @@ def test_a_failover_is_waited_for_and_a_lost_database_is_not() -> None:
     assert patience(0.0, 8.0) == patience(7.9, 8.0) == 8.0
     assert patience(8.0, 8.0) < 1.0
     assert patience(60.0, 0.2) == 0.2
+
+
+def test_an_absence_ends_when_somebody_reaches_it_or_nobody_says_otherwise() -> None:
+    absences = Absences(8.0)
+    for now in range(100, 110):
+        absences.lost("s1", float(now))
+    assert absences.patience("s1", 110.0) < 1.0
+    assert absences.patience("s2", 110.0) == 8.0
+    assert absences.patience("s1", 130.0) == 8.0
+    absences.lost("s1", 131.0)
+    assert absences.patience("s1", 132.0) == 8.0
+    absences.found("s1")
+    assert absences.patience("s1", 140.0) == 8.0
