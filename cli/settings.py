@@ -14,9 +14,10 @@ BASE_PORT = 18000
 @dataclass(frozen=True)
 class Settings:
     """`state_dir` is set when the environment names one platform; else platforms are looked for
-    in `state_root`, one folder each."""
+    in `state_root`, one folder each. `cache_dir` holds what may be lost."""
 
     state_root: Path
+    cache_dir: Path
     state_dir: Path | None
     colour: bool
     live: bool
@@ -30,6 +31,7 @@ class Settings:
         binaries = environment.get("REGIONCTL_POSTGRES_BIN")
         return Settings(
             state_root=_state_root(environment.get("XDG_STATE_HOME")),
+            cache_dir=_cache_dir(environment.get("XDG_CACHE_HOME")),
             state_dir=Path(named).expanduser().absolute() if named else None,
             colour=sys.stdout.isatty() and not plain,
             live=sys.stderr.isatty() and not plain,
@@ -41,4 +43,10 @@ def _state_root(xdg: str | None) -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/regionctl")
     base = Path(xdg).expanduser() if xdg else Path.home() / ".local" / "state"
+    return base / "regionctl"
+
+
+def _cache_dir(xdg: str | None) -> Path:
+    """Of this user, also when that is root: what is in it may be lost at any time."""
+    base = Path(xdg).expanduser() if xdg else Path.home() / ".cache"
     return base / "regionctl"
