@@ -1,9 +1,8 @@
-"""The HTTP API under /v1: parse, call, answer. Loopback only; the token of the state directory."""
+"""The HTTP API under /v1: parse, call, answer. Who may ask is decided before (`gate`)."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -17,8 +16,19 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from control_plane import api_backups, api_events, api_shards, drills, report, status
+from control_plane import (
+    access,
+    api_access,
+    api_backups,
+    api_events,
+    api_shards,
+    drills,
+    report,
+    status,
+)
 from control_plane.events import FINAL, Event, follow
+from control_plane.gate import Gate, actor_of, asked_of, problem_answer
+from control_plane.operation_log import check_generation
 from control_plane.operations import Operation
 from control_plane.plan import Plan
 from control_plane.plane import ControlPlane, plane_of
@@ -27,7 +37,7 @@ from control_plane.schemas import OperationRequest, PlanRequest, ReasonRequest
 from control_plane.store import Store
 from infra.local import doctor
 from infra.local.supervisor import tail
-from runtime.errors import Invalid, NotFound, Problem, Unauthorized
+from runtime.errors import Invalid, NotFound, Problem
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +50,8 @@ VERBS: dict[str, Callable[..., Plan]] = {**PLANNERS, "drill": drills.plan}
 """What may be asked for, and which pure function plans it."""
 
 
-async def _authenticate(request: Request, authorization: Annotated[str, Header()] = "") -> None:
-    sent = authorization.removeprefix("Bearer ").encode()
-    if not hmac.compare_digest(sent, plane_of(request).token.encode()):
-        raise Unauthorized(
-            "The request carries no valid token.",
-            hint="Use the token in the state directory: control/token.",
-        )
-
-
 public = APIRouter()
-v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authenticate)])
+v1 = APIRouter(prefix="/v1")
 LastEventId = Annotated[int, Header(alias="last-event-id")]
 
 
@@ -111,7 +112,11 @@ async def make_plan(plane: ControlPlane, verb: str, asked: PlanRequest) -> Plan:
 
 @v1.post("/plans/{verb}")
 async def post_plan(request: Request, verb: str, asked: PlanRequest) -> JSON:
-    return (await make_plan(plane_of(request), verb, asked)).to_json()
+    """What the verb would do, with its digest and the generation to expect (`OperationRequest`)."""
+    plane = plane_of(request)
+    generation = await plane.store.generation()
+    plan = await make_plan(plane, verb, asked)
+    return {**plan.to_json(), "digest": plan.digest(), "generation": generation}
 
 
 @v1.post("/operations", status_code=202)
@@ -122,9 +127,18 @@ async def post_operation(request: Request, asked: OperationRequest) -> JSON:
         earlier = await plane.store.operation_by_key(asked.idempotency_key)
         if earlier is not None:
             return earlier.to_json()
+    if asked.expect_generation is not None:
+        # The plan is another one then, or none: that is not what is to be told.
+        check_generation(asked.expect_generation, await plane.store.generation())
     plan = await make_plan(plane, asked.verb, asked)
+    actor = actor_of(request)
     operation = await plane.store.create_operation(
-        plan, asked.reason, asked.idempotency_key, "operator"
+        plan,
+        asked.reason,
+        asked.idempotency_key,
+        actor.name,
+        role=actor.role,
+        generation=asked.expect_generation,
     )
     return operation.to_json()
 
@@ -147,13 +161,19 @@ async def get_operation(operation: Annotated[Operation, Depends(_operation)]) ->
 
 
 @v1.post("/operations/{id}/resume", status_code=202)
-async def resume_operation(request: Request, id: str) -> JSON:
-    return (await plane_of(request).store.resume(id)).to_json()
+async def resume_operation(
+    request: Request, operation: Annotated[Operation, Depends(_operation)]
+) -> JSON:
+    """It needs the role that the operation itself needed."""
+    verb = operation.kind
+    access.check(actor_of(request), access.needed(request.method, request.url.path, verb), verb)
+    return (await plane_of(request).store.resume(operation.id, asked_of(request))).to_json()
 
 
 @v1.post("/operations/{id}/abort", status_code=202)
 async def abort_operation(request: Request, id: str, asked: ReasonRequest) -> JSON:
-    return (await plane_of(request).store.abort(id, asked.reason)).to_json()
+    store = plane_of(request).store
+    return (await store.abort(id, asked.reason, asked_of(request))).to_json()
 
 
 @v1.get("/operations/{id}/events", response_class=EventSourceResponse)
@@ -163,7 +183,7 @@ async def follow_operation(
     last_event_id: LastEventId = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """The operation's events as they happen; ends when it has ended."""
-    async for event in _follow(plane_of(request), last_event_id, operation.id):
+    async for event in _follow(request, last_event_id, operation.id):
         yield event
 
 
@@ -171,14 +191,15 @@ async def follow_operation(
 async def follow_all(
     request: Request, last_event_id: LastEventId = 0
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every event as it happens, for ever."""
-    async for event in _follow(plane_of(request), last_event_id, None):
+    """Every event as it happens, for as long as the token is good."""
+    async for event in _follow(request, last_event_id, None):
         yield event
 
 
 async def _follow(
-    plane: ControlPlane, after: int, operation_id: str | None
+    request: Request, after: int, operation_id: str | None
 ) -> AsyncIterator[ServerSentEvent]:
+    plane, actor = plane_of(request), actor_of(request)
     store = plane.store
 
     async def read(after: int) -> list[Event]:
@@ -187,6 +208,8 @@ async def _follow(
     if operation_id is not None and await _ended(store, operation_id, after):
         return
     async for event in follow(read, store.bell, after=after, idle_seconds=IDLE_SECONDS):
+        if not await plane.tokens.still_good(actor):
+            return
         if event is not None:
             after = event.sequence
             yield ServerSentEvent(id=str(after), event=event.kind, data=event.to_json())
@@ -271,7 +294,7 @@ async def acknowledge(request: Request, database: str, asked: ReasonRequest) -> 
     if database not in plane.topology.databases:
         known = ", ".join(plane.topology.databases)
         raise NotFound(f"There is no database {database!r}.", hint=f"One of: {known}")
-    count = await plane.store.acknowledge(database, asked.reason)
+    count = await plane.store.acknowledge(database, asked.reason, asked_of(request))
     return {"database": database, "acknowledged": count}
 
 
@@ -291,13 +314,15 @@ async def get_logs(
     return found
 
 
+v1.include_router(api_access.router)
 v1.include_router(api_events.router)
 v1.include_router(api_backups.router)
 v1.include_router(api_shards.router)
 
 
 def add_routes(app: FastAPI) -> None:
-    """All routes, and the one renderer of errors."""
+    """All routes behind the gate, and the one renderer of errors."""
+    app.add_middleware(Gate)
     app.include_router(public)
     app.include_router(v1)
     app.add_exception_handler(Problem, _problem)
@@ -306,9 +331,10 @@ def add_routes(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _defect)
 
 
-async def _problem(_: Request, error: Exception) -> JSONResponse:
+async def _problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
-    return JSONResponse(error.document(), error.status, media_type="application/problem+json")
+    request.state.problem = error
+    return problem_answer(error)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -317,10 +343,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return await _problem(request, Invalid("; ".join(faults)))
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = NotFound if error.status_code == 404 else Problem
-    document = {**kind(str(error.detail)).document(), "status": error.status_code}
+    problem = request.state.problem = kind(str(error.detail))
+    document = {**problem.document(), "status": error.status_code}
     return JSONResponse(document, error.status_code, media_type="application/problem+json")
 
 

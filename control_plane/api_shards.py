@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from control_plane.gate import asked_of
 from control_plane.operations import ACTIVE, Operation
 from control_plane.plane import ControlPlane, plane_of
 from control_plane.plans.reshard_estimate import Facts
@@ -59,7 +60,7 @@ async def _set(request: Request, asked: ReasonRequest, *, paused: bool) -> JSON:
     word = "paused" if paused else "resumed"
     if await plane.store.reshard_paused(operation.id) != paused:
         data = {"message": f"moving slots is {word}: {asked.reason or 'no reason given'}"}
-        await plane.store.append_event(f"reshard-{word}", data, operation.id)
+        await plane.store.append_event(f"reshard-{word}", data, operation.id, asked_of(request))
     return {"operation": operation.id, "paused": paused, "reason": asked.reason}
 
 

@@ -68,7 +68,11 @@ def build(settings: Settings, clock: Clock | None = None) -> FastAPI:
                     yield
 
     app = FastAPI(
-        title="regionctl control plane", lifespan=lifespan, openapi_url="/v1/openapi.json"
+        title="regionctl control plane",
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
     )
     api.add_routes(app)
     return app

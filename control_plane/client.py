@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -122,6 +123,38 @@ class Client:
     async def acknowledge(self, database: str, reason: str) -> JSON:
         path = f"/v1/failovers/{database}/acknowledge"
         return await self._document("POST", path, {"reason": reason})
+
+    async def who_am_i(self) -> JSON:
+        """{"name", "role", "token"}"""
+        return await self._document("GET", "/v1/whoami")
+
+    async def tokens(self) -> list[JSON]:
+        """Oldest first, those too that are good no more."""
+        return await self._list("/v1/tokens")
+
+    async def create_token(
+        self, name: str, role: str, *, seconds: int | None = None, reason: str = ""
+    ) -> JSON:
+        """The new token; its text, "token", is told this once."""
+        body = {"name": name, "role": role, "lifetimeSeconds": seconds, "reason": reason}
+        return await self._document("POST", "/v1/tokens", body)
+
+    async def revoke_token(self, id: str, reason: str = "") -> JSON:
+        return await self._document(
+            "POST", f"/v1/tokens/{quote(id, safe='')}/revoke", {"reason": reason}
+        )
+
+    async def audit(
+        self, *, operation: str | None = None, actor: str | None = None, limit: int = 50
+    ) -> list[JSON]:
+        """The last entries of the audit log that fit, oldest first."""
+        asked: JSON = {"operation": operation, "actor": actor, "limit": limit}
+        parameters = {key: value for key, value in asked.items() if value is not None}
+        return await self._list("/v1/audit", parameters)
+
+    async def verify_audit(self) -> JSON:
+        """{"entries", "head", "broken": null or {"sequence", "why"}}"""
+        return await self._document("GET", "/v1/audit/verify")
 
     async def event_lag(self, region: str | None = None) -> JSON:
         """{"region", "items": [{"group", "lag", "pending"}], "deadLetters"}"""

@@ -20,6 +20,8 @@ from control_plane.records import SCHEMA_VERSION, metadata, schema
 from runtime.errors import Refused
 
 SCHEMA_ROW = "control-plane"
+# Version 2 has more tables than version 1 and is otherwise the same.
+GROWN_FROM = 1
 
 
 class Database:
@@ -43,13 +45,16 @@ class Database:
             yield connection
 
     async def prepare(self) -> None:
-        """Makes the tables. Raises `Refused` when another version of the program made them."""
+        """Makes the tables that are missing. Raises `Refused` when another version of the program
+        made the others."""
         async with self._turn, self._writing.begin() as connection:
             await connection.run_sync(metadata.create_all)
             version = await connection.scalar(select(schema.c.version))
             if version is None:
                 row = schema.insert().values(name=SCHEMA_ROW, version=SCHEMA_VERSION)
                 await connection.execute(row)
+            elif version == GROWN_FROM:
+                await connection.execute(schema.update().values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise Refused(
                     f"The control plane's database has schema version {version}; this program "

@@ -1,6 +1,7 @@
 """Operations and their steps in the database: create, claim, record, resume, abort.
 
-Every method is one transaction, and what it changes is told as an event of the same transaction.
+Every method is one transaction, and what it changes is told as an event of the same transaction;
+what somebody asked for, and how it ended, as an entry of the audit log too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from control_plane import records, rows
+from control_plane import audit, records, rows
+from control_plane.access import PLATFORM, Asked, Role
 from control_plane.database import Database
 from control_plane.events import Bell, Event
 from control_plane.operations import (
@@ -76,14 +78,28 @@ class OperationLog:
             id = await connection.scalar(query)
             return None if id is None else await rows.load(connection, id)
 
+    async def generation(self) -> int:
+        """A number that grows whenever the shard map changes or an operation is created."""
+        async with self.database.read() as connection:
+            return await _generation(connection)
+
     async def create_operation(
-        self, plan: Plan, reason: str, idempotency_key: str | None, requested_by: str
+        self,
+        plan: Plan,
+        reason: str,
+        idempotency_key: str | None,
+        requested_by: str,
+        *,
+        role: Role = PLATFORM.role,
+        generation: int | None = None,
     ) -> Operation:
         """Stores `plan` to be run at once; the same key again returns the first operation.
 
+        `role` is that of `requested_by`; `generation`, when given, is what it must still be.
+
         Raises `Refused`, naming the holder, when an unfinished operation holds a lock that
         conflicts: operations do not queue, because a plan is true only when it is made. Raises
-        `Invalid` when the key was used for another verb.
+        `Refused` for another generation, `Invalid` when the key was used for another verb.
         """
         table = records.operation
         async with self.database.write() as connection:
@@ -91,6 +107,8 @@ class OperationLog:
                 earlier = await _by_key(connection, idempotency_key, plan)
                 if earlier is not None:
                     return earlier
+            if generation is not None:
+                check_generation(generation, await _generation(connection))
             await _check_locks(connection, plan.locks)
             await _check_premises(connection, plan)
             number = 1 + (await connection.scalar(select(func.max(table.c.number))) or 0)
@@ -101,6 +119,9 @@ class OperationLog:
                 await connection.execute(insert(records.step), rows.new_steps(id, plan))
             data = {"kind": plan.kind, "target": plan.target, "reason": reason}
             await self._tell(connection, id, "operation-created", data)
+            asked = Asked(requested_by, role, plan.kind, plan.target, reason)
+            now = self.clock.now()
+            await audit.append(connection, now, "asked", asked, operation=id, plan=plan)
             operation = await rows.load(connection, id)
         self._changed(waiting=True)
         return operation
@@ -165,7 +186,7 @@ class OperationLog:
             await self._finish(connection, claim.operation_id, state, problem)
         self._changed()
 
-    async def resume(self, id: str) -> Operation:
+    async def resume(self, id: str, by: Asked | None = None) -> Operation:
         """A failed operation goes on at the step that failed.
 
         Raises `Refused` when it has not failed, when its locks are held by now, or when it would
@@ -190,11 +211,12 @@ class OperationLog:
             }
             await rows.update_operation(connection, id, values)
             await self._tell(connection, id, "operation-resumed", {})
+            await self._record(connection, by, id)
             operation = await rows.load(connection, id)
         self._changed(waiting=True)
         return operation
 
-    async def abort(self, id: str, reason: str) -> Operation:
+    async def abort(self, id: str, reason: str, by: Asked | None = None) -> Operation:
         """Stops at once what nobody runs; what runs stops when its step in flight has ended."""
         async with self.database.write() as connection:
             operation = await rows.load(connection, id)
@@ -204,6 +226,7 @@ class OperationLog:
                     hint="What it did is undone by another plan: regionctl status, then failback.",
                 )
             await self._tell(connection, id, "abort-requested", {"reason": reason})
+            await self._record(connection, by, id)
             if operation.state == "running":
                 await rows.update_operation(connection, id, {"abort_requested": True})
             else:
@@ -212,10 +235,19 @@ class OperationLog:
         self._changed()
         return operation
 
-    async def append_event(self, kind: str, data: JSON, operation_id: str | None = None) -> None:
+    async def append_event(
+        self, kind: str, data: JSON, operation_id: str | None = None, by: Asked | None = None
+    ) -> None:
+        """`by` is who wanted it, when somebody did."""
         async with self.database.write() as connection:
             await self._tell(connection, operation_id, kind, data)
+            await self._record(connection, by, operation_id)
         self._changed()
+
+    async def refuse(self, by: Asked, why: str) -> None:
+        """Records that what was asked for has not been done."""
+        async with self.database.write() as connection:
+            await audit.append(connection, self.clock.now(), "refused", by, outcome=why)
 
     async def events(
         self, *, after: int = 0, operation_id: str | None = None, limit: int = 500
@@ -319,6 +351,21 @@ class OperationLog:
         }
         await rows.update_operation(connection, id, values)
         await self._tell(connection, id, f"operation-{state}", {"problem": problem})
+        asked = await audit.who_asked(connection, id)
+        if asked is None:
+            operation = await rows.load(connection, id, ())
+            who = operation.requested_by
+            asked = Asked(who, PLATFORM.role, operation.kind, operation.target, operation.reason)
+        why = f"{state}: {problem.get('detail', '')}" if problem else state
+        now = self.clock.now()
+        await audit.append(connection, now, "ended", asked, operation=id, outcome=why)
+
+    async def _record(
+        self, connection: AsyncConnection, by: Asked | None, operation_id: str | None
+    ) -> None:
+        if by is not None:
+            now = self.clock.now()
+            await audit.append(connection, now, "asked", by, operation=operation_id)
 
     async def _tell(
         self, connection: AsyncConnection, id: str | None, kind: str, data: JSON
@@ -331,6 +378,22 @@ class OperationLog:
                 monotonic=self.clock.monotonic(),
                 data=data,
             )
+        )
+
+
+async def _generation(connection: AsyncConnection) -> int:
+    version = select(func.max(records.shard_map.c.version))
+    number = select(func.max(records.operation.c.number))
+    return (await connection.scalar(version) or 0) + (await connection.scalar(number) or 0)
+
+
+def check_generation(expected: int, found: int) -> None:
+    """Raises `Refused` when the platform is no longer what the caller looked at."""
+    if expected != found:
+        raise Refused(
+            f"The platform has changed since: its generation is {found}, not {expected}.",
+            hint="Look again, and plan again: regionctl status, regionctl op list",
+            extra={"generation": found},
         )
 
 

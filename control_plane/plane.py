@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from control_plane.audit import Audit
 from control_plane.settings import Settings
 from control_plane.store import Store
+from control_plane.tokens import Tokens
 from infra.provider import Provider
 from infra.topology import Topology
 from runtime.clock import Clock
@@ -23,6 +25,14 @@ class ControlPlane:
     clock: Clock
     token: str
     began: float
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.store.database, self.clock)
+
+    @property
+    def audit(self) -> Audit:
+        return Audit(self.store.database)
 
     @property
     def topology(self) -> Topology:

@@ -23,10 +23,14 @@ class PlanRequest(Wire):
 
 
 class OperationRequest(PlanRequest):
-    """The same `idempotencyKey` again answers with the operation that it first created."""
+    """The same `idempotencyKey` again answers with the operation that it first created.
+
+    With `expectGeneration` it is refused when the platform's generation is another by now.
+    """
 
     verb: str
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=200)
+    expect_generation: int | None = None
 
 
 class ReasonRequest(Wire):
@@ -40,3 +44,11 @@ class LettersRequest(ReasonRequest):
 
     region: str | None = None
     ids: list[str] = Field(min_length=1, max_length=1000)
+
+
+class TokenRequest(ReasonRequest):
+    """`lifetimeSeconds`: how long the token is good, at most ten years; None: until revoked."""
+
+    name: str
+    role: str
+    lifetime_seconds: int | None = Field(default=None, ge=60, le=10 * 366 * 86400)

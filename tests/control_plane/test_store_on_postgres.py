@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
+from control_plane.audit import Audit
 from control_plane.operations import Superseded, run
 from control_plane.steps import HANDLERS
 from control_plane.store import open_store
@@ -68,6 +71,13 @@ async def test_operations_maps_and_claims_are_kept_on_postgresql_as_in_sqlite(ur
         assert (await platform.map()).version == before.version + len(stores)
         numbers = [event.sequence for event in await other.events()]
         assert numbers == sorted(set(numbers))
+
+        verdict = await Audit(other.database).verify()
+        assert (verdict.entries, verdict.broken) == (2, None)
+        for statement in ("UPDATE audit SET actor = ''", "DELETE FROM audit", "TRUNCATE audit"):
+            with pytest.raises(SQLAlchemyError, match="append-only"):
+                async with one.database.write() as connection:
+                    await connection.execute(text(statement))
     finally:
         await one.database.close()
         await other.database.close()
