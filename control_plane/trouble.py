@@ -154,24 +154,22 @@ class World:
         return Trouble(why, self._watch(region) or f"regionctl logs {first.id} -n 50")
 
     def _errors(self, region: str) -> Trouble | None:
-        limit = self.topology.service_levels.error_rate_percent
+        since = self.measured.over_since.get((region, ERRORS))
         ratio = self.measured.regions.get(region, Rates()).error_ratio
-        if ratio is None or 100 * ratio <= limit:
+        if since is None or ratio is None:
             return None
+        limit = self.topology.service_levels.error_rate_percent
         why = f"errors.ratio: {100 * ratio:.2f} % > {limit:g} % (serviceLevels.errorRatePercent)"
-        return Trouble(why + self._since(region, ERRORS), self._look(region))
+        return Trouble(f"{why} since {_clock(since)}", self._look(region))
 
     def _latency(self, region: str) -> Trouble | None:
-        limit = self.topology.service_levels.p99_milliseconds
+        since = self.measured.over_since.get((region, LATENCY))
         p99 = self.measured.regions.get(region, Rates()).p99_ms
-        if p99 is None or p99 <= limit:
+        if since is None or p99 is None:
             return None
+        limit = self.topology.service_levels.p99_milliseconds
         why = f"latency.p99: {p99:.0f} ms > {limit:g} ms (serviceLevels.p99Milliseconds)"
-        return Trouble(why + self._since(region, LATENCY), self._look(region))
-
-    def _since(self, region: str, rule: str) -> str:
-        since = self.measured.over_since.get((region, rule))
-        return f" since {_clock(since)}" if since else ""
+        return Trouble(f"{why} since {_clock(since)}", self._look(region))
 
     def _look(self, region: str) -> str:
         gateways = [s.id for s in self.specs.get(region, ()) if s.component == "gateway"]

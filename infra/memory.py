@@ -14,6 +14,7 @@ from infra.memory_repair import MemoryRepairs
 from infra.memory_world import ROW, SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
 from infra.topology import Topology
+from infra.traffic import Traffic
 from runtime.clock import Clock
 from runtime.errors import Invalid, OperationFailed, Refused, Unavailable
 from runtime.shardmap import ShardMap
@@ -269,6 +270,10 @@ class MemoryProvider(MemoryWorld):
 
     async def answers(self, region: str) -> tuple[int, int] | None:
         return self.answered
+
+    async def traffic(self) -> Mapping[str, Traffic]:
+        doors = (spec.id for spec in self.topology.instances(kind="envoy"))
+        return {id: self.counted.get(id, Traffic()) for id in doors if self.servers.get(id)}
 
     async def resend_events(self, database: str) -> int:
         return 0

@@ -20,11 +20,13 @@ from typing import Any
 
 from infra.provider import Follower, InstanceView, PostgresView, Salvage, State, ValkeyView
 from infra.topology import EDGE, Topology
+from infra.traffic import Traffic
 from runtime.clock import Clock, FakeClock
 from runtime.errors import Unavailable
 from runtime.shardmap import Endpoint, ShardMap
 
 SEGMENT = 1000  # bytes that one write takes in the WAL
+WRITE_MILLISECONDS = 8.0
 ROW = re.compile(r"(\d+)[/~](.+)|-(\d+)")
 
 
@@ -82,6 +84,7 @@ class MemoryWorld:
         self.unreachable: set[str] = set()
         self.zones_down: set[str] = set()
         self.deaths: Counter[str] = Counter()
+        self.counted: dict[str, Traffic] = {}
         self.dead: dict[str, dict[str, dict[str, Any]]] = {}  # region → id → a dead letter
 
     # What clients do.
@@ -90,9 +93,10 @@ class MemoryWorld:
         """One client's write by the routed region's map. True: it was acknowledged."""
         shard_map = self.maps.get(self.route) if self.route else None
         if shard_map is None:
-            return False
+            return self._count(acknowledged=False)
         shard = shard_map.shards[database]
-        return self.write_to(shard.primary.instance, id, epoch=shard.epoch)
+        written = self.write_to(shard.primary.instance, id, epoch=shard.epoch)
+        return self._count(acknowledged=written)
 
     def write_to(self, instance: str, id: str, *, epoch: int) -> bool:
         """A write sent straight to one server by a client with a map of `epoch`."""
@@ -105,9 +109,10 @@ class MemoryWorld:
         """One write for a user of `slot` by the routed region's map. True: acknowledged."""
         shard_map = self.maps.get(self.route) if self.route else None
         if shard_map is None:
-            return False
+            return self._count(acknowledged=False)
         place = shard_map.place(slot)
-        return self.write_slot_to(place.shard.primary.instance, slot, id, epoch=place.epoch)
+        primary = place.shard.primary.instance
+        return self._count(acknowledged=self.write_slot_to(primary, slot, id, epoch=place.epoch))
 
     def write_slot_to(self, instance: str, slot: int, id: str, *, epoch: int) -> bool:
         """A write for a user of `slot` sent straight to one server, under the slot's fence."""
@@ -117,6 +122,14 @@ class MemoryWorld:
         return node.fences.get(slot) == ("owned", epoch) and self._acknowledge(
             instance, f"{slot}/{id}"
         )
+
+    def _count(self, *, acknowledged: bool) -> bool:
+        """The edge counts a write, and so does the first gateway behind it that runs."""
+        behind = self.topology.instances(component="gateway", region=self.route or EDGE)
+        for id in (EDGE, *[spec.id for spec in behind if self.servers.get(spec.id)][:1]):
+            known = self.counted.get(id, Traffic())
+            self.counted[id] = known.with_request(WRITE_MILLISECONDS, failed=not acknowledged)
+        return acknowledged
 
     def _acknowledge(self, instance: str, entry: str) -> bool:
         self.nodes[instance].wal.append(entry)
@@ -279,3 +292,4 @@ class MemoryWorld:
             elif id in self.servers and id != EDGE:
                 self.deaths[id] += self.servers[id]
                 self.servers[id] = False
+                self.counted.pop(id, None)
