@@ -21,6 +21,7 @@ from control_plane import (
     api_access,
     api_backups,
     api_events,
+    api_overview,
     api_shards,
     drills,
     report,
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
 IDLE_SECONDS = 10.0
-SETTLING_SECONDS = 60.0
 CONTROL_PLANE = "control-plane"
 
 VERBS: dict[str, Callable[..., Plan]] = {**PLANNERS, "drill": drills.plan}
@@ -69,7 +69,7 @@ async def get_status(request: Request) -> JSON:
         await plane.provider.observe(),
         await plane.store.shard_map(),
         archives=await api_backups.archives_or_none(plane),
-        settling=plane.clock.monotonic() < plane.began + SETTLING_SECONDS,
+        settling=plane.settling,
         entry_url=plane.provider.entry_url(),
         pid=os.getpid(),
         address=plane.settings.address,
@@ -317,6 +317,7 @@ async def get_logs(
 v1.include_router(api_access.router)
 v1.include_router(api_events.router)
 v1.include_router(api_backups.router)
+v1.include_router(api_overview.router)
 v1.include_router(api_shards.router)
 
 

@@ -35,10 +35,15 @@ async def get_reshard(request: Request) -> JSON:
         "operation": None if operation is None else operation.id,
         "verb": None if operation is None else operation.kind,
         "paused": operation is not None and await plane.store.reshard_paused(operation.id),
-        "items": [await _move(plane, move, shard_map) for move in shard_map.moves]
-        if shard_map
-        else [],
+        "items": await moves(plane, shard_map),
     }
+
+
+async def moves(plane: ControlPlane, shard_map: ShardMap | None) -> list[JSON]:
+    """Every move of the map with its progress."""
+    if shard_map is None:
+        return []
+    return [await _move(plane, move, shard_map) for move in shard_map.moves]
 
 
 @router.post("/reshard/pause")

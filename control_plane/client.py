@@ -59,6 +59,10 @@ class Client:
     async def status(self) -> JSON:
         return await self._document("GET", "/v1/status")
 
+    async def overview(self) -> JSON:
+        """The platform on one page, for dashboards."""
+        return await self._document("GET", "/v1/overview")
+
     async def topology(self) -> JSON:
         return await self._document("GET", "/v1/topology")
 

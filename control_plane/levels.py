@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from control_plane.traffic import P99, Level, Step, within
+from control_plane.traffic import P99, Level, Slice, within
 from infra.topology_policies import ServiceLevels
 
 LEAST_ALLOWED = 1e-9  # an objective of 100 % allows nothing, and nothing cannot be divided by
@@ -30,18 +30,18 @@ class Tally:
     slices: int = 0
     bad_slices: int = 0
 
-    def plus(self, step: Step | None, limits: ServiceLevels) -> Tally:
+    def plus(self, seen: Slice | None, limits: ServiceLevels) -> Tally:
         """The same after one more time slice; None when it was not seen."""
-        if step is None:
+        if seen is None:
             return self
-        timed = step.buckets[-1][1] if step.buckets else 0
-        failed = 100 * step.errors > limits.error_rate_percent * step.requests
+        timed = seen.buckets[-1][1] if seen.buckets else 0
+        failed = 100 * seen.errors > limits.error_rate_percent * seen.requests
         return Tally(
-            self.requests + step.requests,
-            self.errors + step.errors,
+            self.requests + seen.requests,
+            self.errors + seen.errors,
             self.timed + timed,
-            self.slow + timed - within(step.buckets, limits.p99_milliseconds),
-            self.slices + (step.requests > 0),
+            self.slow + timed - within(seen.buckets, limits.p99_milliseconds),
+            self.slices + (seen.requests > 0),
             self.bad_slices + failed,
         )
 

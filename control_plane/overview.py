@@ -43,6 +43,7 @@ def document(
     observed: Observed,
     shard_map: ShardMap | None,
     *,
+    generation: int,
     operations: Sequence[Operation],
     measured: Measured,
     archives: Sequence[JSON] | None,
@@ -52,8 +53,9 @@ def document(
     address: str,
     settling: bool = False,
 ) -> JSON:
-    """`operations`: newest first, every unfinished one among them. For the others see
-    `control_plane.status.document`; `moves` are as /v1/reshard shows them."""
+    """`generation` is what whoever plans by this page has to expect (`OperationRequest`).
+    `operations`: newest first, every unfinished one among them. `moves` are as /v1/reshard shows
+    them; for the others see `control_plane.status.document`."""
     specs: dict[str, list[InstanceSpec]] = {}
     for spec in topology.by_id.values():
         specs.setdefault(spec.region, []).append(spec)
@@ -73,7 +75,7 @@ def document(
         **_lines(troubles),
         "entryUrl": entry_url,
         "route": observed.route,
-        "generation": generation(shard_map, operations),
+        "generation": generation,
         "controlPlane": {"pid": pid, "address": address},
         "activity": activity(operations),
         "regions": regions,
@@ -85,12 +87,6 @@ def document(
         "archives": list(archives or ()),
         "invariants": None,
     }
-
-
-def generation(shard_map: ShardMap | None, operations: Sequence[Operation]) -> int:
-    """A number that grows whenever the map changes or an operation is made; newest first."""
-    newest = int(operations[0].id.rpartition("-")[2]) if operations else 0
-    return newest + (shard_map.version if shard_map else 0)
 
 
 def activity(operations: Sequence[Operation]) -> JSON | None:

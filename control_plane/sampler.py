@@ -18,7 +18,7 @@ from control_plane.traffic import (
     Measured,
     Rates,
     Series,
-    Step,
+    Slice,
     between,
     rates,
     together,
@@ -48,10 +48,10 @@ class History:
     def __init__(self, since: datetime) -> None:
         self.since = since
         self.doors: dict[str, tuple[float, Traffic]] = {}
-        self.recent: dict[str, deque[Step]] = {}
+        self.recent: dict[str, deque[Slice]] = {}
         self.tallies: dict[str, Tally] = {}
         self.whole: deque[Tally] = deque([Tally()], maxlen=max(WINDOWS.values()) + 1)
-        self.last: deque[Step | None] = deque(maxlen=2)
+        self.last: deque[Slice | None] = deque(maxlen=2)
         self.points: deque[Rates] = deque(maxlen=POINTS)
         self.over_since: dict[tuple[str, str], datetime] = {}
 
@@ -59,46 +59,46 @@ class History:
         self, topology: Topology, counted: Mapping[str, Traffic], monotonic: float, now: datetime
     ) -> Measured:
         """Takes in what each door has counted by now; what all looks together say."""
-        steps: dict[str, list[Step]] = {region.name: [] for region in topology.regions}
-        steps[""] = []
+        slices: dict[str, list[Slice]] = {region.name: [] for region in topology.regions}
+        slices[""] = []
         for door, traffic in counted.items():
             before = self.doors.get(door)
             self.doors[door] = monotonic, traffic
             if before is not None and monotonic > before[0] and door in topology.by_id:
                 region = topology.by_id[door].region
-                steps[region].append(between(before[1], traffic, monotonic - before[0]))
-        inside = {name: together(found) for name, found in steps.items() if name}
-        self._keep(topology, inside, together(steps[""]), now)
+                slices[region].append(between(before[1], traffic, monotonic - before[0]))
+        inside = {name: together(found) for name, found in slices.items() if name}
+        self._keep(topology, inside, together(slices[""]), now)
         return self._measured(topology, now)
 
     def _keep(
         self,
         topology: Topology,
-        inside: Mapping[str, Step | None],
-        whole: Step | None,
+        inside: Mapping[str, Slice | None],
+        whole: Slice | None,
         now: datetime,
     ) -> None:
         limits = topology.service_levels
         self.whole.append(self.whole[-1].plus(whole, limits))
         self.last.append(whole)
-        # Doors count times later than requests: a single step may have none.
-        seen = [step for step in self.last if step is not None]
+        # Doors count times later than requests: a single slice may have none.
+        seen = [each for each in self.last if each is not None]
         p99 = rates(seen, 1).p99_ms
         alone = rates([whole] if whole else [], 1)
         self.points.append(Rates(alone.rate, p99, alone.error_ratio, alone.requests))
-        for region, step in inside.items():
-            self.tallies[region] = self.tallies.get(region, Tally()).plus(step, limits)
+        for region, done in inside.items():
+            self.tallies[region] = self.tallies.get(region, Tally()).plus(done, limits)
             recent = self.recent.setdefault(region, deque(maxlen=RECENT))
-            if step is None:
+            if done is None:
                 recent.clear()
             else:
-                recent.append(step)
+                recent.append(done)
         for region in self.recent.keys() - inside.keys():
             del self.recent[region], self.tallies[region]
 
     def _measured(self, topology: Topology, now: datetime) -> Measured:
         limits = topology.service_levels
-        known = {name: rates(tuple(steps), RATE_OF) for name, steps in self.recent.items()}
+        known = {name: rates(tuple(kept), RATE_OF) for name, kept in self.recent.items()}
         over: dict[tuple[str, str], datetime] = {}
         for region, found in known.items():
             exceeded = {
@@ -112,8 +112,8 @@ class History:
         budgets = {name: least_left(limits, tally) for name, tally in self.tallies.items()}
         whole = self.whole[-1]
         windows = {
-            name: whole.less(self.whole[max(0, len(self.whole) - 1 - steps)])
-            for name, steps in WINDOWS.items()
+            name: whole.less(self.whole[max(0, len(self.whole) - 1 - count)])
+            for name, count in WINDOWS.items()
         }
         return Measured(
             regions=known,

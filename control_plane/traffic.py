@@ -73,7 +73,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Step:
+class Slice:
     """What some doors did between two looks. `rate`: requests a second, while they were seen."""
 
     rate: float
@@ -82,7 +82,7 @@ class Step:
     buckets: Buckets
 
 
-def between(before: Traffic, after: Traffic, seconds: float) -> Step:
+def between(before: Traffic, after: Traffic, seconds: float) -> Slice:
     """What a door did in the `seconds` between two looks at it.
 
     Counts that are lower than before began anew: all that they have came since.
@@ -92,7 +92,7 @@ def between(before: Traffic, after: Traffic, seconds: float) -> Step:
     known = dict(before.buckets)
     buckets = tuple((bound, count - known.get(bound, 0)) for bound, count in after.buckets)
     requests = after.requests - before.requests
-    return Step(requests / seconds, requests, after.errors - before.errors, buckets)
+    return Slice(requests / seconds, requests, after.errors - before.errors, buckets)
 
 
 def _began_anew(before: Traffic, after: Traffic) -> bool:
@@ -113,16 +113,16 @@ def _parts(buckets: Buckets) -> list[int]:
     return [high - low for low, high in pairwise(counts)]
 
 
-def together(steps: Iterable[Step]) -> Step | None:
+def together(slices: Iterable[Slice]) -> Slice | None:
     """What several doors did at the same time; None when none was seen."""
-    found = list(steps)
+    found = list(slices)
     if not found:
         return None
-    return Step(
-        sum(step.rate for step in found),
-        sum(step.requests for step in found),
-        sum(step.errors for step in found),
-        summed(step.buckets for step in found),
+    return Slice(
+        sum(each.rate for each in found),
+        sum(each.requests for each in found),
+        sum(each.errors for each in found),
+        summed(each.buckets for each in found),
     )
 
 
@@ -137,16 +137,16 @@ def summed(buckets: Iterable[Buckets]) -> Buckets:
     return tuple(zip(bounds, map(sum, counts), strict=True))
 
 
-def rates(recent: Sequence[Step], rate_of: int) -> Rates:
-    """Latency and errors over all of the steps, the rate over the last `rate_of` of them."""
+def rates(recent: Sequence[Slice], rate_of: int) -> Rates:
+    """Latency and errors over all of the slices, the rate over the last `rate_of` of them."""
     if not recent:
         return Rates()
     last = recent[-rate_of:]
-    requests = sum(step.requests for step in recent)
-    errors = sum(step.errors for step in recent)
+    requests = sum(each.requests for each in recent)
+    errors = sum(each.errors for each in recent)
     return Rates(
-        rate=sum(step.rate for step in last) / len(last),
-        p99_ms=percentile(summed(step.buckets for step in recent), P99),
+        rate=sum(each.rate for each in last) / len(last),
+        p99_ms=percentile(summed(each.buckets for each in recent), P99),
         error_ratio=errors / requests if requests else None,
         requests=requests,
     )

@@ -147,9 +147,17 @@ def made(
 
 
 def _document(topology: Topology, observed: Observed, map: ShardMap | None, **more: Any) -> JSON:
-    known: JSON = {"operations": (), "measured": Measured(), "archives": (), "moves": ()}
+    known: JSON = {"operations": (), "measured": Measured(), "archives": (), "moves": ()} | more
+    newest = int(known["operations"][0].id.rpartition("-")[2]) if known["operations"] else 0
     return overview.document(
-        topology, observed, map, entry_url=ENTRY_URL, pid=4242, address=ADDRESS, **known | more
+        topology,
+        observed,
+        map,
+        generation=newest + (map.version if map else 0),
+        entry_url=ENTRY_URL,
+        pid=4242,
+        address=ADDRESS,
+        **known,
     )
 
 

@@ -15,7 +15,7 @@ from control_plane.traffic import (
     ERRORS,
     LATENCY,
     Measured,
-    Step,
+    Slice,
     between,
     percentile,
     rates,
@@ -74,18 +74,18 @@ def test_what_was_quick_enough_lies_between_the_counts_of_the_bounds_around(
 
 @given(traffics, traffics, st.floats(0.1, 60.0))
 def test_no_difference_is_ever_negative(before: Traffic, after: Traffic, seconds: float) -> None:
-    step = between(before, after, seconds)
-    assert step.rate >= 0
-    assert step.requests >= 0
-    assert step.errors >= 0
-    parts = [high - low for (_, low), (_, high) in pairwise(((0.0, 0), *step.buckets))]
+    done = between(before, after, seconds)
+    assert done.rate >= 0
+    assert done.requests >= 0
+    assert done.errors >= 0
+    parts = [high - low for (_, low), (_, high) in pairwise(((0.0, 0), *done.buckets))]
     assert all(part >= 0 for part in parts)
 
 
 def test_a_door_that_was_started_again_has_done_what_it_has_counted_since() -> None:
     before = Traffic(900, 3, ((10.0, 900),))
     after = Traffic(20, 1, ((10.0, 20),))
-    assert between(before, after, 5.0) == Step(4.0, 20, 1, ((10.0, 20),))
+    assert between(before, after, 5.0) == Slice(4.0, 20, 1, ((10.0, 20),))
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=30))
@@ -97,8 +97,8 @@ def test_a_budget_only_shrinks_while_bad_things_happen_among_as_many_requests(
     fine = Tally()
     worse = Tally()
     for errors, slow in bad:
-        fine = fine.plus(_step(asked, 0, 0), LEVELS)
-        worse = worse.plus(_step(asked, errors, slow), LEVELS)
+        fine = fine.plus(_slice(asked, 0, 0), LEVELS)
+        worse = worse.plus(_slice(asked, errors, slow), LEVELS)
         for name, objective in objectives(LEVELS).items():
             lost, kept = left(worse.bad()[name], objective), left(fine.bad()[name], objective)
             assert kept == 1
@@ -112,7 +112,7 @@ def test_a_budget_only_shrinks_while_bad_things_happen_among_as_many_requests(
 @given(st.integers(0, 100), st.integers(0, 100))
 def test_more_errors_never_leave_more_of_a_budget(one: int, other: int) -> None:
     few, many = (
-        Tally().plus(_step(100, errors, errors), LEVELS) for errors in sorted((one, other))
+        Tally().plus(_slice(100, errors, errors), LEVELS) for errors in sorted((one, other))
     )
     for name, objective in objectives(LEVELS).items():
         less, more = left(many.bad()[name], objective), left(few.bad()[name], objective)
@@ -124,7 +124,7 @@ def test_more_errors_never_leave_more_of_a_budget(one: int, other: int) -> None:
 def test_a_level_that_allows_nothing_has_a_whole_budget_or_none() -> None:
     limits = ServiceLevels(availability_percent=100.0)
     for errors, good in ((0, True), (50, False)):
-        tally = Tally().plus(_step(100, errors, 0), limits)
+        tally = Tally().plus(_slice(100, errors, 0), limits)
         level = levels(limits, NOW, tally, {})[0]
         assert level.name == "availability"
         assert level.budget_left is not None
@@ -132,8 +132,8 @@ def test_a_level_that_allows_nothing_has_a_whole_budget_or_none() -> None:
         assert level.budget_left > 0 or not good
 
 
-def _step(requests: int, errors: int, slow: int) -> Step:
-    return Step(requests / 5, requests, errors, ((100.0, requests - slow), (1000.0, requests)))
+def _slice(requests: int, errors: int, slow: int) -> Slice:
+    return Slice(requests / 5, requests, errors, ((100.0, requests - slow), (1000.0, requests)))
 
 
 class Doors:
