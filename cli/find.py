@@ -27,7 +27,9 @@ class Platform:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{BASE_PORT + self.port_offset}"
+        from control_plane import listen
+
+        return listen.read(self.state_dir / "control").address(BASE_PORT + self.port_offset)
 
     @property
     def edge_port(self) -> int:

@@ -39,6 +39,7 @@ class Run:
     detach: bool = False
     timeout: float | None = None
     confirm: str | None = None
+    expect_generation: int | None = None
     operation: str | None = None
 
     @property
@@ -81,7 +82,7 @@ class Run:
 
 def _options() -> dict[str, tuple[Any, Any]]:
     """Each shared option: its annotation and its default."""
-    text, path, number = str | None, Path | None, float | None
+    text, path, number, whole = str | None, Path | None, float | None, int | None
     return {
         "output": (
             Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")],
@@ -112,6 +113,17 @@ def _options() -> dict[str, tuple[Any, Any]]:
             ],
             None,
         ),
+        "expect_generation": (
+            Annotated[
+                whole,
+                typer.Option(
+                    "--expect-generation",
+                    metavar="N",
+                    help="Refuse when the platform has changed since its plan said N.",
+                ),
+            ],
+            None,
+        ),
         "confirm": (
             Annotated[
                 text, typer.Option("--confirm", metavar="NAME", help="Repeat the name to go ahead.")
@@ -122,7 +134,7 @@ def _options() -> dict[str, tuple[Any, Any]]:
 
 
 READS = ("output", "yes", "no_input", "state_dir")
-MUTATES = (*READS, "dry_run", "reason", "detach", "timeout")
+MUTATES = (*READS, "dry_run", "reason", "detach", "timeout", "expect_generation")
 SEVERE = (*MUTATES, "confirm")
 
 

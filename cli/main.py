@@ -36,6 +36,8 @@ COMMANDS = {
     "backup": Lazy("cli.backup", "Backups, restores and restore points.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),
     "events": Lazy("cli.events", "What the platform did; lag and dead letters.", group=True),
+    "audit": Lazy("cli.audit", "Every change that was asked for, by whom and why."),
+    "token": Lazy("cli.token", "Tokens: who may ask the control plane for what.", group=True),
     "doctor": Lazy("cli.doctor", "Check this machine, and say how to mend it."),
     "version": Lazy("cli.about", "Versions of regionctl and of its parts."),
     "completion": Lazy("cli.about", "Print the completion script of a shell."),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import render, work
-from cli.leaf import MUTATES, READS, Run, group, leaf
+from cli.leaf import READS, Run, group, leaf
 from cli.render import Table
 from runtime.errors import Exit
 
@@ -66,13 +66,13 @@ async def watch(run: Run, id: Id) -> None:
 @leaf(
     app,
     "resume",
-    shared=tuple(key for key in MUTATES if key != "dry_run"),
+    shared=(*TIMEOUT, "reason", "detach"),
     examples=("regionctl op resume op-12 --reason 'disk was full'",),
 )
 async def resume(run: Run, id: Id) -> None:
     """Carry on with a failed operation from the step that failed."""
     async with work.connect(run) as client:
-        operation = await client.resume(id)
+        operation = await client.resume(id, run.reason)
         if run.detach:
             work.show_operation(run.output, operation)
             return

@@ -14,7 +14,10 @@ BASE_PORT = 18000
 @dataclass(frozen=True)
 class Settings:
     """`state_dir` is set when the environment names one platform; else platforms are looked for
-    in `state_root`, one folder each. `cache_dir` holds what may be lost."""
+    in `state_root`, one folder each. `cache_dir` holds what may be lost.
+
+    `server` is the URL of a control plane elsewhere, `token_file` has the token for it (or one to
+    use instead of root's), `ca_file` who vouches for its certificate."""
 
     state_root: Path
     cache_dir: Path
@@ -22,6 +25,9 @@ class Settings:
     colour: bool
     live: bool
     postgres_bin: Path | None
+    server: str | None
+    token_file: Path | None
+    ca_file: Path | None
 
     @staticmethod
     def read() -> Settings:
@@ -36,7 +42,14 @@ class Settings:
             colour=sys.stdout.isatty() and not plain,
             live=sys.stderr.isatty() and not plain,
             postgres_bin=Path(binaries) if binaries else None,
+            server=environment.get("REGIONCTL_SERVER") or None,
+            token_file=_path(environment.get("REGIONCTL_TOKEN_FILE")),
+            ca_file=_path(environment.get("REGIONCTL_CA_FILE")),
         )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser().absolute() if text else None
 
 
 def _state_root(xdg: str | None) -> Path:

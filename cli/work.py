@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import find, progress, render
 from cli.leaf import Run
 from cli.render import Output, Table
+from cli.settings import Settings
 from runtime.errors import (
     Exit,
     MeasurementVoid,
@@ -38,12 +40,25 @@ RETRY_SECONDS = 0.2
 
 @asynccontextmanager
 async def connect(run: Run) -> AsyncIterator[Client]:
-    """A client of the platform's control plane. Raises `Unavailable` when nothing is there."""
-    platform = find.platform(run.state_dir)
+    """A client of the control plane that is meant. Raises `Unavailable` when nothing is there."""
+    async with client_of(run.state_dir) as client:
+        yield client
+
+
+def client_of(state_dir: Path | None) -> Client:
+    """That of the server which the settings name, else of the platform on this machine.
+
+    `--state-dir` means a platform on this machine, whatever the settings name.
+    """
     from control_plane.client import Client
 
-    async with Client(platform.address, state_dir=platform.state_dir) as client:
-        yield client
+    settings = Settings.read()
+    token, authority = settings.token_file, settings.ca_file
+    if settings.server and state_dir is None:
+        return Client(settings.server, token_file=token, ca_file=authority)
+    platform = find.platform(state_dir)
+    home = platform.state_dir
+    return Client(platform.address, state_dir=home, token_file=token, ca_file=authority)
 
 
 async def perform(
@@ -66,7 +81,9 @@ async def perform(
 
 async def start(run: Run, client: Client, verb: str, args: Mapping[str, Any]) -> JSON | None:
     """Starts an operation; waits for it unless `--detach`, which prints it and returns None."""
-    operation = await client.start(verb, args, reason=run.reason)
+    operation = await client.start(
+        verb, args, reason=run.reason, expect_generation=run.expect_generation
+    )
     if run.detach:
         show_operation(run.output, operation)
         render.note(f"started; watch it with: regionctl op watch {operation['id']}")
@@ -144,6 +161,7 @@ def show_plan(output: Output, plan: JSON) -> None:
         if not isinstance(value, dict | list)
     )
     foot = [f"expected: {expected}"] if expected else []
+    foot.append(f"generation: {plan['generation']}")
     title = f"plan: {plan['kind']} {plan['target']}: {len(rows)} steps"
     if not rows:
         title, foot = "nothing to do", []

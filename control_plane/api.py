@@ -162,7 +162,9 @@ async def get_operation(operation: Annotated[Operation, Depends(_operation)]) ->
 
 @v1.post("/operations/{id}/resume", status_code=202)
 async def resume_operation(
-    request: Request, operation: Annotated[Operation, Depends(_operation)]
+    request: Request,
+    operation: Annotated[Operation, Depends(_operation)],
+    asked: ReasonRequest,
 ) -> JSON:
     """It needs the role that the operation itself needed."""
     verb = operation.kind

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
-from runtime.errors import Problem, Unauthorized, Unavailable
+from control_plane import listen
+from runtime.errors import Invalid, Problem, Refused, Unauthorized, Unavailable
 
 JSON = dict[str, Any]
 
@@ -26,21 +28,32 @@ FINAL = ("operation-succeeded", "operation-failed", "operation-aborted")
 
 
 class Client:
-    """`async with Client(address, state_dir=...)`; the token is read from the state directory.
+    """`async with Client(address, state_dir=...)`: its token and its certificate are in there.
+
+    Of a control plane elsewhere, `token_file` has the token and `ca_file` (PEM) who vouches for its
+    certificate; without `ca_file` whom the system trusts. Raises `Refused` for an address to
+    which the token would go in the clear, `Unauthorized` without a token.
 
     Every method raises `Unavailable` when the control plane does not answer, and otherwise the
     `Problem` that it answers with.
     """
 
     def __init__(
-        self, address: str, *, state_dir: Path | None = None, token: str | None = None
+        self,
+        address: str,
+        *,
+        state_dir: Path | None = None,
+        token: str | None = None,
+        token_file: Path | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self.address = address
-        if token is None and state_dir is not None:
-            token = _read_token(state_dir)
+        if token is None:
+            token = _read_token(state_dir, token_file)
         self._http = httpx.AsyncClient(
             base_url=address,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers={"Authorization": f"Bearer {token}"},
+            verify=_trust(address, state_dir, ca_file),
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,
         )
@@ -70,7 +83,7 @@ class Client:
         return await self._document("GET", "/v1/shard-map")
 
     async def plan(self, verb: str, args: Mapping[str, Any], reason: str = "") -> JSON:
-        """What `verb` would do now; nothing is stored."""
+        """What `verb` would do now, with "digest" and "generation"; nothing is stored."""
         body = {"args": dict(args), "reason": reason}
         return await self._document("POST", f"/v1/plans/{verb}", body)
 
@@ -81,13 +94,18 @@ class Client:
         *,
         reason: str = "",
         idempotency_key: str | None = None,
+        expect_generation: int | None = None,
     ) -> JSON:
         """A new operation; with the same key always the same one.
+
+        Refused when the platform's generation (see `plan`) is not `expect_generation`.
 
         Asked again while the control plane comes back: it may have died before it could answer.
         """
         key = idempotency_key or str(uuid.uuid4())
-        body = {"verb": verb, "args": dict(args), "reason": reason, "idempotencyKey": key}
+        body: JSON = {"verb": verb, "args": dict(args), "reason": reason, "idempotencyKey": key}
+        if expect_generation is not None:
+            body["expectGeneration"] = expect_generation
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while True:
             try:
@@ -103,8 +121,8 @@ class Client:
     async def operation(self, id: str) -> JSON:
         return await self._document("GET", f"/v1/operations/{id}")
 
-    async def resume(self, id: str) -> JSON:
-        return await self._document("POST", f"/v1/operations/{id}/resume", {})
+    async def resume(self, id: str, reason: str = "") -> JSON:
+        return await self._document("POST", f"/v1/operations/{id}/resume", {"reason": reason})
 
     async def abort(self, id: str, reason: str = "") -> JSON:
         return await self._document("POST", f"/v1/operations/{id}/abort", {"reason": reason})
@@ -311,13 +329,45 @@ def _problem(answer: httpx.Response) -> Problem:
         return Problem(f"The control plane answered {answer.status_code}: {answer.text[:200]!r}")
 
 
-def _read_token(state_dir: Path) -> str:
-    path = state_dir / "control" / "token"
+def _trust(address: str, state_dir: Path | None, ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Whose certificates are good for `address`."""
+    parts = urlsplit(address)
+    if parts.scheme != "https":
+        if not listen.is_loopback(parts.hostname or ""):
+            raise Refused(
+                f"The token would go to {address} in the clear.", hint="Use https:// there."
+            )
+        return False
+    try:
+        pinned = None
+        if ca_file is None and state_dir is not None:
+            pinned = listen.read(state_dir / "control").trust()
+        return pinned or ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise Invalid(
+            f"{ca_file} cannot be used: {error}.", hint="It must be a PEM file of certificates."
+        ) from error
+
+
+def _read_token(state_dir: Path | None, token_file: Path | None) -> str:
+    if token_file is None and state_dir is None:
+        raise Unauthorized(
+            "There is no token for this control plane.",
+            hint="Put it in a file (regionctl token create) and set REGIONCTL_TOKEN_FILE.",
+        )
+    path = token_file or Path(state_dir or "") / "control" / "token"
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
+        if token_file is not None:
+            raise Unauthorized(f"There is no file {path}.", hint="regionctl token create") from None
         raise Unavailable(f"There is no platform in {state_dir}.", hint="regionctl up") from None
     except PermissionError:
         raise Unauthorized(
-            f"{path} belongs to another user.", hint="Run as the user who ran regionctl up."
+            f"{path} belongs to another user.",
+            hint="Run as the user who ran regionctl up, or set REGIONCTL_TOKEN_FILE.",
         ) from None
+    except (OSError, ValueError) as error:
+        raise Unauthorized(
+            f"{path} is no file with a token: {error}.", hint="regionctl token create"
+        ) from error

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class Plane:
     def state(self) -> Path:
         return self.home / "state"
 
-    def run(self, *arguments: str) -> Ended:
-        return regionctl(*arguments, home=self.home)
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+        return regionctl(*arguments, home=self.home, env=env)
 
     def start(self) -> None:
         env = {
