@@ -25,6 +25,7 @@ COMMANDS = {
     "up": Lazy("cli.platform", "Make the platform exist, or mend what is missing of it."),
     "down": Lazy("cli.platform", "Stop the platform; with --delete-data leave nothing behind."),
     "status": Lazy("cli.status", "Regions, instances and databases as they are now."),
+    "dash": Lazy("cli.dash.command", "The dashboard: all regions live; drills and failovers."),
     "drill": Lazy("cli.drill", "Break it on purpose and judge the recovery.", group=True),
     "dr": Lazy("cli.dr", "The verdict sheet: objectives beside what was measured."),
     "failover": Lazy("cli.failover", "Recover from a lost database or region.", group=True),
