@@ -59,7 +59,8 @@ async def show(run: Run, id: Id) -> None:
 async def watch(run: Run, id: Id) -> None:
     """Wait for an operation; the exit code says how it ended."""
     async with work.connect(run) as client:
-        operation = await work.wait(run, client, await client.operation(id))
+        found = await work.patiently(lambda: client.operation(id), work.RESTART_SECONDS)
+        operation = await work.wait(run, client, found)
     work.show_operation(run.output, operation)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,8 +39,7 @@ class Progress(Protocol):
 
 def of(operation: JSON) -> Progress:
     """The progress display for an operation that is about to be followed."""
-    steps = [(step["name"], subject(step.get("args", {}))) for step in operation.get("steps", [])]
-    return LiveSteps(steps) if Settings.read().live else PlainSteps()
+    return LiveSteps(operation.get("steps", [])) if Settings.read().live else PlainSteps()
 
 
 def subject(args: JSON) -> str:
@@ -118,12 +118,15 @@ class PlainSteps:
 
 
 class LiveSteps:
-    """The whole list, redrawn a few times a second while the operation runs."""
+    """The whole list, redrawn a few times a second while the operation runs.
 
-    def __init__(self, steps: Sequence[tuple[str, str]]) -> None:
-        self.steps = list(steps)
-        self.marks = ["pending"] * len(self.steps)
-        self.seconds: list[float | None] = [None] * len(self.steps)
+    It begins with what the operation says of its steps: the events of an old one may be forgotten.
+    """
+
+    def __init__(self, steps: Sequence[JSON]) -> None:
+        self.steps = [(step["name"], subject(step.get("args", {}))) for step in steps]
+        self.marks = [str(step.get("state", "pending")) for step in steps]
+        self.seconds: list[float | None] = [step.get("seconds") for step in steps]
         self.since = time.monotonic()
         self.remark = ""
         self._live: Live | None = None
@@ -163,7 +166,7 @@ class LiveSteps:
         self.marks[number] = kind.removeprefix("step-")
         self.seconds[number] = data.get("seconds")
         if kind == "step-started":
-            self.since = time.monotonic()
+            self.since = time.monotonic() - _age(event)
 
     def _draw(self) -> RenderableType:
         from rich.text import Text
@@ -176,7 +179,7 @@ class LiveSteps:
                 lines.append(line("", name, about, self.seconds[index]))
             elif mark == "failed":
                 lines.append("✗ " + line("", name, about, self.seconds[index], "failed"), "red")
-            elif mark == "started":
+            elif mark in ("started", "running"):
                 spent = time.monotonic() - self.since
                 frame = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(spent * 8) % 10]
                 lines.append(f"{frame} " + line("", name, about, spent), "bold")
@@ -185,6 +188,11 @@ class LiveSteps:
             lines.append("\n")
         lines.append(self.remark, "yellow")
         return lines
+
+
+def _age(event: JSON) -> float:
+    """How long ago it happened, in seconds: who comes later sees the same times."""
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(event["at"])).total_seconds())
 
 
 def remark(event: JSON) -> str:

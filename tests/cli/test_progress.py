@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +11,12 @@ from cli.progress import LiveSteps, PlainSteps
 
 
 def event(kind: str, **data: Any) -> dict[str, Any]:
-    return {"sequence": 1, "operation": "op_1", "kind": kind, "at": "", "data": data}
+    at = datetime.now(UTC).isoformat()
+    return {"sequence": 1, "operation": "op_1", "kind": kind, "at": at, "data": data}
+
+
+def steps(*found: tuple[str, str], **more: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "args": {"instance": about}, **more} for name, about in found]
 
 
 @pytest.mark.parametrize(
@@ -44,10 +51,22 @@ def test_without_a_terminal_each_step_is_one_line_on_stderr(
 
 
 def test_the_live_list_marks_what_is_done_running_and_to_come() -> None:
-    shown = LiveSteps([("fence-instance", "a"), ("promote", "b"), ("publish-map", "")])
+    shown = LiveSteps(steps(("fence-instance", "a"), ("promote", "b"), ("publish-map", "")))
     shown.tell(event("step-succeeded", number=0, step="fence-instance", seconds=0.1))
     shown.tell(event("step-started", number=1, step="promote", args={}))
     lines = str(shown._draw()).splitlines()
     assert lines[0] == "✓ fence-instance a 0.10 s"
     assert lines[1].split()[1:3] == ["promote", "b"]
     assert lines[2] == "· publish-map"
+
+
+def test_a_second_console_sees_how_long_a_step_has_been_running() -> None:
+    shown = LiveSteps(steps(("await-copy", "s1")))
+    began = datetime.now(UTC) - timedelta(seconds=90)
+    shown.tell({**event("step-started", number=0, step="await-copy"), "at": began.isoformat()})
+    assert 90 <= time.monotonic() - shown.since < 100
+
+
+def test_an_operation_whose_events_are_forgotten_still_shows_its_steps() -> None:
+    shown = LiveSteps(steps(("promote", "b"), state="succeeded", seconds=0.31))
+    assert str(shown._draw()).splitlines()[0] == "✓ promote b 0.31 s"
