@@ -35,7 +35,8 @@ class MemoryProvider(MemoryWorld):
     async def observe(self, only: Collection[str] | None = None) -> Observed:
         self._replicate()
         ids = self.topology.by_id if only is None else only
-        views = {id: self._view(id) for id in ids}
+        following = self._following()
+        views = {id: self._view(id, following) for id in ids}
         dead = {
             region.name for region in self.topology.regions if region.name not in self.supervised
         }

@@ -85,6 +85,7 @@ class MemoryWorld:
         self.zones_down: set[str] = set()
         self.deaths: Counter[str] = Counter()
         self.counted: dict[str, Traffic] = {}
+        self._ports: tuple[Topology, dict[str, int]] | None = None
         self.dead: dict[str, dict[str, dict[str, Any]]] = {}  # region → id → a dead letter
 
     # What clients do.
@@ -177,16 +178,18 @@ class MemoryWorld:
 
     def endpoint(self, instance: str) -> Endpoint:
         spec = self.topology.instance(instance)
-        names = [each.id for each in self.topology.in_growing_order()]
-        port = 10_000 + names.index(instance)
-        return Endpoint(spec.id, spec.region, spec.zone, "127.0.0.1", port)
+        if self._ports is None or self._ports[0] is not self.topology:
+            order = self.topology.in_growing_order()
+            self._ports = self.topology, {each.id: 10_000 + n for n, each in enumerate(order)}
+        return Endpoint(spec.id, spec.region, spec.zone, "127.0.0.1", self._ports[1][instance])
 
-    def _view(self, id: str) -> InstanceView:
+    def _view(self, id: str, following: Mapping[str, list[str]] | None = None) -> InstanceView:
         spec = self.topology.instance(id)
         address = f"127.0.0.1:{self.endpoint(id).port}"
         pid = 1 + self.deaths[id]  # another process after each death
         if spec.kind == "postgres":
-            return InstanceView(id, self._state(id), pid, address, postgres=self._postgres(id))
+            seen = self._postgres(id, following)
+            return InstanceView(id, self._state(id), pid, address, postgres=seen)
         if spec.kind == "supervisor":
             state: State = "running" if spec.region in self.supervised else "absent"
             return InstanceView(id, state, pid, address)
@@ -208,7 +211,9 @@ class MemoryWorld:
             return "stopped"
         return "frozen" if node.frozen else "running"
 
-    def _postgres(self, id: str) -> PostgresView | None:
+    def _postgres(
+        self, id: str, following: Mapping[str, list[str]] | None = None
+    ) -> PostgresView | None:
         node = self.nodes.get(id)
         if node is None:
             return None
@@ -222,7 +227,7 @@ class MemoryWorld:
                 lag_bytes=(len(node.wal) - len(self.nodes[name].wal)) * SEGMENT,
                 lag_seconds=0.0,
             )
-            for name in self._followers(id)
+            for name in self._followers(id, following)
         )
         position = len(node.wal) * SEGMENT
         return PostgresView(
@@ -238,22 +243,35 @@ class MemoryWorld:
 
     # Replication.
 
-    def _followers(self, upstream: str) -> list[str]:
-        """The standbys that stream from `upstream` right now."""
+    def _following(self) -> dict[str, list[str]]:
+        """upstream → the standbys that are told to follow it."""
+        found: dict[str, list[str]] = {}
+        for id, node in self.nodes.items():
+            if node.upstream is not None:
+                found.setdefault(node.upstream, []).append(id)
+        return found
+
+    def _followers(
+        self, upstream: str, following: Mapping[str, list[str]] | None = None
+    ) -> list[str]:
+        """The standbys that stream from `upstream` right now. Who asks about many servers brings
+        `_following` along."""
         source = self.nodes[upstream]
+        if following is None:
+            following = self._following()
         return [
             id
-            for id, node in self.nodes.items()
-            if node.upstream == upstream
-            and node.answers
+            for id in following.get(upstream, ())
+            if (node := self.nodes[id]).answers
             and source.answers
             and not self._cut_between(id, upstream)
             and node.wal == source.wal[: len(node.wal)]
         ]
 
     def _replicate(self) -> None:
+        following = self._following()
         for upstream, source in self.nodes.items():
-            for id in self._followers(upstream):
+            for id in self._followers(upstream, following):
                 node = self.nodes[id]
                 node.wal, node.epoch = list(source.wal), source.epoch
                 node.timeline = source.timeline
