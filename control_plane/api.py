@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from inspect import signature
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
@@ -23,6 +22,7 @@ from control_plane import (
     api_events,
     api_overview,
     api_shards,
+    arguments,
     drills,
     report,
     status,
@@ -52,7 +52,7 @@ VERBS: dict[str, Callable[..., Plan]] = {**PLANNERS, "drill": drills.plan}
 
 public = APIRouter()
 v1 = APIRouter(prefix="/v1")
-LastEventId = Annotated[int, Header(alias="last-event-id")]
+LastEventId = Annotated[int, Header(alias="last-event-id", ge=0, lt=2**63)]
 
 
 @public.get("/health/live")
@@ -99,11 +99,7 @@ async def make_plan(plane: ControlPlane, verb: str, asked: PlanRequest) -> Plan:
     planner = VERBS.get(verb)
     if planner is None:
         raise NotFound(f"There is no verb {verb!r}.", hint=f"One of: {', '.join(VERBS)}")
-    args = {"reason": asked.reason, **asked.args}
-    try:
-        signature(planner).bind(None, None, None, **args)
-    except TypeError as error:
-        raise Invalid(f"{verb} cannot be planned with {asked.args}: {error}.") from error
+    args = arguments.check(verb, planner, {**asked.args, "reason": asked.reason})
     observed = await plane.provider.observe()
     shard_map = await plane.store.shard_map()
     args.update(await api_shards.facts_for(plane, verb, shard_map))

@@ -308,6 +308,11 @@ class Client:
         return answer
 
     def _unavailable(self, error: Exception) -> ConnectionLost:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ConnectionLost(
+                f"The server at {self.address} cannot prove that it is the control plane: {error}.",
+                hint="Set REGIONCTL_CA_FILE to the authority that issued its certificate.",
+            )
         return ConnectionLost(
             f"The control plane at {self.address} does not answer ({type(error).__name__}).",
             hint="regionctl up starts it again; customers are served without it.",

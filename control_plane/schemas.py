@@ -7,12 +7,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 
 class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        """What databases and UTF-8 cannot hold is refused wherever it is: NUL, half a surrogate."""
+        check_storable(value)
+        return value
+
+
+def check_storable(value: Any, depth: int = 20) -> None:
+    """Raises `ValueError`."""
+    if depth == 0:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, str):
+        value.encode("utf-8")
+        if "\0" in value:
+            raise ValueError("text must not contain NUL")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            check_storable(key, depth)
+            check_storable(each, depth - 1)
+    elif isinstance(value, list):
+        for each in value:
+            check_storable(each, depth - 1)
 
 
 class PlanRequest(Wire):

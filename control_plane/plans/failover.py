@@ -273,6 +273,9 @@ def queue(
 ) -> Plan:
     """Another queue of `region` takes the streams. Events that it has not are sent again."""
     known = known_map(shard_map)
+    if region not in known.queues:
+        hint = f"One of: {', '.join(known.queues)}"
+        raise NotFound(f"There is no region {region!r} with a queue.", hint=hint)
     lost = known.queues[region].instance
     if observed.running(lost):
         raise Refused(f"{lost} answers: nothing has failed.", hint="regionctl status")
