@@ -9,9 +9,8 @@ import os
 from fastapi import APIRouter, Request, Response
 
 from control_plane import api_backups, api_shards, overview
-from control_plane.operations import ACTIVE, Operation
+from control_plane.glances import glances
 from control_plane.plane import ControlPlane, plane_of
-from control_plane.store import Store
 
 router = APIRouter()
 
@@ -30,7 +29,7 @@ async def _page(plane: ControlPlane) -> bytes:
     generation = await plane.store.generation()
     shard_map = await plane.store.shard_map()
     operations, observed, moves, archives = await asyncio.gather(
-        _operations(plane.store),
+        glances(plane.store.database, overview.SHOWN_OPERATIONS),
         plane.provider.observe(),
         api_shards.moves(plane, shard_map),
         api_backups.archives_or_none(plane),
@@ -50,11 +49,3 @@ async def _page(plane: ControlPlane) -> bytes:
         settling=plane.settling,
     )
     return json.dumps(document, separators=(",", ":")).encode()
-
-
-async def _operations(store: Store) -> list[Operation]:
-    """The newest ones and all that have not ended, newest first."""
-    newest = await store.operations(limit=overview.SHOWN_OPERATIONS)
-    known = {each.id for each in newest}
-    unfinished = await store.operations(states=ACTIVE)
-    return [*newest, *(each for each in unfinished if each.id not in known)]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from control_plane import status
-from control_plane.operations import Operation
+from control_plane.glances import Glance
 from control_plane.status import Health
 from control_plane.traffic import Level, Measured, Rates, Series
 from control_plane.trouble import Trouble, World
@@ -44,7 +44,7 @@ def document(
     shard_map: ShardMap | None,
     *,
     generation: int,
-    operations: Sequence[Operation],
+    operations: Sequence[Glance],
     measured: Measured,
     archives: Sequence[JSON] | None,
     moves: Sequence[JSON],
@@ -89,14 +89,13 @@ def document(
     }
 
 
-def activity(operations: Sequence[Operation]) -> JSON | None:
+def activity(operations: Sequence[Glance]) -> JSON | None:
     """The unfinished operation that matters most; of several alike the one that was first."""
     running = [each for each in reversed(operations) if not each.finished]
     if not running:
         return None
     most = min(running, key=lambda each: IMPORTANCE.get(each.kind, OTHERS))
     shown = _operation(most)
-    step = most.next_step
     return {
         "kind": shown["kind"],
         "operation": shown["id"],
@@ -104,29 +103,28 @@ def activity(operations: Sequence[Operation]) -> JSON | None:
         "state": shown["state"],
         "step": shown["step"],
         "steps": shown["steps"],
-        "stepName": step.name if step else None,
+        "stepName": most.next_step,
         "startedAt": shown["startedAt"],
         "requestedBy": shown["requestedBy"],
         "reason": shown["reason"],
     }
 
 
-def _operation(operation: Operation) -> JSON:
+def _operation(operation: Glance) -> JSON:
     """`step` counts from 1: the one in flight or that stopped it; of one that succeeded, the last.
 
     Of a problem only what it says and what to do; /v1/operations has it whole.
     """
-    done = sum(step.state == "succeeded" for step in operation.steps)
-    problem = operation.problem
+    finished, problem = operation.finished_at, operation.problem
     return {
         "id": operation.id,
         "kind": operation.kind,
         "target": operation.target,
         "state": operation.state,
-        "step": min(done + 1, len(operation.steps)),
-        "steps": len(operation.steps),
-        "startedAt": (operation.started_at or operation.created_at).isoformat(),
-        "finishedAt": operation.finished_at.isoformat() if operation.finished_at else None,
+        "step": min(operation.done + 1, operation.steps),
+        "steps": operation.steps,
+        "startedAt": operation.began_at.isoformat(),
+        "finishedAt": finished.isoformat() if finished else None,
         "requestedBy": operation.requested_by,
         "reason": operation.reason,
         "problem": problem and {"detail": problem.get("detail"), "hint": problem.get("hint")},

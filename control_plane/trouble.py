@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from control_plane.operations import Operation
+from control_plane.glances import Glance
 from control_plane.traffic import ERRORS, LATENCY, Measured, Rates
 from infra.provider import Observed
 from infra.topology import InstanceSpec, Topology
@@ -37,7 +37,7 @@ class World:
     topology: Topology
     observed: Observed
     shard_map: ShardMap | None
-    operations: Sequence[Operation]
+    operations: Sequence[Glance]
     measured: Measured
     archives: Sequence[JSON] | None
     settling: bool

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from control_plane import overview
+from control_plane.glances import Glance
 from control_plane.operations import Operation, State, StepRecord
 from control_plane.plan import Plan, Step
 from control_plane.traffic import ERRORS, LATENCY, Level, Measured, Rates, Series
@@ -139,7 +140,7 @@ def made(
         topology,
         seen(topology, broken or {}, lags or {}, route),
         shard_map(topology, unsynced, ranges, moves),
-        operations=operations,
+        operations=[glance(each) for each in operations],
         measured=measured or _measured(_rates(topology)),
         archives=[_archive(name) for name in topology.databases] if archives is None else archives,
         moves=shown,
@@ -342,6 +343,25 @@ def _operation(
         started_at=_ago(ago),
         finished_at=_ago(ago / 2) if state in ("succeeded", "failed") else None,
         problem=problem if state == "failed" else None,
+    )
+
+
+def glance(operation: Operation) -> Glance:
+    """What `control_plane.glances` reads of it."""
+    step = operation.next_step
+    return Glance(
+        id=operation.id,
+        kind=operation.kind,
+        target=operation.target,
+        state=operation.state,
+        steps=len(operation.steps),
+        done=sum(each.state == "succeeded" for each in operation.steps),
+        next_step=step.name if step else None,
+        began_at=operation.started_at or operation.created_at,
+        finished_at=operation.finished_at,
+        requested_by=operation.requested_by,
+        reason=operation.reason,
+        problem=operation.problem,
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from control_plane import overview
 from control_plane.client import Client
 from control_plane.events import Bell
+from control_plane.glances import glances
 from control_plane.pages import KEPT_SECONDS, Pages
 from control_plane.traffic import Measured
 from control_plane.trouble import MOST_LAG_SECONDS
@@ -24,6 +25,7 @@ from tests.commands import parse
 from tests.control_plane import overviews
 from tests.control_plane.platform import Platform
 from tests.control_plane.served import TOKEN, served, state_dir
+from tests.control_plane.toys import new_store, toy
 
 STATES: dict[Callable[[], Any], str] = {
     overviews.healthy: "healthy",
@@ -171,6 +173,27 @@ def test_fifty_regions_and_two_hundred_shards_make_a_page_in_fifty_milliseconds(
     assert document["state"] == "healthy"
     assert len(document["shards"]) == 201
     assert quickest <= 0.05
+
+
+async def test_operations_at_a_glance_are_the_newest_and_whatever_runs(tmp_path: Path) -> None:
+    async with new_store(tmp_path) as store:
+        running = await store.create_operation(toy("a", "b", "c"), "why", None, "ana")
+        claim = await store.claim(running.id, "w")
+        assert claim is not None
+        await store.record_success(claim, 0, {"much": ["to", "read"]})
+        for _ in range(3):
+            done = await store.create_operation(toy(), "", None, "keeper")
+            await store.claim(done.id, "w")
+        last = await store.create_operation(toy("d"), "", None, "keeper")
+        await store.abort(last.id, "not now")
+        found = await glances(store.database, 2)
+    assert [each.id for each in found] == [last.id, done.id, running.id]
+    assert [(each.state, each.done, each.steps, each.next_step) for each in found] == [
+        ("aborted", 0, 1, "set-d"),
+        ("succeeded", 0, 0, None),
+        ("running", 1, 3, "set-b"),
+    ]
+    assert (found[-1].requested_by, found[-1].reason) == ("ana", "why")
 
 
 async def test_a_page_that_many_ask_for_is_made_once() -> None:
