@@ -79,25 +79,28 @@ def check(actor: Actor, least: Role, action: str) -> None:
         )
 
 
-def asked(actor: Actor, path: str, body: Any) -> Asked:
+def asked(actor: Actor, method: str, path: str, body: Any) -> Asked:
     """What a request that changes something wants, from its path and its body (any JSON).
 
-    /v1/operations is about the verb in the body; /v1/failovers/s1/acknowledge is "acknowledge" of
-    "s1", /v1/reshard/pause is "reshard pause".
+    A POST of /v1/operations is about the verb in the body; of /v1/failovers/s1/acknowledge it is
+    "acknowledge" of "s1", of /v1/reshard/pause "reshard pause".
     """
     document: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    action, target = f"{method} {path}", ""
+    match (method, *path.removeprefix("/v1/").split("/")):
+        case ("POST", "operations"):
+            action = legible(document.get("verb")) or action
+            target = target_of(document.get("args"))
+        case ("POST", "tokens"):
+            action, target = "token create", legible(document.get("name"))
+        case ("POST", "failovers", database, verb):
+            action, target = verb, database
+        case ("POST", noun, id, verb):
+            action, target = f"{noun.removesuffix('s')} {verb}", id
+        case ("POST", noun, verb):
+            action, target = f"{noun} {verb}", legible(document.get("region"))
     reason = legible(document.get("reason"))
-    parts = [part for part in path.split("/") if part][1:]
-    if parts == ["operations"]:
-        verb = legible(document.get("verb")) or "operation"
-        return Asked(actor.name, actor.role, verb, target_of(document.get("args")), reason)
-    if len(parts) == 3:
-        noun, target, verb = parts
-        action = verb if noun == "failovers" else f"{noun.removesuffix('s')} {verb}"
-        return Asked(actor.name, actor.role, action, legible(target), reason)
-    action = f"{parts[0].removesuffix('s')} create" if len(parts) == 1 else " ".join(parts)
-    target = legible(document.get("name") or document.get("region"))
-    return Asked(actor.name, actor.role, legible(action), target, reason)
+    return Asked(actor.name, actor.role, legible(action), legible(target), reason)
 
 
 def target_of(args: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -201,19 +202,24 @@ async def _follow(
     store = plane.store
 
     async def read(after: int) -> list[Event]:
+        if not await plane.tokens.still_good(actor):
+            raise _Revoked
         return await store.events(after=after, operation_id=operation_id)
 
     if operation_id is not None and await _ended(store, operation_id, after):
         return
-    async for event in follow(read, store.bell, after=after, idle_seconds=IDLE_SECONDS):
-        if not await plane.tokens.still_good(actor):
-            return
-        if event is not None:
-            after = event.sequence
-            yield ServerSentEvent(id=str(after), event=event.kind, data=event.to_json())
-        pause = event is None or event.kind in FINAL
-        if pause and operation_id is not None and await _ended(store, operation_id, after):
-            return
+    with contextlib.suppress(_Revoked):
+        async for event in follow(read, store.bell, after=after, idle_seconds=IDLE_SECONDS):
+            if event is not None:
+                after = event.sequence
+                yield ServerSentEvent(id=str(after), event=event.kind, data=event.to_json())
+            pause = event is None or event.kind in FINAL
+            if pause and operation_id is not None and await _ended(store, operation_id, after):
+                return
+
+
+class _Revoked(Exception):
+    """The token that the stream was asked for with is good no more."""
 
 
 async def _ended(store: Store, id: str, after: int) -> bool:

@@ -43,8 +43,10 @@ async def post_token(request: Request, asked: TokenRequest) -> JSON:
 
 @router.post("/tokens/{id}/revoke")
 async def revoke_token(request: Request, id: str, asked: ReasonRequest) -> JSON:
+    """It is refused from now on, and streams that were begun with it end."""
     plane = plane_of(request)
     token = await plane.tokens.revoke(id, asked_of(request))
+    plane.store.bell.ring()
     return token.to_json(plane.clock.now())
 
 

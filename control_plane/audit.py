@@ -1,7 +1,7 @@
 """The audit log: who wanted what and why, what was planned, and how it ended. Append-only.
 
     kind     says                                                  outcome
-    asked    a change was carried out, or its operation began      -
+    asked    a change was carried out, or its operation began      what it made, or none
     refused  a guard, a rule of access or a fault stopped it       why
     ended    an operation has ended (or was resumed and has again) its state, and what stopped it
 
@@ -156,7 +156,7 @@ class Audit:
         table = records.audit
         query = select(table).where(table.c.sequence > after)
         if operation is not None:
-            query = query.where(table.c.operation == operation)
+            query = query.where((table.c.operation == operation) | (table.c.target == operation))
         if actor is not None:
             query = query.where(table.c.actor == actor)
         query = query.order_by(table.c.sequence.desc()).limit(limit)

@@ -64,6 +64,8 @@ class Gate:
         plane: ControlPlane = scope["app"].state.plane
         method, path = scope["method"], scope["path"]
         actor = scope["state"]["actor"] = await self._known(plane, scope)
+        if "\0" in path or b"%00" in scope["query_string"]:
+            raise Invalid("A path must not contain NUL.")
         if method in access.READS:
             await self.app(scope, receive, send)
             return
@@ -72,7 +74,7 @@ class Gate:
         if not access.changes(method, path):
             await self.app(scope, again, send)
             return
-        asked = scope["state"]["asked"] = access.asked(actor, path, _document(body))
+        asked = scope["state"]["asked"] = access.asked(actor, method, path, _document(body))
         await _Change(plane, asked, scope, again, send).carry_out(self.app)
 
     async def _known(self, plane: ControlPlane, scope: Scope) -> Actor:

@@ -5,10 +5,12 @@ Answers are documents (see `Operation.to_json`, `control_plane.status`); errors 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+Reason = Annotated[str, Field(max_length=2000)]
 
 
 class Wire(BaseModel):
@@ -43,7 +45,7 @@ class PlanRequest(Wire):
     """`args` are the planner's own, such as {"target": "s1"}."""
 
     args: dict[str, Any] = Field(default_factory=dict)
-    reason: str = ""
+    reason: Reason = ""
 
 
 class OperationRequest(PlanRequest):
@@ -60,7 +62,7 @@ class OperationRequest(PlanRequest):
 class ReasonRequest(Wire):
     """Why an operator aborts an operation or acknowledges a failover."""
 
-    reason: str = ""
+    reason: Reason = ""
 
 
 class LettersRequest(ReasonRequest):
