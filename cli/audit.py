@@ -55,11 +55,11 @@ async def audit(
             each["kind"],
             f"{each['action']} {each['target']}".strip(),
             each["operation"],
-            each["outcome"] or each["reason"],
+            "; ".join(text for text in (each["outcome"], each["reason"]) if text),
         )
         for each in found
     ]
-    columns = ("#", "at", "who", "role", "", "what", "operation", "outcome or reason")
+    columns = ("#", "at", "who", "role", "", "what", "operation", "outcome, reason")
     render.show(
         run.output,
         render.listing("AuditLog", found),

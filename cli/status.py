@@ -10,6 +10,7 @@ import typer
 from cli import edge, find, render, work
 from cli.leaf import Run, group, leaf
 from cli.render import Output, Table
+from cli.settings import Settings
 from runtime.errors import Exit, Unavailable
 
 app = group()
@@ -49,7 +50,10 @@ async def _once(run: Run, *, clear: bool) -> str:
 
 
 async def _explain(run: Run, problem: Unavailable) -> Unavailable:
-    """The control plane is away: whether customers notice is the next question."""
+    """The control plane is away: whether customers notice is the next question, which only the
+    platform's own machine can answer."""
+    if Settings.read().server and run.state_dir is None:
+        return problem
     platform = find.platform(run.state_dir)
     answer = await edge.ask(platform)
     said = (

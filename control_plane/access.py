@@ -74,7 +74,7 @@ def check(actor: Actor, least: Role, action: str) -> None:
     """Raises `Forbidden` when `actor` has less than the role `least`."""
     if ROLES.index(actor.role) < ROLES.index(least):
         raise Forbidden(
-            f"{actor.name} is a {actor.role}; {action} needs the role {least}.",
+            f"{actor.name} has the role {actor.role}; {action} needs the role {least}.",
             hint=f"Ask an admin for a token: regionctl token create NAME --role {least}",
         )
 

@@ -48,6 +48,9 @@ class Client:
         ca_file: Path | None = None,
     ) -> None:
         self.address = address
+        self._mend = "regionctl up starts it again; customers are served without it."
+        if state_dir is None and token_file is not None:
+            self._mend = "See that REGIONCTL_SERVER is right, and that the machine can be reached."
         if token is None:
             token = _read_token(state_dir, token_file)
         self._http = httpx.AsyncClient(
@@ -315,7 +318,7 @@ class Client:
             )
         return ConnectionLost(
             f"The control plane at {self.address} does not answer ({type(error).__name__}).",
-            hint="regionctl up starts it again; customers are served without it.",
+            hint=self._mend,
         )
 
 

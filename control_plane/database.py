@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, select
@@ -73,8 +74,17 @@ def connect(url: str, *, durable: bool = True) -> Database:
     """
     engine = create_async_engine(url)
     if engine.dialect.name == "sqlite":
+        _keep_private(engine.url.database)
         _tune_sqlite(engine, "FULL" if durable else "OFF")
     return Database(engine)
+
+
+def _keep_private(file: str | None) -> None:
+    """Nobody else reads the records; SQLite gives its other files the mode of the first."""
+    if file and file != ":memory:":
+        path = Path(file)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
 
 
 def _tune_sqlite(engine: AsyncEngine, synchronous: str) -> None:

@@ -15,9 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from control_plane import audit
 from control_plane.access import Asked
 from control_plane.audit import FIRST, Audit, Entry
+from control_plane.decisions import Intent
+from control_plane.opening import Opener
 from control_plane.operations import run
 from control_plane.store import Store
 from runtime.errors import Refused
+from tests.control_plane.platform import Platform
 from tests.control_plane.toys import new_store, toy, toy_handlers, world_of
 
 WHO = Asked("ada", "operator", "reshard pause", reason="lunch")
@@ -156,3 +159,17 @@ async def test_a_forgery_behind_the_trigger_is_found_and_named(
     assert verdict.broken is not None
     assert verdict.broken.sequence == 5
     assert verdict.head == (await log.entries())[3].hash
+
+
+async def test_the_sentinel_is_an_actor_and_its_refusal_is_told_once(platform: Platform) -> None:
+    store = platform.store
+    opener = Opener("sentinel", platform.provider, store)
+    intent = Intent("switchover", "s1", {"target": "s1"}, "it is slow")
+    observed, shard_map = await platform.provider.observe(), await platform.map()
+    assert await opener.open(intent, observed, shard_map)
+    for _ in range(3):
+        assert not await opener.open(intent, observed, shard_map)
+    asked, refused = await Audit(store.database).entries(actor="sentinel")
+    assert (asked.kind, asked.role, asked.reason) == ("asked", "system", "it is slow")
+    assert (refused.kind, refused.action, refused.target) == ("refused", "switchover", "s1")
+    assert "holds" in (refused.outcome or "")
