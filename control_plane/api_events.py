@@ -69,14 +69,14 @@ async def _act(
     plane = plane_of(request)
     region = await _region(plane, asked.region)
     letters = {each["id"]: each for each in await plane.provider.dead_letters(region)}
-    by = asked_of(request).about(region)
+    await plane.store.ask(asked_of(request).about(region))
     count = await act(region, asked.ids)
     found = [dict(letters[id]) for id in asked.ids if id in letters]
     message = f"{count} dead letters of {region} {done}"
     data = {"region": region, "count": count, "letters": found, "reason": asked.reason}
     if asked.reason:
         message += f": {asked.reason}"
-    await plane.store.append_event(f"dead-letters-{done}", {"message": message, **data}, None, by)
+    await plane.store.append_event(f"dead-letters-{done}", {"message": message, **data}, None)
     return {"region": region, done: count, "ids": [letter["id"] for letter in found]}
 
 

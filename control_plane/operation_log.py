@@ -244,6 +244,11 @@ class OperationLog:
             await self._record(connection, by, operation_id)
         self._changed()
 
+    async def ask(self, by: Asked) -> None:
+        """Records what is about to be done beyond this database."""
+        async with self.database.write() as connection:
+            await self._record(connection, by, None)
+
     async def refuse(self, by: Asked, why: str) -> None:
         """Records that what was asked for has not been done."""
         async with self.database.write() as connection:
