@@ -35,7 +35,7 @@ from infra.local.ports import Ports
 from infra.local.supervisor import Program, Supervisor, tail
 from infra.topology import BUILT_IN, Topology, load
 from runtime.clock import SystemClock, wait_until
-from runtime.errors import Exit, Invalid, OperationFailed, Problem, Refused, TimedOut
+from runtime.errors import Exit, OperationFailed, Problem, Refused, TimedOut
 
 JSON = dict[str, Any]
 CONTROL_PLANE = "control-plane"
@@ -63,8 +63,8 @@ async def up(wanted: str, root: Path, port_offset: int, asked: listen.Listen | N
         alive = _alive(root, before, table.control)
         if where != before:
             layout.replace_file(paths.control / "listen.json", listen.text(where))
-            if alive:
-                await supervisor.stop_program(CONTROL_PLANE)
+            if await supervisor.alive():
+                await supervisor.stop_program(CONTROL_PLANE)  # the next one listens there
         if not alive or where != before or await _orphaned(supervisor):
             _make_token(paths)
             await _start(topology, paths, table)
@@ -160,7 +160,7 @@ async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
     """The global supervisor runs and keeps the control plane alive."""
     supervisor = _supervisor(paths, table)
     where = listen.read(paths.control)
-    programs = [*_global(topology, paths), _control_plane(where, table)]
+    programs = [*_global(topology, paths), _control_plane(paths, where, table)]
     supervisor.write(programs)
     if await supervisor.alive():
         await supervisor.update()
@@ -199,7 +199,7 @@ def _global(topology: Topology, paths: Layout) -> list[Program]:
     return servers.global_programs(site)
 
 
-def _control_plane(where: listen.Listen, table: Ports) -> Program:
+def _control_plane(paths: Layout, where: listen.Listen, table: Ports) -> Program:
     variables = {
         "REGIONCTL_PORT": str(table.control),
         "REGIONCTL_ADDRESS": where.address(table.control),
@@ -210,8 +210,13 @@ def _control_plane(where: listen.Listen, table: Ports) -> Program:
         variables["REGIONCTL_DATABASE_URL"] = url
     command = [sys.executable, "-m", "uvicorn", "control_plane.app:create", "--factory"]
     command += ["--host", where.host, "--port", str(table.control), "--log-level", "warning"]
-    if where.certificate and where.key:
-        command += ["--ssl-certfile", where.certificate, "--ssl-keyfile", where.key]
+    for option, name, text in (
+        ("--ssl-certfile", "api.pem", where.certificate),
+        ("--ssl-keyfile", "api.key", where.key),
+    ):
+        if text is not None:
+            layout.replace_file(paths.control / name, text)
+            command += [option, str(paths.control / name)]
     # uvloop cannot start a process as another user, which PostgreSQL needs when we are root.
     command += ["--loop", "asyncio", "--no-access-log", "--timeout-graceful-shutdown", "1"]
     return Program(
@@ -238,7 +243,7 @@ def _alive(root: Path, where: listen.Listen, port: int) -> bool:
         url = f"{where.address(port)}/health/live"
         with urllib.request.urlopen(url, timeout=1, context=where.trust()) as answer:  # noqa: S310 # nosec B310
             return bool(json.load(answer).get("stateDir") == str(root))
-    except (OSError, ValueError, urllib.error.URLError, Invalid):
+    except (OSError, ValueError, urllib.error.URLError):
         return False
 
 

@@ -314,7 +314,8 @@ class Client:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return ConnectionLost(
                 f"The server at {self.address} cannot prove that it is the control plane: {error}.",
-                hint="Set REGIONCTL_CA_FILE to the authority that issued its certificate.",
+                hint="Set REGIONCTL_CA_FILE to the authority that issued its certificate; one that "
+                "has expired is renewed by: regionctl up --tls-cert FILE --tls-key FILE",
             )
         return ConnectionLost(
             f"The control plane at {self.address} does not answer ({type(error).__name__}).",

@@ -1,7 +1,8 @@
 """Where the control plane listens, and how a client of this machine can be sure that it is it.
 
-Kept in `control/listen.json` of the state directory, so that a later `up` goes on with it. On
-loopback plain HTTP will do; anywhere else only TLS, for tokens must not be read on the way.
+Kept in `control/listen.json` of the state directory, certificate and key too, so that a later `up`
+goes on with it, and what is served stays a pair whatever becomes of the files that it came from.
+On loopback plain HTTP will do; anywhere else only TLS, for tokens must not be read on the way.
 """
 
 from __future__ import annotations
@@ -9,26 +10,24 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from runtime.errors import Invalid, Refused
 
 LOOPBACK = "127.0.0.1"
+# X509_V_FLAG_NO_CHECK_TIME of OpenSSL, for which the module ssl has no name.
+NO_CHECK_TIME = 0x200000
 END = "-----END CERTIFICATE-----"
 
 
 @dataclass(frozen=True)
 class Listen:
-    """`host` is an address or a name; `certificate` and `key` are PEM files."""
+    """`host` is an address or a name; `certificate` and `key` are PEM texts."""
 
     host: str = LOOPBACK
     certificate: str | None = None
-    key: str | None = None
-
-    @property
-    def loopback(self) -> bool:
-        return is_loopback(self.host)
+    key: str | None = field(default=None, repr=False)
 
     def address(self, port: int) -> str:
         """The URL for clients of this machine."""
@@ -38,9 +37,16 @@ class Listen:
     def trust(self) -> ssl.SSLContext | None:
         """Trusts this very certificate, whoever issued it and whatever it is called; None: no TLS.
 
-        Raises `Invalid` when the certificate cannot be read.
+        It is the first in `certificate`. Who shows it and has its key is the control plane, also
+        when it has expired: then the way to a new one must not be barred.
         """
-        return pinned(Path(self.certificate)) if self.certificate else None
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME
+        context.load_verify_locations(cadata=self.certificate.partition(END)[0] + END)
+        return context
 
 
 def is_loopback(host: str) -> bool:
@@ -81,8 +87,17 @@ def chosen(host: str | None, certificate: Path | None, key: Path | None) -> List
                 hint="add --tls-cert FILE --tls-key FILE, or leave out --listen",
             )
         return Listen(host)
-    _check_pair(certificate, key)
-    return Listen(host, str(certificate.absolute()), str(key.absolute()))
+    try:
+        _check_pair(certificate, key)
+        texts = [each.read_text(encoding="ascii") for each in (certificate, key)]
+        listen = Listen(host, *texts)
+        listen.trust()
+    except (OSError, ValueError) as error:
+        raise Invalid(
+            f"The certificate {certificate} and its key cannot be used: {error}.",
+            hint="Both are PEM files; the certificate comes first in its file.",
+        ) from error
+    return listen
 
 
 def read(control_dir: Path) -> Listen:
@@ -96,37 +111,9 @@ def text(listen: Listen) -> str:
     return json.dumps(asdict(listen), indent=1)
 
 
-def pinned(certificate: Path) -> ssl.SSLContext:
-    """Accepts the server that shows the first certificate in this file, and no other.
-
-    That certificate says which server it is, so its name need not.
-    """
-    try:
-        first = certificate.read_text(encoding="ascii").partition(END)[0] + END
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(cadata=first)
-    except (OSError, ValueError) as error:
-        raise _unusable(certificate, error) from error
-    return context
-
-
 def _check_pair(certificate: Path, key: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-
     def no_password() -> str:
         raise Invalid(f"{key} needs a password.", hint="Give a key without one, of mode 0600.")
 
-    try:
-        context.load_cert_chain(certificate, key, no_password)
-    except (OSError, ValueError) as error:
-        raise _unusable(certificate, error) from error
-    pinned(certificate)
-
-
-def _unusable(certificate: Path, error: Exception) -> Invalid:
-    return Invalid(
-        f"The certificate {certificate} and its key cannot be used: {error}.",
-        hint="Both are PEM files; the certificate is the first in its file, the key is its key.",
-    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key, no_password)

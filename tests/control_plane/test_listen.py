@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def test_another_place_than_loopback_is_refused_without_tls(
     assert "--tls-cert" in (refused.value.hint or "")
     certificate, key, _ = pair
     made = listen.chosen(host, certificate, key)
-    assert made == Listen(host, str(certificate), str(key))
+    assert made == Listen(host, certificate.read_text(), key.read_text())
+    assert "PRIVATE" not in repr(made)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +82,25 @@ async def test_with_tls_it_is_believed_by_its_own_certificate_or_by_its_authorit
     platform: Bootstrap, pair: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     certificate, key, authority = pair
-    pair_options = ("--tls-cert", str(certificate), "--tls-key", str(key))
-    code, answer = platform.up("--listen", "127.0.0.1", *pair_options)
+    options = ("--listen", "127.0.0.1", "--tls-cert", str(certificate), "--tls-key", str(key))
+    expired = tmp_path / "expired"
+    certificates.ensure(expired, now=datetime.now(UTC) - timedelta(days=400))
+    old = ("--tls-cert", f"{expired}/edge.pem", "--tls-key", f"{expired}/edge.key")
+    code, answer = platform.up(*old)
     assert code == 0, answer
-    address, token = answer["address"], Path(answer["tokenFile"])
+    address, token, pid = answer["address"], Path(answer["tokenFile"]), platform.pid()
     assert address.startswith("https://")
+    (expired / "edge.pem").unlink()
+    assert platform.up() == (0, answer)
+    assert platform.pid() == pid
+    async with Client(address, state_dir=platform.root) as here:
+        await here.status()
+    async with Client(address, token_file=token, ca_file=expired / "ca.pem") as elsewhere:
+        with pytest.raises(Unavailable, match="expired") as problem:
+            await elsewhere.status()
+        assert "--tls-cert" in (problem.value.hint or "")
+    assert platform.up(*options) == (0, answer)
+    assert platform.pid() != pid
     async with Client(address, state_dir=platform.root) as here:
         assert (await here.status())["controlPlane"]["address"] == address
     async with Client(address, token_file=token, ca_file=authority) as elsewhere:
@@ -98,9 +114,6 @@ async def test_with_tls_it_is_believed_by_its_own_certificate_or_by_its_authorit
         async with stranger:
             with pytest.raises(Unavailable):
                 await stranger.status()
-    pid = platform.pid()
-    assert platform.up() == (0, answer)
-    assert platform.pid() == pid
     code, answer = platform.up("--listen", "127.0.0.1")
     assert (code, answer["address"]) == (0, address.replace("https", "http"))
     assert json.loads((platform.root / "control" / "listen.json").read_text())["key"] is None
