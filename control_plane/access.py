@@ -61,13 +61,16 @@ def changes(method: str, path: str) -> bool:
     return method not in READS and not (method == "POST" and path.startswith("/v1/plans/"))
 
 
-def needed(method: str, path: str, verb: str = "") -> Role:
-    """The least role that may send this request; `verb` is that of the operation to be started."""
+def needed(method: str, path: str) -> Role:
+    """The least role that may send this request at all; see `needed_for` for what it starts."""
     if not changes(method, path):
         return "viewer"
-    if verb in ADMIN_VERBS or (path + "/").startswith("/v1/tokens/"):
-        return "admin"
-    return "operator"
+    return "admin" if (path + "/").startswith("/v1/tokens/") else "operator"
+
+
+def needed_for(verb: str) -> Role:
+    """The least role that may start an operation of this verb, or go on with it."""
+    return "admin" if verb in ADMIN_VERBS else "operator"
 
 
 def check(actor: Actor, least: Role, action: str) -> None:

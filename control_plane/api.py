@@ -118,7 +118,8 @@ async def post_plan(request: Request, verb: str, asked: PlanRequest) -> JSON:
 
 @v1.post("/operations", status_code=202)
 async def post_operation(request: Request, asked: OperationRequest) -> JSON:
-    plane = plane_of(request)
+    plane, actor = plane_of(request), actor_of(request)
+    access.check(actor, access.needed_for(asked.verb), asked.verb)
     if asked.idempotency_key is not None:
         # Before planning: the operation itself may have made its own plan impossible by now.
         earlier = await plane.store.operation_by_key(asked.idempotency_key)
@@ -128,7 +129,6 @@ async def post_operation(request: Request, asked: OperationRequest) -> JSON:
         # The plan is another one then, or none: that is not what is to be told.
         check_generation(asked.expect_generation, await plane.store.generation())
     plan = await make_plan(plane, asked.verb, asked)
-    actor = actor_of(request)
     operation = await plane.store.create_operation(
         plan,
         asked.reason,
@@ -164,8 +164,7 @@ async def resume_operation(
     asked: ReasonRequest,
 ) -> JSON:
     """It needs the role that the operation itself needed."""
-    verb = operation.kind
-    access.check(actor_of(request), access.needed(request.method, request.url.path, verb), verb)
+    access.check(actor_of(request), access.needed_for(operation.kind), operation.kind)
     return (await plane_of(request).store.resume(operation.id, asked_of(request))).to_json()
 
 

@@ -114,7 +114,7 @@ class _Change:
 
     async def carry_out(self, app: ASGIApp) -> None:
         actor: Actor = self.scope["state"]["actor"]
-        least = access.needed(self.scope["method"], self.scope["path"], self.asked.action)
+        least = access.needed(self.scope["method"], self.scope["path"])
         try:
             access.check(actor, least, self.asked.action)
             await app(self.scope, self.receive, self._record_refusal)
