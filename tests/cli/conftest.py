@@ -1,4 +1,4 @@
-"""A real control plane over the memory provider, as a program of its own on a free port."""
+"""A real control plane over the memory provider, in a thread of its own, on a free port."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import asyncio
 import json
 import os
 import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from control_plane.client import Client
-from infra.topology import BUILT_IN
 from tests.cli.console import Ended, regionctl
+from tests.control_plane.served import served, state_dir
 
 BASE_PORT = 18000
-START_SECONDS = 30.0
 
 
 @dataclass
@@ -29,7 +27,7 @@ class Plane:
 
     home: Path
     port: int
-    process: subprocess.Popen[bytes] | None = None
+    running: ExitStack = field(default_factory=ExitStack)
 
     @property
     def state(self) -> Path:
@@ -39,40 +37,11 @@ class Plane:
         return regionctl(*arguments, home=self.home, env=env)
 
     def start(self) -> None:
-        env = {
-            **os.environ,
-            "REGIONCTL_STATE": str(self.state),
-            "REGIONCTL_PORT": str(self.port),
-        }
-        log = (self.home / "control-plane.log").open("ab")
-        program = ["-m", "uvicorn", "--factory", "control_plane.app:create"]
-        address = ["--host", "127.0.0.1", "--port", str(self.port)]
-        with log:
-            self.process = subprocess.Popen(
-                [sys.executable, *program, *address],
-                env=env,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
-        self._await_answer()
+        portal = self.running.enter_context(start_blocking_portal())
+        self.running.enter_context(portal.wrap_async_context_manager(served(self.state, self.port)))
 
-    def _await_answer(self) -> None:
-        """The port listens before the application answers; urllib waits for the connection."""
-        import time
-
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            assert self.process is not None
-            if self.process.poll() is not None:
-                break
-            try:
-                url = f"http://127.0.0.1:{self.port}/health/live"
-                with urllib.request.urlopen(url, timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError((self.home / "control-plane.log").read_text())
+    def end(self) -> None:
+        self.running.close()
 
     def provision(self) -> None:
         async def whole() -> str:
@@ -86,12 +55,6 @@ class Plane:
 
         assert asyncio.run(whole()) == "succeeded None"
 
-    def end(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -102,12 +65,7 @@ def free_port() -> int:
 def plane(tmp_path: Path) -> Iterator[Plane]:
     """A platform that nobody has brought up yet."""
     plane = Plane(tmp_path, free_port())
-    (plane.state / "control").mkdir(parents=True)
-    text = (
-        (BUILT_IN / "two-regions.yaml").read_text().replace("provider: local", "provider: memory")
-    )
-    (plane.state / "topology.yaml").write_text(text)
-    (plane.state / "control" / "token").write_text("secret")
+    state_dir(plane.state, automatic=True)
     document = {
         "format": 1,
         "topology": "two-regions",
@@ -116,9 +74,9 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
         "createdAt": "2026-01-01T00:00:00+00:00",
     }
     (plane.state / "state.json").write_text(json.dumps(document))
-    plane.start()
-    yield plane
-    plane.end()
+    with plane.running:
+        plane.start()
+        yield plane
 
 
 @pytest.fixture

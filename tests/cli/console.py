@@ -1,13 +1,19 @@
-"""Runs `regionctl` the way a person does: as a program, with its two outputs apart."""
+"""Runs `regionctl` without a terminal and keeps its two outputs apart."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+
+from cli.main import run
 
 TIMEOUT_SECONDS = 60
 
@@ -30,7 +36,16 @@ def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str,
 
 
 def regionctl(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> Ended:
-    """`regionctl ARGUMENTS` without a terminal; its state directory is `home`/state."""
+    """`regionctl ARGUMENTS` within this process; its state directory is `home`/state."""
+    out, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.setattr(os, "environ", environment(home, env))
+        code = run(arguments)
+    return Ended(code, out.getvalue(), errors.getvalue())
+
+
+def program(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> Ended:
+    """The same the way a person does it: a process, which takes some 0.4 s to begin."""
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", *arguments],
         capture_output=True,

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from cli import lazy, main
-from tests.cli.console import regionctl
+from tests.cli.console import program, regionctl
 
 HEAVY = {
     *("fastapi", "sqlalchemy", "textual", "pulumi", "locust", "httpx", "pydantic", "rich"),
@@ -119,7 +119,7 @@ def test_a_mistyped_command_of_a_group_with_a_default_is_a_mistake_too(tmp_path:
 
 
 def test_completion_of_a_shell_prints_a_script_and_nothing_else(tmp_path: Path) -> None:
-    ended = regionctl("completion", "bash", home=tmp_path)
+    ended = program("completion", "bash", home=tmp_path)
     assert (ended.code, ended.stderr) == (0, "")
     assert "complete -o default -F _regionctl_completion regionctl" in ended.stdout
 
@@ -130,5 +130,5 @@ def test_a_shell_completes_subcommands(tmp_path: Path) -> None:
         "COMP_CWORD": "2",
         "_REGIONCTL_COMPLETE": "complete_bash",
     }
-    ended = regionctl(home=tmp_path, env=words)
+    ended = program(home=tmp_path, env=words)
     assert ended.stdout.split() == ["verify-report"]

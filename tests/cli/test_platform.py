@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from tests.cli.conftest import Plane
-from tests.cli.console import environment
+from tests.cli.console import environment, program
 
 READS = [
     "status",
@@ -49,6 +49,17 @@ def test_every_read_writes_one_json_document_and_nothing_else(platform: Plane) -
         ended = platform.run(*command.split(), "-o", "json")
         assert ended.code == 0, (command, ended)
         assert json.loads(ended.stdout)["apiVersion"] == "regionctl/v1", command
+
+
+def test_the_program_writes_what_it_answers_to_stdout_and_ends_with_its_code(
+    platform: Plane,
+) -> None:
+    read = program("status", "--exit-status", "-o", "json", home=platform.home)
+    assert (read.code, read.stderr) == (0, "")
+    assert json.loads(read.stdout)["state"] == "healthy"
+    refused = program("failover", "run", "s1", "--confirm", "s1", home=platform.home)
+    assert (refused.code, refused.stdout) == (5, "")
+    assert refused.stderr.startswith("error: ")
 
 
 def test_every_read_has_a_table_yaml_lines_and_names(platform: Plane) -> None:
