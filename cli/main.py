@@ -31,6 +31,7 @@ COMMANDS = {
     "failover": Lazy("cli.failover", "Recover from a lost database or region.", group=True),
     "switchover": Lazy("cli.switchover", "Move a healthy database or region.", group=True),
     "failback": Lazy("cli.failback", "Bring the home region back after a failover.", group=True),
+    "runbook": Lazy("cli.runbook", "What to do about a symptom, step by step.", group=True),
     "op": Lazy("cli.op", "Operations: everything that was or is being done.", group=True),
     "region": Lazy("cli.region", "Regions.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),

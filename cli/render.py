@@ -176,7 +176,7 @@ def problem(problem: Problem, *, as_json: bool, operation: str | None = None) ->
     if problem.hint:
         lines.append(f"try: {problem.hint}")
     if problem.runbook:
-        lines.append(f"runbook: runbooks/{problem.runbook}.md")
+        lines.append(f"runbook: regionctl runbook show {problem.runbook}")
     note("\n".join(lines))
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.commands import parse
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("cli", "control_plane", "infra", "loadtests", "runtime")
+PACKAGES = ("cli", "control_plane", "infra", "loadtests", "runbooks", "runtime")
 LINES_AT_MOST = 400
 
 

@@ -80,7 +80,7 @@ def test_an_error_says_what_happened_what_to_type_and_what_to_read(
         "  log: /state/s1.log",
         "    FATAL: no space",
         "try: regionctl op resume op_1",
-        "runbook: runbooks/database-failure.md",
+        "runbook: regionctl runbook show database-failure",
     ]
 
 
