@@ -37,6 +37,8 @@ def description(folder: Path) -> Path:
     for schema in (verb["schema"], operation):
         # Provisioned it stays: a platform that is decommissioned answers nothing but "not there".
         schema["enum"] = sorted(VERBS.keys() - {"decommission"})
+    # That an unknown method is answered with 405 is the router's work, and `test_api`'s.
+    (folder / "schemathesis.toml").write_text("[phases.coverage]\nunexpected-methods = []\n")
     file = folder / "openapi.json"
     file.write_text(json.dumps(document))
     return file
@@ -53,7 +55,7 @@ async def test_no_request_that_fits_the_description_or_nearly_does_finds_a_defec
         command = [
             str(Path(sys.executable).with_name("schemathesis")), "run",
             str(description(tmp_path)), "--url", address, "-H", f"Authorization: Bearer {TOKEN}",
-            "--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "-n", "5",
+            "--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "-n", "3",
             "--generation-deterministic", "--no-color", "--warnings", "off",
         ]  # fmt: skip
         ended = await asyncio.to_thread(
