@@ -15,6 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Checkbox, Input, Label
+from textual.worker import Worker
 
 from cli.dash import intents
 from cli.dash.board import Line
@@ -105,7 +106,10 @@ class Consent(ModalScreen[str]):
         return {**self.intent.args, **({"accept_data_loss": True} if self.accepts_loss else {})}
 
     def _ask(self) -> None:
-        self.run_worker(self._make_plan(), exclusive=True, group="plan", exit_on_error=False)
+        """Plans; what was being planned with other words is given up."""
+        _: Worker[None] = self.run_worker(
+            self._make_plan, exclusive=True, group="plan", exit_on_error=False
+        )
 
     async def _make_plan(self) -> None:
         self.plan = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.worker import Worker, WorkerState
 
 from cli.dash import asking, intents
 from cli.dash.actions import Connect
@@ -29,7 +30,6 @@ from runtime.errors import Problem
 JSON = dict[str, Any]
 
 REPAINT_SECONDS = 1.0
-FETCH_SECONDS = 2.0
 BOARDS: dict[str, type[Board]] = {
     board.name_of: board
     for board in (Overview, Region, Data, Operations, Load, Logs, Infrastructure)
@@ -71,7 +71,7 @@ class Dashboard(App[None]):
         Binding("escape", "out", "back", show=False),
         Binding("minus", "last", "last screen", show=False),
         Binding("ctrl+r", "hurry", "ask now", show=False),
-        Binding("ctrl+q", "quit", "quit", priority=True),
+        Binding("ctrl+q", "quit", "quit", key_display="^q", priority=True),
     ]
 
     def __init__(
@@ -96,8 +96,8 @@ class Dashboard(App[None]):
         self.subjects: dict[str, str] = {}
         self.trail: list[tuple[str, str]] = []
         self.last: tuple[str, str] = ("overview", "")
+        self._board: Board = Overview()
         self._fetch = asyncio.Event()
-        self._blocked: list[str] = []
 
     @property
     def mode_words(self) -> list[str]:
@@ -105,12 +105,15 @@ class Dashboard(App[None]):
 
     @property
     def board(self) -> Board:
-        """The screen that is seen, or that lies under what is."""
-        return next(each for each in reversed(self.screen_stack) if isinstance(each, Board))
+        """The screen that is seen or lies under what is; while they change, the one before."""
+        boards = [each for each in self.screen_stack if isinstance(each, Board)]
+        self._board = boards[-1] if boards else self._board
+        return self._board
 
     @property
     def on_board(self) -> bool:
-        return isinstance(self.screen, Board)
+        """A screen is seen, and nothing lies over it."""
+        return bool(self.screen_stack) and isinstance(self.screen_stack[-1], Board)
 
     def tabs(self, current: str) -> str:
         """The screens with their keys, the one that is seen in brackets."""
@@ -118,6 +121,17 @@ class Dashboard(App[None]):
             f"[{number} {name}]" if name == current else f"{number} {name}"
             for number, name in enumerate(BOARDS, start=1)
         )
+
+    def keys(self, own: Sequence[Binding]) -> list[tuple[Binding, bool]]:
+        """The keys to show, and whether each is possible now; a screen's own come first."""
+        shown = [each for each in (*own, *self.BINDINGS) if isinstance(each, Binding) and each.show]
+        found = []
+        for each in shown:
+            name, _, rest = each.action.partition("('")
+            able = self.check_action(name, (rest.removesuffix("')"),) if rest else ())
+            if able is not False:
+                found.append((each, able is True))
+        return found
 
     def on_mount(self) -> None:
         self.feed.load()
@@ -128,39 +142,36 @@ class Dashboard(App[None]):
 
     def begin(self) -> None:
         """What takes time begins after the first paint."""
-        self.run_worker(self.feed.run(self.arrived), exit_on_error=False, group="feed")
-        self.run_worker(self._fetching(), exit_on_error=False, group="fetch")
+        alive = {each.group for each in self.workers if not each.is_finished}
+        if "feed" not in alive:
+            self.run_worker(self.feed.run(self.arrived), exit_on_error=False, group="feed")
+        if "fetch" not in alive:
+            self.run_worker(self._fetching(), exit_on_error=False, group="fetch")
 
     def arrived(self) -> None:
         """Contact began or was lost: show it now, not in a second."""
         self.tick()
         self.fetch_soon()
         if not self.read_only and not self.feed.contact.stale:
-            self.run_worker(self._ask_role(), exclusive=True, exit_on_error=False, group="role")
+            self.run_worker(self._ask_role(), exit_on_error=False, group="role")
 
     async def _ask_role(self) -> None:
         """Who may only look gets a dashboard that only looks."""
         with suppress(Problem, OSError):
             me = await (await self.connect()).who_am_i()
             self.read_only = me["role"] == "viewer"
-            self.refresh_bindings()
 
     def tick(self) -> None:
         if not self.on_board:
             return
         if not self.paused:
             self.board.refresh_view()
-        now = self.feed.document, self.feed.contact
-        blocked = [intents.blocked(verb, *now) for verb in ("failover", "drill", "abort")]
-        if blocked != self._blocked:
-            self._blocked = blocked
-            self.refresh_bindings()
 
     async def _fetching(self) -> None:
         """Asks for what the screen needs beside the overview, while there is somebody to ask."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._fetch.wait(), FETCH_SECONDS)
+                await asyncio.wait_for(self._fetch.wait(), self.board.fetch_seconds)
             self._fetch.clear()
             board = self.board
             if self.feed.contact.stale or self.paused:
@@ -237,16 +248,30 @@ class Dashboard(App[None]):
         asking.show_details(self)
 
     def show_report(self, id: str) -> None:
-        self.run_worker(asking.show_report(self, id), exit_on_error=False, group="ask")
+        self._ask(lambda: asking.show_report(self, id))
+
+    def _ask(self, ask: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """One question at a time: a key that is pressed twice asks once."""
+        if not any(each.group == "ask" and not each.is_finished for each in self.workers):
+            self.run_worker(ask(), exit_on_error=False, group="ask")
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """A defect ends neither the dashboard nor its feed."""
+        if event.state is not WorkerState.ERROR:
+            return
+        error = event.worker.error
+        self.notify(f"{type(error).__name__}: {error}", title="a defect", severity="error")
+        if event.worker.group in ("feed", "fetch"):
+            self.set_timer(REPAINT_SECONDS, self.begin)
 
     def plan(self, verb: str) -> None:
-        self.run_worker(asking.plan(self, verb), exclusive=True, exit_on_error=False, group="ask")
+        self._ask(lambda: asking.plan(self, verb))
 
     def action_plan(self, verb: str) -> None:
         self.plan(verb)
 
     def action_abort(self) -> None:
-        self.run_worker(asking.abort(self), exclusive=True, exit_on_error=False, group="ask")
+        self._ask(lambda: asking.abort(self))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """False hides a key (read-only, or under a modal), None dims it (not just now)."""
@@ -255,7 +280,13 @@ class Dashboard(App[None]):
         if self.read_only:
             return False
         verb = str(parameters[0]) if parameters else "abort"
+        if verb == "abort" and not self._busy:
+            return False
         return None if intents.blocked(verb, self.feed.document, self.feed.contact) else True
+
+    @property
+    def _busy(self) -> bool:
+        return bool((self.feed.document or {}).get("activity"))
 
     def on_key(self, event: Any) -> None:
         """A key that is dimmed says why."""

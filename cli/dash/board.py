@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from cli.dash import view
 from cli.dash.filters import Filter
@@ -50,14 +52,46 @@ class Line(Static):
             self.update(Text("\n").join(styled(cell) for cell in cells))
 
 
+class Keys(Static):
+    """The keys of the screen in one line, dimmed when they are out of place; each can be clicked.
+
+    Textual's Footer has a widget for each key, which costs more than all the rest of a screen.
+    """
+
+    SPARE = ("x", "z", "R", ":", "W", "t", "w")
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__("", id=id, markup=False)
+        self._shown: object = None
+
+    def put(self, keys: Sequence[tuple[Binding, bool]], width: int) -> None:
+        """`keys`: each with whether it is possible now. Those in `SPARE` go when it is narrow."""
+        items = [(each.key_display or each.key, each, able) for each, able in keys]
+        for spare in self.SPARE:
+            if sum(len(key) + len(each.description) + 3 for key, each, _ in items) <= width:
+                break
+            items = [item for item in items if item[0] != spare]
+        shown = [(key, each.description, able) for key, each, able in items]
+        if shown == self._shown:
+            return
+        self._shown = shown
+        line = Text(" ", no_wrap=True)
+        for key, each, able in items:
+            click = Style(meta={"@click": f"app.{each.action}"}) if able else Style(dim=True)
+            line.append(key, Style(bold=True) + click)
+            line.append(f" {each.description}  ", click)
+        self.update(line)
+
+
 class Board(Screen[None]):
     """One screen. A subclass says what its body is and draws it from the newest documents."""
 
     app: Dashboard
     name_of: ClassVar[str] = ""
+    fetch_seconds: ClassVar[float] = 2.0
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012
-        (0, "-narrow"),
-        (100, "-broad"),
+        (0, "-usual"),
+        (160, "-broad"),
     ]
     AUTO_FOCUS = "Grid"
 
@@ -74,7 +108,7 @@ class Board(Screen[None]):
         raise NotImplementedError
 
     async def fetch(self, client: Client) -> None:
-        """Asks for what the overview does not have; each 2 s while the screen is seen."""
+        """Asks for what the overview does not have; each `fetch_seconds` while it is seen."""
 
     def opened(self, row: Row) -> None:
         """Enter was pressed on a row."""
@@ -116,7 +150,7 @@ class Board(Screen[None]):
         field = Input(id="filter", placeholder="regular expression, !inverse, -f fuzzy")
         field.compact, field.cursor_blink = True, False
         yield field
-        yield Footer(show_command_palette=False, compact=True)
+        yield Keys(id="keys")
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
@@ -130,8 +164,8 @@ class Board(Screen[None]):
 
     def refresh_view(self) -> None:
         """Draws all of the screen; what has not changed is not painted again."""
-        if not self.is_mounted:
-            return
+        if not self.is_mounted or not self.query(Keys):
+            return  # not yet there, or about to go
         self.draws += 1
         feed, width = self.app.feed, self.size.width or self.app.size.width
         contact = feed.contact
@@ -145,13 +179,23 @@ class Board(Screen[None]):
             banner.display = bool(banners)
             banner.put(*(Cell(f" {cell.text}", cell.tone) for cell in banners))
             self.query_one("#crumbs", Line).put(self._crumbs())
+            own = [each for each in self.BINDINGS if isinstance(each, Binding)]
+            self.query_one(Keys).put(self.app.keys(own), width)
             self.set_class(contact.stale, "-stale")
             small = width < 80 or self.size.height < 24
             self.set_class(small, "-small")
             if small:
                 self.query_one("#small", Line).put(*view.plain(feed.document, contact))
             elif feed.document is not None:
-                self.draw(feed.document)
+                self._draw(feed.document)
+
+    def _draw(self, document: JSON) -> None:
+        """A document of another version must not end the dashboard."""
+        try:
+            self.draw(document)
+        except (LookupError, TypeError, ValueError) as error:
+            line = Cell(f" this screen cannot be drawn: {type(error).__name__}: {error}", "bad")
+            self.query_one("#crumbs", Line).put(line)
 
     def sift(self, sheet: Sheet) -> Sheet:
         """The rows that the filter and the faults-only switch leave."""
@@ -204,7 +248,7 @@ class Board(Screen[None]):
 
     def on_data_table_row_highlighted(self) -> None:
         if self.app.feed.document is not None and not self.has_class("-small"):
-            self.draw(self.app.feed.document)
+            self._draw(self.app.feed.document)
 
 
 def notes(row: Row | None) -> list[Cell]:

@@ -52,7 +52,7 @@ class _Guarded(Server):
             if request.path == "/" and _same(asked, key):
                 answer = web.HTTPSeeOther("/")
                 answer.set_cookie(name, key, httponly=True, samesite="Strict")
-                return answer
+                raise answer
             own = (f"{HOST}:{self.port}", f"localhost:{self.port}")
             origin = request.headers.get("Origin", "").rpartition("/")[2]
             if request.host not in own or (origin and origin not in own):

@@ -13,6 +13,11 @@ from cli.dash.view import JSON, Cell, meter, state
 from cli.progress import subject
 
 GLYPHS = {"succeeded": ("✓", "ok"), "failed": ("✖", "bad"), "running": ("▶", "work")}
+VERDICTS = {
+    "passed": ("✓ passed", "ok"),
+    "failed": ("✖ an objective was missed", "bad"),
+    "void": ("▲ void: the measurement cannot be trusted", "warn"),
+}
 TROUBLE = re.compile(r"\b(error|fatal|panic|critical|warn(ing)?|traceback|failed)\b", re.IGNORECASE)
 STAMP = re.compile(r"^\[?(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:[.,]\d+)?)(?:Z| UTC)?\]?")
 
@@ -22,6 +27,10 @@ def steps(operation: JSON, room: int) -> list[Cell]:
     title = f"{operation['id']} {operation['kind']} {operation['target']}: "
     head = state(operation["state"])
     lines = [Cell(title + head.text, head.tone)]
+    verdict = verdict_of(operation)
+    if verdict:
+        told, tone = VERDICTS.get(verdict, (verdict, "warn"))
+        lines.append(Cell(f"verdict: {told}   (enter opens the report)", tone))
     if operation.get("reason"):
         lines.append(Cell(f"reason: {operation['reason']}  by {operation['requestedBy']}", "dim"))
     problem = operation.get("problem")
@@ -37,6 +46,12 @@ def steps(operation: JSON, room: int) -> list[Cell]:
         first = max(0, min(at - room // 2, len(found) - room))
         found = found[first : first + room]
     return lines + found
+
+
+def verdict_of(operation: JSON) -> str:
+    """What a drill proved: a drill that was carried out has not yet passed. "" when unknown."""
+    results = [each.get("result") for each in operation["steps"] if each["name"] == "write-report"]
+    return str(results[-1].get("verdict", "")) if results and results[-1] else ""
 
 
 def _step(number: int, step: JSON) -> Cell:

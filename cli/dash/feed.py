@@ -18,11 +18,12 @@ from typing import Any
 
 from cli.dash.view import Contact, Probe
 from runtime.clock import Clock
-from runtime.errors import Problem
+from runtime.errors import Problem, Unavailable
 
 JSON = dict[str, Any]
 
 POLL_SECONDS = 1.0
+ANSWER_SECONDS = 8.0
 LONGEST_SECONDS = 15.0
 KEEP_SECONDS = 10.0
 
@@ -57,7 +58,7 @@ class Feed:
         self._received: float | None = None
         self._saved = float("-inf")
         self._lost: float | None = None
-        self._why = ""
+        self._word, self._why = "", ""
         self._attempts = 0
         self._retry_at = 0.0
         self._probes: tuple[Probe, ...] = ()
@@ -69,6 +70,7 @@ class Feed:
         return Contact(
             age=None if self._received is None else max(0.0, now - self._received),
             lost=None if self._lost is None else now - self._lost,
+            word=self._word,
             why=self._why,
             attempts=self._attempts,
             retry_in=max(0.0, self._retry_at - now),
@@ -116,12 +118,15 @@ class Feed:
         """Asks once; the seconds to wait before the next time."""
         self.polls += 1
         try:
-            self._accept(await self._sources.overview())
+            async with asyncio.timeout(ANSWER_SECONDS):
+                self._accept(await self._sources.overview())
             return POLL_SECONDS
-        except Problem as problem:
-            self._lose(problem.detail)
-        except (OSError, ValueError, KeyError) as error:
-            self._lose(f"{type(error).__name__}: {error}")
+        except TimeoutError:
+            self._lose("silent", f"no answer within {ANSWER_SECONDS:.0f} s")
+        except (Unavailable, OSError) as error:
+            self._lose("unreachable", str(error))
+        except (Problem, ValueError, KeyError) as error:
+            self._lose("answers with an error", str(error))
         self._probes = (await self._sources.probe(),)
         pause = backoff(self._attempts, self._spread())
         self._retry_at = self._clock.monotonic() + pause
@@ -136,9 +141,9 @@ class Feed:
             with suppress(OSError):
                 _save(self._kept, document)
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, word: str, why: str) -> None:
         self._attempts += 1
-        self._why = why
+        self._word, self._why = word, why
         if self._lost is None:
             self._lost = self._clock.monotonic()
 

@@ -1,4 +1,7 @@
-"""What `/` understands: a regular expression, `!` for its inverse, `-f` for fuzzy. Pure."""
+"""What `/` understands: a regular expression, `!` for its inverse, `-f` for fuzzy. Pure.
+
+Fuzzy: the letters in this order, others between them, within one word.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def _compile(text: str) -> Callable[[str], bool]:
         inner = _compile(text[1:].strip())
         return lambda line: len(text) == 1 or not inner(line)
     if text.startswith("-f "):
-        letters = ".*?".join(re.escape(c) for c in text[3:].replace(" ", ""))
+        letters = r"\S*?".join(re.escape(c) for c in text[3:].replace(" ", ""))
         return _search(letters)
     return _search(text)
 

@@ -39,8 +39,8 @@ class Grid(DataTable[Text]):
 
     DEFAULT_CSS = "Grid { height: 1fr; } Grid > .datatable--header { text-style: bold; }"
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id, cursor_type="row", zebra_stripes=False)
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id, cursor_type="row")
         self.sheet = Sheet((), ())
         self.writes = 0
         self.builds = 0

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Markdown, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 
@@ -38,6 +38,9 @@ class Page(ModalScreen[None]):
             scroll.border_subtitle = "esc closes"
             scroll.can_focus = False
             if self._markdown:
+                # Its parser takes long to import, and most dashboards never show a report.
+                from textual.widgets import Markdown
+
                 yield Markdown(self._text)
             else:
                 yield Static(Text(self._text), markup=False)

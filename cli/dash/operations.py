@@ -11,6 +11,7 @@ from cli.dash import details, sheets
 from cli.dash.board import Board, Line
 from cli.dash.grid import Grid
 from cli.dash.sheets import Row
+from cli.dash.view import RUNNING
 
 if TYPE_CHECKING:
     from control_plane.client import Client
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 
+def _runs(operation: JSON | None) -> bool:
+    return operation is not None and operation["state"] in RUNNING
+
+
 class Operations(Board):
     """The operation under the cursor is asked for, step by step, while the screen is seen."""
 
     name_of: ClassVar[str] = "operations"
+    fetch_seconds: ClassVar[float] = 1.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,13 +53,15 @@ class Operations(Board):
         return row.key if row else None
 
     async def fetch(self, client: Client) -> None:
-        id = self.chosen
-        if id is not None and (self.operation is None or self._stale(id)):
-            self.operation = await client.operation(id)
-
-    def _stale(self, id: str) -> bool:
-        shown = self.operation or {}
-        return shown.get("id") != id or shown.get("state") in ("pending", "running")
+        id, shown = self.chosen, self.operation
+        same = shown is not None and shown["id"] == id
+        if id is None or (same and not _runs(shown)):
+            return
+        self.operation = await client.operation(id)
+        if same and not _runs(self.operation):
+            one = self.operation
+            how = details.verdict_of(one) or one["state"]
+            self.notify(f"{one['kind']} {one['target']}: {how}", title=id)
 
     def draw(self, document: JSON) -> None:
         grid = self.query_one("#operations", Grid)
@@ -77,8 +85,7 @@ class Operations(Board):
     def opened(self, row: Row) -> None:
         document = self.app.feed.document or {"operations": []}
         found = next((each for each in document["operations"] if each["id"] == row.key), None)
-        finished = found and found["state"] not in ("pending", "running")
-        if found and finished and found["kind"] == "drill":
+        if found and not _runs(found) and found["kind"] == "drill":
             self.app.show_report(row.key)
         else:
             self.app.show_details()

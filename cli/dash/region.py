@@ -46,10 +46,10 @@ class Region(Board):
         self.status = await client.status()
 
     def draw(self, document: JSON) -> None:
-        region = next(each for each in document["regions"] if each["name"] == self.subject)
+        region = {each["name"]: each for each in document["regions"]}[self.subject]
         self.query_one("#facts", Line).put(*facts(region, document))
-        row = next(each for each in sheets.regions(document, 80).rows if each.key == region["name"])
-        self.query_one("#notes", Line).put(*notes(row))
+        rows = {row.key: row for row in sheets.regions(document, sheets.NARROW).rows}
+        self.query_one("#notes", Line).put(*notes(rows[self.subject]))
         if self.status is not None:
             sheet = sheets.instances(self.status, region["name"])
             self.query_one("#instances", Grid).put(self.sift(sheet))

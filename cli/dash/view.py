@@ -54,6 +54,7 @@ class Contact:
 
     age: float | None = None
     lost: float | None = None
+    word: str = "unreachable"
     why: str = ""
     attempts: int = 0
     retry_in: float = 0.0
@@ -212,8 +213,8 @@ def _work(activity: JSON, at: str, age: float) -> Cell:
 
 def _lost(document: JSON | None, contact: Contact) -> list[Cell]:
     first = (
-        f"? STALE  control plane unreachable {duration(contact.lost)} ({contact.why})"
-        f"  retry {contact.attempts + 1} in {contact.retry_in:.0f}s"
+        f"? STALE  control plane {contact.word} {duration(contact.lost)}"
+        f"  retry {contact.attempts + 1} in {contact.retry_in:.0f}s  {contact.why}"
     )
     lines = [Cell(first, "stale")]
     if document is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from copy import deepcopy
@@ -116,7 +117,8 @@ class Desk:
     @asynccontextmanager
     async def open(self, size: tuple[int, int] = (120, 36)) -> AsyncIterator[Pilot[None]]:
         async with self.app.run_test(size=size) as pilot:
-            await settle(pilot)
+            await until(lambda: self.feed.document is not None and self.app.board.draws > 1)
+            await self.draw(pilot)
             yield pilot
 
     async def again(self, pilot: Pilot[None], seconds: float = 1.0) -> None:
@@ -148,6 +150,12 @@ async def settle(pilot: Pilot[None]) -> None:
     """Until what was begun has been drawn."""
     for _ in range(3):
         await pilot.pause()
+
+
+def picture_of(app: Dashboard) -> str:
+    """The screen as SVG, without the fonts that a browser would fetch from elsewhere."""
+    svg = app.export_screenshot(title="regionctl dash", simplify=True)
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 def text_of(app: Dashboard) -> str:

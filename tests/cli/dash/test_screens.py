@@ -8,7 +8,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from cli.dash.app import BOARDS
-from tests.cli.dash.desk import Desk, settle
+from tests.cli.dash.desk import Desk, picture_of, settle
 from tests.control_plane import overviews
 
 SIZES = [(80, 24), (120, 36)]
@@ -38,6 +38,6 @@ async def test_every_screen_looks_as_it_did_in_every_state(
                 await pilot.press(str(number))
                 await settle(pilot)
                 shown = f"{name}-{state}-{size[0]}x{size[1]}"
-                if desk.app.export_screenshot(simplify=True) != pictures(name=shown):
+                if picture_of(desk.app) != pictures(name=shown):
                     differ.append(shown)
     assert not differ
