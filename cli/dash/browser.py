@@ -11,14 +11,13 @@ import hmac
 import secrets
 import shlex
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from textual_serve.server import Server
 
 from cli import render
-from cli.find import Platform
 from runtime.errors import Refused
 
 HOST = "127.0.0.1"
@@ -69,12 +68,14 @@ def _same(asked: str, key: str) -> bool:
     return hmac.compare_digest(asked.encode(), key.encode())
 
 
-async def serve(platform: Platform, screen: str, port: int, *, read_only: bool) -> None:
-    """Until it is interrupted. Raises `Refused` when the port is taken."""
-    words = [sys.executable, "-m", "cli.main", "dash", "--screen", screen]
-    words += ["--state-dir", str(platform.state_dir)] + (["--read-only"] if read_only else [])
+async def serve(options: Sequence[str], port: int) -> None:
+    """`regionctl dash OPTIONS` for each visit, until interrupted.
+
+    Raises `Refused` when the port is taken.
+    """
+    command = shlex.join([sys.executable, "-m", "cli.main", "dash", *options])
     key = secrets.token_urlsafe(24)
-    runner = web.AppRunner(await application(shlex.join(words), port, key))
+    runner = web.AppRunner(await application(command, port, key))
     await runner.setup()
     try:
         try:

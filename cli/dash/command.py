@@ -77,7 +77,9 @@ async def dash(
         elif serve:
             from cli.dash import browser
 
-            await browser.serve(link.platform, screen.value, port, read_only=read_only)
+            words = ["--screen", screen.value, *link.options]
+            words += ["--read-only"] if read_only else []
+            await browser.serve(words, port)
         elif not (sys.stdin.isatty() and sys.stdout.isatty()) and not DRIVER:
             raise Refused("The dashboard needs a terminal.", hint="regionctl dash --plain")
         else:
@@ -90,9 +92,7 @@ async def dash(
 async def _live(link: Link, screen: str, *, read_only: bool) -> int:
     from cli.dash.app import Dashboard
 
-    dashboard = Dashboard(
-        _feed(link), link.platform.name, link.client, screen=screen, read_only=read_only
-    )
+    dashboard = Dashboard(_feed(link), link.name, link.client, screen=screen, read_only=read_only)
     await dashboard.run_async()
     return dashboard.return_code or 0
 
@@ -101,7 +101,7 @@ def _feed(link: Link) -> Feed:
     from cli.dash.feed import Feed, Sources
     from runtime.clock import SystemClock
 
-    kept = Settings.read().cache_dir / f"overview-{link.platform.name}.json"
+    kept = Settings.read().cache_dir / link.kept
     return Feed(Sources(link.overview, link.probe), SystemClock(), kept)
 
 
