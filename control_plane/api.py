@@ -30,7 +30,7 @@ from control_plane import (
 )
 from control_plane.events import FINAL, Event, follow
 from control_plane.gate import Gate, actor_of, asked_of, problem_answer
-from control_plane.operation_log import check_generation
+from control_plane.guards import check_generation
 from control_plane.operations import Operation
 from control_plane.plan import Plan
 from control_plane.plane import ControlPlane, plane_of

@@ -7,13 +7,13 @@ what somebody asked for, and how it ended, as an entry of the audit log too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from control_plane import audit, records, rows
+from control_plane import audit, guards, records, rows
 from control_plane.access import PLATFORM, Asked, Role
 from control_plane.database import Database
 from control_plane.events import Bell, Event
@@ -25,12 +25,10 @@ from control_plane.operations import (
     State,
     StepRecord,
     Superseded,
-    conflicts,
 )
-from control_plane.plan import Plan, broken_premises
+from control_plane.plan import Plan
 from runtime.clock import Clock
-from runtime.errors import Invalid, Refused
-from runtime.shardmap import ShardMap
+from runtime.errors import Refused
 
 JSON = dict[str, Any]
 PROMOTE = "promote"
@@ -81,7 +79,7 @@ class OperationLog:
     async def generation(self) -> int:
         """A number that grows whenever the shard map changes or an operation is created."""
         async with self.database.read() as connection:
-            return await _generation(connection)
+            return await guards.generation(connection)
 
     async def create_operation(
         self,
@@ -104,13 +102,13 @@ class OperationLog:
         table = records.operation
         async with self.database.write() as connection:
             if idempotency_key is not None:
-                earlier = await _by_key(connection, idempotency_key, plan)
+                earlier = await guards.by_key(connection, idempotency_key, plan)
                 if earlier is not None:
                     return earlier
             if generation is not None:
-                check_generation(generation, await _generation(connection))
-            await _check_locks(connection, plan.locks)
-            await _check_premises(connection, plan)
+                guards.check_generation(generation, await guards.generation(connection))
+            await guards.check_locks(connection, plan.locks)
+            await guards.check_premises(connection, plan)
             number = 1 + (await connection.scalar(select(func.max(table.c.number))) or 0)
             id = f"op-{number}"
             values = self._new_operation(plan, reason, idempotency_key, requested_by)
@@ -200,9 +198,9 @@ class OperationLog:
                     f"{id} is {operation.state}; only a failed operation can be resumed.",
                     hint=f"regionctl op show {id}",
                 )
-            await _check_locks(connection, operation.plan.locks)
+            await guards.check_locks(connection, operation.plan.locks)
             if any(step.name == PROMOTE and step.state != "succeeded" for step in operation.steps):
-                await _check_untouched(connection, operation)
+                await guards.check_untouched(connection, operation)
             values = {
                 "state": "pending",
                 "finished_at": None,
@@ -384,75 +382,3 @@ class OperationLog:
                 data=data,
             )
         )
-
-
-async def _generation(connection: AsyncConnection) -> int:
-    version = select(func.max(records.shard_map.c.version))
-    number = select(func.max(records.operation.c.number))
-    return (await connection.scalar(version) or 0) + (await connection.scalar(number) or 0)
-
-
-def check_generation(expected: int, found: int) -> None:
-    """Raises `Refused` when the platform is no longer what the caller looked at."""
-    if expected != found:
-        raise Refused(
-            f"The platform has changed since: its generation is {found}, not {expected}.",
-            hint="Look again, and plan again: regionctl status, regionctl op list",
-            extra={"generation": found},
-        )
-
-
-async def _check_premises(connection: AsyncConnection, plan: Plan) -> None:
-    """A plan made from a map that has changed since must not be carried out."""
-    table = records.shard_map
-    query = select(table.c.document).order_by(table.c.version.desc()).limit(1)
-    document = await connection.scalar(query)
-    shard_map = None if document is None else ShardMap.from_json(document)
-    changed = broken_premises(plan, shard_map)
-    if changed:
-        raise Refused(
-            f"{', '.join(changed)} changed while the {plan.kind} of {plan.target} was planned.",
-            hint="Plan it again: run the same command once more.",
-        )
-
-
-async def _check_locks(connection: AsyncConnection, locks: Iterable[str]) -> None:
-    wanted = tuple(locks)
-    query = select(records.operation).where(records.operation.c.state.in_(ACTIVE))
-    for row in (await connection.execute(query)).mappings():
-        if conflicts(wanted, row["locks"]):
-            raise Refused(
-                f"{row['id']} ({row['kind']} {row['target']}, {row['state']}) holds "
-                f"{', '.join(row['locks'])}.",
-                hint=f"Wait for it with: regionctl op watch {row['id']}",
-                extra={"operation": row["id"], "locks": row["locks"]},
-            )
-
-
-async def _check_untouched(connection: AsyncConnection, operation: Operation) -> None:
-    """Raises `Refused` when a later operation has run under a conflicting lock."""
-    table = records.operation
-    mine = select(table.c.number).where(table.c.id == operation.id).scalar_subquery()
-    query = select(table).where(table.c.number > mine).order_by(table.c.number)
-    for row in (await connection.execute(query)).mappings():
-        if conflicts(operation.plan.locks, row["locks"]):
-            raise Refused(
-                f"{row['id']} ({row['kind']} {row['target']}) has run since {operation.id} failed: "
-                "what this one would promote may lack acknowledged writes by now.",
-                hint=f"regionctl op abort {operation.id}, then plan it again",
-                extra={"operation": row["id"]},
-            )
-
-
-async def _by_key(connection: AsyncConnection, key: str, plan: Plan) -> Operation | None:
-    query = select(records.operation.c.id).where(records.operation.c.idempotency_key == key)
-    id = await connection.scalar(query)
-    if id is None:
-        return None
-    operation = await rows.load(connection, id)
-    if operation.kind != plan.kind:
-        raise Invalid(
-            f"The idempotency key {key!r} belongs to {operation.id}, a {operation.kind}.",
-            hint="Send a new key for a new request.",
-        )
-    return operation
