@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from control_plane.access import Asked
 from control_plane.audit import FIRST, Audit, Entry
 from control_plane.decisions import Intent
 from control_plane.opening import Opener
-from control_plane.operations import run
+from control_plane.operations import Operation, run
 from control_plane.store import Store
 from runtime.errors import Refused
 from tests.control_plane.platform import Platform
@@ -120,7 +121,11 @@ async def test_what_is_refused_leaves_no_wish_behind(store: Store) -> None:
 
 async def test_another_generation_than_the_expected_is_refused(store: Store) -> None:
     seen = await store.generation()
-    await store.create_operation(toy("a"), "", None, "ada", generation=seen)
+    both = [
+        store.create_operation(toy("a"), "", None, name, generation=seen) for name in ("ada", "bob")
+    ]
+    ended = await asyncio.gather(*both, return_exceptions=True)
+    assert [type(each) for each in ended] == [Operation, Refused]
     with pytest.raises(Refused, match="generation"):
         await store.create_operation(toy("b"), "", None, "bob", generation=seen)
 
