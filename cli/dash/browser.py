@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import secrets
 import shlex
+import signal
 import sys
 from collections.abc import Awaitable, Sequence
 
@@ -73,7 +74,8 @@ async def serve(options: Sequence[str], port: int) -> None:
 
     Raises `Refused` when the port is taken.
     """
-    command = shlex.join([sys.executable, "-m", "cli.main", "dash", *options])
+    # Without a shell between them each visit's program sees at once that this one has ended.
+    command = "exec " + shlex.join([sys.executable, "-m", "cli.main", "dash", *options])
     key = secrets.token_urlsafe(24)
     runner = web.AppRunner(await application(command, port, key))
     await runner.setup()
@@ -85,6 +87,8 @@ async def serve(options: Sequence[str], port: int) -> None:
             raise Refused(f"Port {port} is taken ({error.strerror}).", hint=hint) from error
         render.out(f"http://{HOST}:{port}/?key={key}")
         render.note("for this machine only; Ctrl-C ends it")
-        await asyncio.Event().wait()
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        await ended.wait()
     finally:
         await runner.cleanup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from cli.settings import Settings
 from runtime.errors import Refused
 
 if TYPE_CHECKING:
+    from cli.dash.app import Dashboard
     from cli.dash.feed import Feed
     from cli.dash.link import Link
 
@@ -93,8 +95,21 @@ async def _live(link: Link, screen: str, *, read_only: bool) -> int:
     from cli.dash.app import Dashboard
 
     dashboard = Dashboard(_feed(link), link.name, link.client, screen=screen, read_only=read_only)
+    from textual.constants import DRIVER
+
+    watch = asyncio.create_task(_end_with_parent(dashboard)) if DRIVER else None
     await dashboard.run_async()
+    if watch is not None:
+        watch.cancel()
     return dashboard.return_code or 0
+
+
+async def _end_with_parent(dashboard: Dashboard) -> None:
+    """A dashboard in a browser has nobody left once the program that serves it has gone."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110  nobody says when it goes
+        await asyncio.sleep(PLAIN_SECONDS)
+    dashboard.exit()
 
 
 def _feed(link: Link) -> Feed:
