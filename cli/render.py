@@ -69,7 +69,8 @@ def show(
         case Output.yaml:
             import yaml
 
-            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip("\n")
+            plain = json.loads(json.dumps(document))
+            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n")
         case Output.name:
             text = "\n".join(names)
         case Output.table:

@@ -17,16 +17,8 @@ def made(home: Path, **changes: object) -> Path:
     return state
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("status", "dr", "events", "events -n 3", "events lag", "events dlq list", "logs"),
-        *("op list", "region list", "shard map", "shard verify", "drill list"),
-        *("backup list", "backup status", "backup points", "backup restore s1 --to new"),
-    ],
-)
-def test_without_a_platform_a_read_exits_6_and_points_to_up(command: str, tmp_path: Path) -> None:
-    ended = regionctl(*command.split(), home=tmp_path)
+def test_without_a_platform_a_read_exits_6_and_points_to_up(tmp_path: Path) -> None:
+    ended = regionctl("events", "-n", "3", home=tmp_path)
     assert (ended.code, ended.stdout) == (6, "")
     assert "try: regionctl up" in ended.stderr
 
