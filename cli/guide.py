@@ -174,9 +174,14 @@ class Guide:
                     return {"state": "skipped"}
                 await self._agree(step, plan["target"])
                 try:
-                    operation = await client.start(step.verb or "", args, reason=reason)
+                    operation = await client.start(
+                        step.verb or "",
+                        args,
+                        reason=reason,
+                        expect_generation=plan["generation"],
+                    )
                 except Refused as refused:
-                    await self._await_other(client, refused)
+                    await self._make_way(client, refused)
                     continue
                 ended = await work.wait(self.run, client, operation)
                 render.note(f"{ended['id']}: {ended['state']}")
@@ -200,8 +205,12 @@ class Guide:
         recover.announce(plan)
         return plan
 
-    async def _await_other(self, client: Client, refused: Refused) -> None:
-        """Waits for the end of the operation that is in the way. Raises `refused` when none is."""
+    async def _make_way(self, client: Client, refused: Refused) -> None:
+        """The step can be planned anew: something has changed since, or another operation was in
+        the way, whose end is awaited. Raises `refused` when it was refused for another reason."""
+        if "generation" in refused.extra:
+            render.note("the platform has changed meanwhile; planned anew")
+            return
         id = refused.extra.get("operation")
         if id is None:
             raise refused
@@ -227,14 +236,15 @@ class Guide:
 
     async def _agree(self, step: Step, name: str) -> None:
         """Raises `Skipped` or `Declined`; without a person `Refused` when it is not confirmed."""
-        if step.confirm == "name" and (self.unattended or self.run.confirm is not None):
-            if self.run.confirm != name:
+        if step.confirm == "name":
+            if self.run.confirm == name:
+                return
+            if self.unattended:
                 raise Refused(
                     f"{step.title}: this may lose something and must be confirmed by name.",
                     hint=f"add --confirm {name}",
                 )
-            return
-        if self.unattended or self.run.yes:
+        elif self.unattended or self.run.yes:
             return
         go = (name,) if step.confirm == "name" else GO
         offer = f"type {name} to go on" if step.confirm == "name" else "[g]o"
@@ -245,7 +255,9 @@ class Guide:
             if answer.lower() in SKIP:
                 raise Skipped
             if answer.lower() in QUIT:
-                raise Declined("You have quit the runbook.", hint=self._again(len(self.steps)))
+                raise Declined(
+                    "You have quit the runbook.", hint=self._again(self.steps[-1]["number"])
+                )
             render.note(f"{answer!r} is none of these; nothing was done")
 
     # What is told.

@@ -31,6 +31,7 @@ from infra.provider import Fault
 from infra.topology import load
 from runbooks import book as books
 from runbooks.book import Value
+from runtime.clock import SystemClock, wait_until
 from tests.commands import parse
 from tests.control_plane import scenarios
 from tests.control_plane.platform import Platform
@@ -232,6 +233,31 @@ async def test_a_runbook_ends_what_it_is_about(
         words = ["status", "-o", "json", "--state-dir", str(served.state)]
         ended = await served.execute(words, True)
         assert json.loads(ended.said)["state"] == case.afterwards
+
+
+async def test_a_step_waits_for_the_operation_that_is_in_its_way_and_is_planned_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with opened(tmp_path) as served:
+        plane: Any = served.plane
+        await service_lost(Platform(plane.provider, plane.store, plane.clock))
+        run = Run(Output.json, state_dir=served.state, no_input=True)
+        guide = Guide(run, books.read("service-outage"), {}, True, 2, execute=served.execute)
+        async with Client(f"http://127.0.0.1:{served.port}", state_dir=served.state) as client:
+            other = await client.start("reshard", {"to": 3, "batch": 64})
+            await client.pause_reshard()
+
+            async def waited_for() -> bool:
+                return run.operation == other["id"]
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(guide.through())
+                await wait_until(SystemClock(), waited_for, what="the runbook", seconds=20)
+                await client.resume_reshard()
+        assert "waiting for its end" in capsys.readouterr().err
+        assert [step["state"] for step in guide.steps] == ["done", "done"]
+        kinds = [each.kind for each in await plane.store.operations()]
+        assert kinds == ["provision", "reshard"]
 
 
 @pytest.mark.parametrize("name", books.names())
