@@ -236,9 +236,7 @@ class Board(Screen[None]):
         if not keep:
             self.filter = Filter()
             field.value = ""
-        for grid in self.query(Grid):
-            grid.focus()
-            break
+        self.query("Grid, RichLog").first().focus()
         self.refresh_view()
         return was
 

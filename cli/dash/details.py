@@ -159,5 +159,9 @@ def _told(event: JSON) -> str:
 
     about = f"{event['operation']} " if event.get("operation") else ""
     told = remark(event)
-    kind = "" if told.startswith(event["kind"]) else f"{event['kind']} "
+    kind = (
+        ""
+        if event["kind"].startswith("step-") or told.startswith(event["kind"])
+        else event["kind"] + " "
+    )
     return f"{about}{kind}{told}"

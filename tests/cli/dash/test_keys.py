@@ -143,6 +143,12 @@ async def test_logs_are_merged_by_time_and_can_be_shown_without_it() -> None:
         await settle(pilot)
         assert "checkpoint starting" not in text_of(desk.app)
         assert "map 31" in text_of(desk.app)
+        await pilot.press("t", "escape")
+        await settle(pilot)
+        assert "│09:1" in text_of(desk.app)
+        assert "checkpoint starting" in text_of(desk.app)
+        await pilot.press("1")
+        assert desk.app.board.name_of == "overview"
 
 
 async def test_a_terminal_that_is_too_small_gets_sentences() -> None:

@@ -8,7 +8,12 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from cli.dash.app import BOARDS
-from tests.cli.dash.desk import Desk, picture_of, settle
+from cli.dash.board import Board
+from cli.dash.infrastructure import Infrastructure
+from cli.dash.logs import Logs
+from cli.dash.operations import Operations
+from cli.dash.region import Region
+from tests.cli.dash.desk import Desk, picture_of, until
 from tests.control_plane import overviews
 
 SIZES = [(80, 24), (120, 36)]
@@ -21,6 +26,18 @@ STATES: dict[str, Callable[[], dict[str, object]]] = {
 }
 
 
+def fetched(board: Board) -> bool:
+    """What the screen asks for beside the overview has come."""
+    match board:
+        case Operations():
+            return board.operation is not None and board.operation["id"] == board.chosen
+        case Region() | Infrastructure():
+            return board.status is not None
+        case Logs():
+            return bool(board.entries)
+    return True
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 async def test_every_screen_looks_as_it_did_in_every_state(
     size: tuple[int, int], pictures: SnapshotAssertion
@@ -30,13 +47,15 @@ async def test_every_screen_looks_as_it_did_in_every_state(
     async with desk.open(size) as pilot:
         for state, document in STATES.items():
             desk.document = document()
+            await desk.again(pilot)
             if state == "unreachable":
+                await pilot.press("4")
+                await until(lambda: fetched(desk.app.board))
                 await desk.lose(pilot)
-            else:
-                await desk.again(pilot)
             for number, name in enumerate(BOARDS, start=1):
                 await pilot.press(str(number))
-                await settle(pilot)
+                await until(lambda: fetched(desk.app.board))
+                await desk.draw(pilot)
                 shown = f"{name}-{state}-{size[0]}x{size[1]}"
                 if picture_of(desk.app) != pictures(name=shown):
                     differ.append(shown)
