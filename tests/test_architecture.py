@@ -69,7 +69,7 @@ def test_every_step_that_can_be_carried_out_is_planned() -> None:
 
 RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *RUNBOOKS]
-COMMAND = re.compile(r"^\s*\$ regionctl (.+?)(?:\s+#.*)?$", re.MULTILINE)
+COMMAND = re.compile(r"^\s*\$ regionctl (.+?)(?:\s+[#>].*)?$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
