@@ -49,7 +49,12 @@ async def completion(
     )
     render.show(
         run.output,
-        {"apiVersion": "regionctl/v1", "kind": "Completion", "shell": shell.value, "script": script},
+        {
+            "apiVersion": "regionctl/v1",
+            "kind": "Completion",
+            "shell": shell.value,
+            "script": script,
+        },
         tables=[Table((), [], foot=[script])],
         names=[shell.value],
     )

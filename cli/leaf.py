@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import render
-from cli.render import Output
+from cli.settings import Output, Settings
 from runtime.errors import Declined, Exit, Problem, Refused
 
 P = ParamSpec("P")
@@ -85,8 +85,11 @@ def _options() -> dict[str, tuple[Any, Any]]:
     text, path, number, whole = str | None, Path | None, float | None, int | None
     return {
         "output": (
-            Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")],
-            Output.table,
+            Annotated[
+                Output | None,
+                typer.Option("--output", "-o", help="Form of the answer; table unless configured."),
+            ],
+            None,
         ),
         "yes": (Annotated[bool, typer.Option("--yes", help="Answer yes to y/N.")], False),
         "no_input": (Annotated[bool, typer.Option("--no-input", help="Never ask.")], False),
@@ -160,6 +163,7 @@ def leaf(
 
         def called(**values: Any) -> None:
             run = Run(**{key: values.pop(key) for key in shared})
+            run.output = run.output or Settings.read().output
             raise typer.Exit(_carry_out(lambda: command(run, **values), run))  # type: ignore[call-arg]
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added

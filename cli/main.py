@@ -40,6 +40,7 @@ COMMANDS = {
     "events": Lazy("cli.events", "What the platform did; lag and dead letters.", group=True),
     "audit": Lazy("cli.audit", "Every change that was asked for, by whom and why."),
     "token": Lazy("cli.token", "Tokens: who may ask the control plane for what.", group=True),
+    "config": Lazy("cli.config", "What is set, and where it comes from.", group=True),
     "doctor": Lazy("cli.doctor", "Check this machine, and say how to mend it."),
     "version": Lazy("cli.about", "Versions of regionctl and of its parts."),
     "completion": Lazy("cli.about", "Print the completion script of a shell."),
@@ -119,12 +120,19 @@ def _usage(error: TyperException, arguments: Sequence[str]) -> int:
 
 
 def _asks_json(arguments: Sequence[str]) -> bool:
-    words = list(arguments)
-    pairs = list(pairwise(words))
-    return bool(
-        {"-ojson", "--output=json", "-ojsonl", "--output=jsonl"} & set(words)
-        or any(a in ("-o", "--output") and b in ("json", "jsonl") for a, b in pairs)
-    )
+    """What a command line that cannot be parsed would have wanted, or what is configured."""
+    words = [*arguments, ""]
+    for word, following in pairwise(words):
+        for option in ("--output", "-o"):
+            if word.startswith(option):
+                wanted = following if word == option else word.removeprefix(option).lstrip("=")
+                return wanted in ("json", "jsonl")
+    from cli.settings import Settings
+
+    try:
+        return Settings.read().output in ("json", "jsonl")
+    except Problem:
+        return False
 
 
 def _bug() -> int:

@@ -10,7 +10,7 @@ import typer
 from cli import find, programs, render, work
 from cli.leaf import MUTATES, SEVERE, Run, group, leaf
 from cli.render import Output, Table
-from cli.settings import DEFAULT_NAME
+from cli.settings import DEFAULT_NAME, PORT_OFFSET_AT_MOST, Settings
 from runtime.errors import NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ async def up(
     ] = None,
     port_offset: Annotated[
         int | None,
-        typer.Option("--port-offset", min=0, max=40000, help="Added to every port (18000...)."),
+        typer.Option(
+            "--port-offset", min=0, max=PORT_OFFSET_AT_MOST, help="Added to every port (18000...)."
+        ),
     ] = None,
     listen: Annotated[
         str | None,
@@ -93,7 +95,8 @@ def _as_made(directory: Path, topology: str | None, offset: int | None) -> tuple
     try:
         made = find.platform(directory)
     except Unavailable:
-        return topology or DEFAULT_NAME, offset or 0
+        usual = Settings.read().port_offset or 0
+        return topology or DEFAULT_NAME, usual if offset is None else offset
     kept = directory / "topology.yaml"
     return (
         topology or (str(kept) if kept.exists() else made.name),

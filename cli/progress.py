@@ -135,9 +135,10 @@ class LiveSteps:
         from rich.console import Console
         from rich.live import Live
 
+        colourless = Settings.read().never_colour
         self._live = Live(
             get_renderable=self._draw,
-            console=Console(stderr=True, highlight=False),
+            console=Console(stderr=True, highlight=False, no_color=colourless or None),
             refresh_per_second=8,
             vertical_overflow="ellipsis",
         )

@@ -10,9 +10,9 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from cli.settings import Output as Output
 from cli.settings import Settings
 from runtime.errors import Problem
 
@@ -22,18 +22,6 @@ COLOURS = {
     "31": ("failed", "down", "fail", "missed", "absent", "stopped", "unreachable", "no"),
 }
 CODES = {word: code for code, words in COLOURS.items() for word in words}
-
-
-class Output(StrEnum):
-    table = "table"
-    json = "json"
-    jsonl = "jsonl"
-    yaml = "yaml"
-    name = "name"
-
-    @property
-    def for_people(self) -> bool:
-        return self is Output.table
 
 
 @dataclass(frozen=True)
@@ -86,8 +74,8 @@ def out(text: str) -> None:
 
 
 def clear() -> None:
-    """Wipes the terminal before a watched table is drawn again."""
-    if sys.stdout.isatty():
+    """Wipes the terminal, if it can be, before a watched table is drawn again."""
+    if Settings.read().repaint:
         sys.stdout.write("\x1b[H\x1b[2J")
 
 
