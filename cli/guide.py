@@ -17,7 +17,7 @@ from cli import find, recover, rehearsal, render, work
 from cli.itself import Ended, Execute, execute
 from cli.leaf import Run
 from cli.render import Table
-from cli.steps import prompt, told, unanswered
+from cli.steps import choose, prompt, told, unanswered
 from runbooks.book import Runbook, Step, Value
 from runtime.errors import Declined, Invalid, Needless, OperationFailed, Problem, Refused
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 CHECKED_EVERY_SECONDS = 1.0
-GO, SKIP, QUIT = ("g", "go"), ("s", "skip"), ("q", "quit")
 
 
 class Skipped(Exception):
@@ -112,7 +111,8 @@ class Guide:
     # Commands.
 
     async def _command(self, number: int, step: Step) -> str:
-        words = shlex.split(step.words(self.values))
+        words = step.words(self.values)
+        line = shlex.join(["regionctl", *words])
         if self.run.state_dir is not None:
             words += ["--state-dir", str(self.run.state_dir)]
         if self.run.dry_run:
@@ -129,7 +129,7 @@ class Guide:
         self._repeat(ended)
         if ended.code and not step.looks:
             raise OperationFailed(
-                f"regionctl {step.words(self.values)} ended with exit code {ended.code}.",
+                f"{line} ended with exit code {ended.code}.",
                 hint=f"regionctl runbook show {self.book.name}",
             )
         return "done"
@@ -164,7 +164,13 @@ class Guide:
         args, reason = step.arguments(self.values), self._reason(number, step)
         async with work.connect(self.run) as client:
             while True:
-                plan = await self._plan(client, step, args, reason)
+                try:
+                    plan = await self._plan(client, step, args, reason)
+                except Refused as refused:
+                    if not self.run.dry_run:
+                        raise
+                    render.note(f"refused now: {refused.detail}")
+                    return {"state": "refused"}
                 if plan is None:
                     return {"state": "nothing-to-do"}
                 if self.run.dry_run:
@@ -246,19 +252,15 @@ class Guide:
                 )
         elif self.unattended or self.run.yes:
             return
-        go = (name,) if step.confirm == "name" else GO
-        offer = f"type {name} to go on" if step.confirm == "name" else "[g]o"
-        while True:
-            answer = await prompt(f"{offer}, [s]kip or [q]uit? ")
-            if answer in go:
-                return
-            if answer.lower() in SKIP:
-                raise Skipped
-            if answer.lower() in QUIT:
-                raise Declined(
-                    "You have quit the runbook.", hint=self._again(self.steps[-1]["number"])
-                )
-            render.note(f"{answer!r} is none of these; nothing was done")
+        if step.confirm == "name":
+            choice = await choose(f"type {name} to go on", (name,))
+        else:
+            choice = await choose("[g]o", ("g", "go"))
+        if choice == "skip":
+            raise Skipped
+        if choice == "quit":
+            again = self._again(self.steps[-1]["number"])
+            raise Declined("You have quit the runbook.", hint=again)
 
     # What is told.
 
@@ -289,6 +291,8 @@ class Guide:
             f"done before: {'steps ' + ', '.join(done) if done else 'nothing'}\n"
             f"to go on with it: {self._again(number)}"
         )
+        if self.rehearsed and self.rehearsed.verdict == "running":
+            render.note(f"its drill goes on: regionctl op watch {self.rehearsed.id}")
 
     def _show(self, state: str) -> None:
         document: JSON = {

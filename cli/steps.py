@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from cli import render
 from runbooks.book import Runbook, Step, Value, filled
 from runtime.errors import Declined, Invalid
 
+Choice = Literal["go", "skip", "quit"]
 WIDTH = 100
 
 
 def told(step: Step, values: Mapping[str, Value], indent: str) -> list[str]:
     """What a person is told about a step, as lines."""
     if step.verb is None:
-        runs = f"regionctl {step.words(values)}"
+        runs = f"regionctl {shlex.join(step.words(values))}"
         if step.within is not None:
             runs += f"  (until it succeeds, at most {render.seconds(step.within)})"
     else:
@@ -59,3 +62,16 @@ async def prompt(question: str) -> str:
     if not line:
         raise Declined("Nobody answers any more: nothing was done.")
     return line.strip()
+
+
+async def choose(offer: str, go: Sequence[str]) -> Choice:
+    """What a person wants, who is asked until they say it: one of `go`, to skip or to quit."""
+    while True:
+        answer = await prompt(f"{offer}, [s]kip or [q]uit? ")
+        if answer in go:
+            return "go"
+        if answer.lower() in ("s", "skip"):
+            return "skip"
+        if answer.lower() in ("q", "quit"):
+            return "quit"
+        render.note(f"{answer!r} is none of these; nothing was done")

@@ -15,6 +15,7 @@ A runbook is a Markdown file of this folder. Its front matter is YAML:
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -83,9 +84,10 @@ class Step:
             name for word in words if isinstance(word, str) for name in PLACEHOLDER.findall(word)
         }
 
-    def words(self, values: Mapping[str, Value]) -> str:
-        """Its command line, without "regionctl"; "" of an operation."""
-        return filled(self.command or "", values).removeprefix("regionctl ")
+    def words(self, values: Mapping[str, Value]) -> list[str]:
+        """The words of its command behind "regionctl"; none of an operation. An answer is one word,
+        whatever is in it."""
+        return [filled(word, values) for word in shlex.split(self.command or "")[1:]]
 
     def arguments(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """The arguments of its operation."""

@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import re
-import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -270,7 +269,7 @@ def test_every_command_and_operation_of_a_runbook_is_one_that_exists(name: str) 
         if step.verb is not None:
             arguments.check(step.verb, VERBS[step.verb], step.arguments(values))
             continue
-        words = shlex.split(step.words(values))
+        words = step.words(values)
         changes = "reason" in parse(words).params and words[1:2] != ["plan"]
         assert changes == (step.confirm != "none")
         if changes:
