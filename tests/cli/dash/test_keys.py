@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from textual.widgets import Input
 
 from cli.dash.app import Dashboard
 from cli.dash.grid import Grid
-from tests.cli.dash.desk import Desk, settle, text_of, until
+from tests.cli.dash.desk import Desk, picture_of, settle, text_of, until
 from tests.control_plane import overviews
 
 
@@ -161,11 +164,15 @@ async def test_a_terminal_that_is_too_small_gets_sentences() -> None:
         assert "REGION" in text_of(desk.app)
 
 
-async def test_colours_can_be_switched_off() -> None:
+async def test_without_colours_everything_is_still_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
     desk = Desk(overviews.degraded())
-    assert desk.app.no_color is False
     async with desk.open((80, 24)):
         assert "▲ DEGRADED" in text_of(desk.app)
+        inks = set(re.findall(r"fill: #(\w+)", picture_of(desk.app)))
+        greys = {ink for ink in inks if ink[:2] == ink[2:4] == ink[4:]}
+        assert len(greys) > 3
+        assert inks - greys <= {"c5c8c6"}  # which every picture has, for text of no style
 
 
 async def test_the_cursor_stays_on_its_row_when_others_come_and_go() -> None:
