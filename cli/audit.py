@@ -8,6 +8,7 @@ import typer
 
 from cli import render, work
 from cli.leaf import Run, group, leaf
+from cli.names import known
 from cli.render import Table
 from runtime.errors import MeasurementVoid
 
@@ -27,11 +28,22 @@ app = group()
 async def audit(
     run: Run,
     operation: Annotated[
-        str | None, typer.Option("--operation", metavar="ID", help="Only about this operation.")
+        str | None,
+        typer.Option(
+            "--operation",
+            metavar="ID",
+            help="Only about this operation.",
+            autocompletion=known("operation"),
+        ),
     ] = None,
     actor: Annotated[
         str | None,
-        typer.Option("--actor", metavar="NAME", help="Only of this token, or root, sentinel."),
+        typer.Option(
+            "--actor",
+            metavar="NAME",
+            help="Only of this token, or root, sentinel.",
+            autocompletion=known("actor"),
+        ),
     ] = None,
     limit: Annotated[
         int, typer.Option("-n", "--limit", min=1, max=10_000, help="How many of the last.")

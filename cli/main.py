@@ -13,11 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import typer
-from typer._completion_classes import completion_init
 from typer.exceptions import Abort, TyperException
 from typer.exceptions import Exit as TyperExit
 from typer.main import get_command
 
+from cli import shells
 from cli.lazy import Lazy, LazyGroup
 from runtime.errors import Exit, Problem
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of `regionctl ARGUMENTS`."""
-    completion_init()
+    shells.register()
     try:
         result = get_command(app)(
             args=list(arguments), prog_name="regionctl", standalone_mode=False

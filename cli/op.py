@@ -8,11 +8,17 @@ import typer
 
 from cli import render, work
 from cli.leaf import READS, Run, group, leaf
+from cli.names import known
 from cli.render import Table
 from runtime.errors import Exit
 
 app = group()
-Id = Annotated[str, typer.Argument(metavar="ID", help="Such as op-12; op list shows them.")]
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="Such as op-12; op list shows them.", autocompletion=known("operation")
+    ),
+]
 TIMEOUT = (*READS, "timeout")
 
 

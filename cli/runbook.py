@@ -22,7 +22,11 @@ app = group()
 TAKES = (*READS, "dry_run", "reason", "timeout", "confirm")
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="Such as database-failure; runbook list shows them."),
+    typer.Argument(
+        metavar="NAME",
+        help="Such as database-failure; runbook list shows them.",
+        autocompletion=books.names,
+    ),
 ]
 
 

@@ -10,6 +10,7 @@ import typer
 
 from cli import render, work
 from cli.leaf import READS, Run, group, leaf
+from cli.names import known
 from cli.render import Table
 from runtime.errors import Invalid
 
@@ -91,7 +92,10 @@ async def list_(run: Run) -> None:
 )
 async def revoke(
     run: Run,
-    id: Annotated[str, typer.Argument(metavar="ID", help="token list shows it.")],
+    id: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="token list shows it.", autocompletion=known("token")),
+    ],
 ) -> None:
     """End a token now. What it was used for stays in the audit log."""
     run.agree(f"Revoke the token {id}? Whoever uses it is refused from now on.")

@@ -50,15 +50,15 @@ def client_of(state_dir: Path | None) -> Client:
 
     `--state-dir` means a platform on this machine, whatever the settings name.
     """
-    from control_plane.client import Client
+    from cli.remembering import Remembering
 
     settings = Settings.read()
-    token, authority = settings.token_file, settings.ca_file
+    trust = {"token_file": settings.token_file, "ca_file": settings.ca_file}
     if settings.server and state_dir is None:
-        return Client(settings.server, token_file=token, ca_file=authority)
+        return Remembering(settings.server, settings.server, **trust)
     platform = find.platform(state_dir)
     home = platform.state_dir
-    return Client(platform.address, state_dir=home, token_file=token, ca_file=authority)
+    return Remembering(platform.address, str(home), state_dir=home, **trust)
 
 
 async def perform(

@@ -49,7 +49,10 @@ def regionctl(*arguments: str, home: Path, env: Mapping[str, str] | None = None)
             patch.delenv(name)
         for name, value in wanted.items():
             patch.setenv(name, value)
-        code = run(arguments)
+        try:
+            code = run(arguments)
+        except SystemExit as ended:  # Typer's way to end a completion
+            code = int(ended.code or 0)
     return Ended(code, out.getvalue(), errors.getvalue())
 
 

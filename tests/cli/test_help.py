@@ -75,13 +75,3 @@ def test_completion_of_a_shell_prints_a_script_and_nothing_else(tmp_path: Path) 
     ended = program("completion", "bash", home=tmp_path)
     assert (ended.code, ended.stderr) == (0, "")
     assert "complete -o default -F _regionctl_completion regionctl" in ended.stdout
-
-
-def test_a_shell_completes_subcommands(tmp_path: Path) -> None:
-    words = {
-        "COMP_WORDS": "regionctl drill v",
-        "COMP_CWORD": "2",
-        "_REGIONCTL_COMPLETE": "complete_bash",
-    }
-    ended = program(home=tmp_path, env=words)
-    assert ended.stdout.split() == ["verify-report"]
