@@ -316,10 +316,12 @@ class Client:
                 f"The server at {self.address} cannot prove that it is the control plane: {error}.",
                 hint="Set REGIONCTL_CA_FILE to the authority that issued its certificate; one that "
                 "has expired is renewed by: regionctl up --tls-cert FILE --tls-key FILE",
+                runbook="certificate-expired",
             )
         return ConnectionLost(
             f"The control plane at {self.address} does not answer ({type(error).__name__}).",
             hint=self._mend,
+            runbook="control-plane-lost",
         )
 
 
