@@ -83,9 +83,9 @@ class Operations(Board):
         return shown if shown is not None and shown["id"] == key else super().thing(key)
 
     def opened(self, row: Row) -> None:
-        document = self.app.feed.document or {"operations": []}
-        found = next((each for each in document["operations"] if each["id"] == row.key), None)
-        if found and not _runs(found) and found["kind"] == "drill":
+        """The report of a drill that has ended; else the operation's details."""
+        found = self.thing(row.key)
+        if found is not None and found["kind"] == "drill" and not _runs(found):
             self.app.show_report(row.key)
         else:
             self.app.show_details()
