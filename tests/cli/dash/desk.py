@@ -148,7 +148,7 @@ async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
 
 async def settle(pilot: Pilot[None]) -> None:
     """Until what was begun has been drawn."""
-    for _ in range(3):
+    for _ in range(2):
         await pilot.pause()
 
 
