@@ -40,6 +40,7 @@ class Run:
     timeout: float | None = None
     confirm: str | None = None
     expect_generation: int | None = None
+    idempotency_key: str | None = None
     operation: str | None = None
 
     @property
@@ -127,6 +128,17 @@ def _options() -> dict[str, tuple[Any, Any]]:
             ],
             None,
         ),
+        "idempotency_key": (
+            Annotated[
+                text,
+                typer.Option(
+                    "--idempotency-key",
+                    metavar="KEY",
+                    help="Given again, the operation that it began is waited for; no other begins.",
+                ),
+            ],
+            None,
+        ),
         "confirm": (
             Annotated[
                 text, typer.Option("--confirm", metavar="NAME", help="Repeat the name to go ahead.")
@@ -137,7 +149,7 @@ def _options() -> dict[str, tuple[Any, Any]]:
 
 
 READS = ("output", "yes", "no_input", "state_dir")
-MUTATES = (*READS, "dry_run", "reason", "detach", "timeout", "expect_generation")
+MUTATES = (*READS, "dry_run", "reason", "detach", "timeout", "expect_generation", "idempotency_key")
 SEVERE = (*MUTATES, "confirm")
 
 
@@ -209,10 +221,17 @@ def _carry_out(command: Callable[[], Awaitable[int | None]], run: Run) -> int:
         render.problem(problem, as_json=as_json, operation=run.operation)
         return int(problem.exit)
     except KeyboardInterrupt:
-        id = run.operation
-        render.note(
-            f"\ndetached; operation {id} continues: regionctl op watch {id}"
-            if id
-            else "\ninterrupted"
-        )
+        render.note("\n" + _interrupted(run))
         return int(Exit.INTERRUPTED)
+
+
+def _interrupted(run: Run) -> str:
+    if run.operation is None:
+        return "interrupted"
+    which = run.operation
+    if run.state_dir is not None:
+        which += f" --state-dir {run.state_dir}"
+    return (
+        f"detached; operation {run.operation} continues: regionctl op watch {which}\n"
+        f"to cancel: regionctl op abort {which}"
+    )

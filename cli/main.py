@@ -40,6 +40,7 @@ COMMANDS = {
     "events": Lazy("cli.events", "What the platform did; lag and dead letters.", group=True),
     "audit": Lazy("cli.audit", "Every change that was asked for, by whom and why."),
     "token": Lazy("cli.token", "Tokens: who may ask the control plane for what.", group=True),
+    "info": Lazy("cli.info", "Which platform is meant, and where everything of it is."),
     "config": Lazy("cli.config", "What is set, and where it comes from.", group=True),
     "doctor": Lazy("cli.doctor", "Check this machine, and say how to mend it."),
     "version": Lazy("cli.about", "Versions of regionctl and of its parts."),

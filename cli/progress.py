@@ -80,12 +80,37 @@ def line(mark: str, name: str, about: str, seconds: float | None, word: str = ""
     return " ".join(part for part in parts if part)
 
 
+class Pace:
+    """How long a copy still takes, by how fast it went since it was first heard of."""
+
+    def __init__(self) -> None:
+        self._first: dict[object, JSON] = {}
+
+    def left(self, event: JSON) -> float | None:
+        """In seconds, by the times of the events; None: not known yet, or nothing is counted."""
+        data = event.get("data") or {}
+        if not data.get("rows") or data.get("copied") is None:
+            return None
+        first = self._first.setdefault((data.get("source"), data.get("target")), event)
+        copied: int = data["copied"] - first["data"]["copied"]
+        spent = _time(event) - _time(first)
+        if copied <= 0 or spent <= 0:
+            return None
+        rest: int = data["rows"] - data["copied"]
+        return max(0.0, rest * spent / copied)
+
+    def remark(self, event: JSON) -> str:
+        left = self.left(event)
+        return remark(event) + (f", about {render.seconds(left)} left" if left else "")
+
+
 class PlainSteps:
     """A line as each step ends, and a line for what was remarked meanwhile."""
 
     def __init__(self) -> None:
         self.about: dict[int, str] = {}
         self.tenths: object = None
+        self.pace = Pace()
 
     def __enter__(self) -> PlainSteps:
         return self
@@ -105,10 +130,10 @@ class PlainSteps:
             case "step-failed":
                 about = self.about.get(number, "")
                 render.note(line("✗", data["step"], about, data.get("seconds"), "failed"))
-            case "move-progress" if self._as_before(data):
-                pass
             case kind if not kind.startswith(("operation-", "step-")):
-                render.note(f"  {remark(event)}")
+                said = self.pace.remark(event)
+                if kind != "move-progress" or not self._as_before(data):
+                    render.note(f"  {said}")
 
     def _as_before(self, data: JSON) -> bool:
         """A copy tells how far it is each second; a line for every tenth is enough."""
@@ -129,6 +154,7 @@ class LiveSteps:
         self.seconds: list[float | None] = [step.get("seconds") for step in steps]
         self.since = time.monotonic()
         self.remark = ""
+        self.pace = Pace()
         self._live: Live | None = None
 
     def __enter__(self) -> LiveSteps:
@@ -160,7 +186,7 @@ class LiveSteps:
         number = int(data.get("number", -1))
         kind = event["kind"]
         if not kind.startswith(("operation-", "step-")):
-            self.remark = remark(event)
+            self.remark = self.pace.remark(event)
         if not 0 <= number < len(self.steps):
             return
         self.remark = ""
@@ -193,7 +219,11 @@ class LiveSteps:
 
 def _age(event: JSON) -> float:
     """How long ago it happened, in seconds: who comes later sees the same times."""
-    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(event["at"])).total_seconds())
+    return max(0.0, datetime.now(UTC).timestamp() - _time(event))
+
+
+def _time(event: JSON) -> float:
+    return datetime.fromisoformat(event["at"]).timestamp()
 
 
 def remark(event: JSON) -> str:

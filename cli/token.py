@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -12,10 +11,9 @@ from cli import render, work
 from cli.leaf import READS, Run, group, leaf
 from cli.names import known
 from cli.render import Table
-from runtime.errors import Invalid
+from cli.when import seconds_of
 
 app = group()
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Role(StrEnum):
@@ -105,11 +103,3 @@ async def revoke(
     rows = [(token["id"], token["name"], token["state"], token["revokedBy"])]
     tables = [Table(("id", "name", "state", "by"), rows)]
     render.show(run.output, document, tables=tables, names=[token["id"]])
-
-
-def seconds_of(text: str) -> int:
-    """Such as 30d. Raises `Invalid`."""
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if found is None:
-        raise Invalid(f"{text!r} is no length of time.", hint="write it as 30d, 12h, 90m or 3600s")
-    return int(found[1]) * SECONDS[found[2]]

@@ -69,6 +69,9 @@ async def perform(
     With `--dry-run` the plan is printed, with `--detach` the operation as it began, and with
     `show_empty` the plan without steps; None too.
     """
+    if run.idempotency_key is not None and not run.dry_run:
+        # What it began may have made its own plan impossible by now.
+        return await start(run, client, verb, args)
     plan = await patiently(lambda: client.plan(verb, args, run.reason), RESTART_SECONDS)
     if run.dry_run or (show_empty and not plan["steps"]):
         show_plan(run.output, plan)
@@ -82,7 +85,11 @@ async def perform(
 async def start(run: Run, client: Client, verb: str, args: Mapping[str, Any]) -> JSON | None:
     """Starts an operation; waits for it unless `--detach`, which prints it and returns None."""
     operation = await client.start(
-        verb, args, reason=run.reason, expect_generation=run.expect_generation
+        verb,
+        args,
+        reason=run.reason,
+        idempotency_key=run.idempotency_key,
+        expect_generation=run.expect_generation,
     )
     if run.detach:
         show_operation(run.output, operation)

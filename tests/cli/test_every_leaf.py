@@ -70,7 +70,7 @@ ENDS = {
 """How it ends on a whole platform when not with 0."""
 
 NEED_NO_CONTROL_PLANE = {
-    *("config show", "config path"),
+    *("config show", "config path", "info"),
     *("drill verify-report", "runbook list", "runbook show", "doctor", "version", "completion"),
     *("up", "down"),
 }

@@ -65,6 +65,24 @@ def test_a_mistyped_command_is_answered_with_the_nearest_one(tmp_path: Path) -> 
     assert "Did you mean 'history'?" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("drlil list", "Did you mean 'drill'?"),
+        ("op lst", "Did you mean 'list'?"),
+        ("status --exit-statsu", "Possible options: --exit-status"),
+        ("token create a --role oprator", "operator"),
+    ],
+)
+def test_a_mistyped_noun_option_or_word_is_answered_with_the_nearest_one(
+    tmp_path: Path, words: str, meant: str
+) -> None:
+    for form in ([], ["-o", "json"]):
+        ended = regionctl(*words.split(), *form, home=tmp_path)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert meant in ended.stderr
+
+
 def test_a_mistyped_command_of_a_group_with_a_default_is_a_mistake_too(tmp_path: Path) -> None:
     ended = regionctl("events", "lga", home=tmp_path)
     assert (ended.code, ended.stdout) == (2, "")

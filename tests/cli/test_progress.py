@@ -70,3 +70,36 @@ def test_a_second_console_sees_how_long_a_step_has_been_running() -> None:
 def test_an_operation_whose_events_are_forgotten_still_shows_its_steps() -> None:
     shown = LiveSteps(steps(("promote", "b"), state="succeeded", seconds=0.31))
     assert str(shown._draw()).splitlines()[0] == "✓ promote b 0.31 s"
+
+
+def copied(rows: int, second: int, *, source: str = "s1") -> dict[str, Any]:
+    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+    data = {"source": source, "target": "s3", "rows": 1000, "copied": rows, "message": "copying"}
+    return {"kind": "move-progress", "at": at.isoformat(), "data": data}
+
+
+def test_a_copy_says_how_long_it_still_takes_by_how_fast_it_went() -> None:
+    pace = progress.Pace()
+    assert pace.left(copied(100, 0)) is None
+    assert pace.left(copied(300, 10)) == 35.0
+    assert pace.left(copied(0, 20, source="s2")) is None
+    assert pace.remark(copied(1000, 45)) == "copying"
+    assert pace.remark(copied(500, 20)) == "copying, about 25 s left"
+
+
+def test_a_copy_is_told_a_line_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainSteps() as shown:
+        for second, rows in enumerate((0, 50, 99, 100, 180, 500)):
+            shown.tell(copied(rows, second))
+    assert capsys.readouterr().err.splitlines() == [
+        "  copying",
+        "  copying, about 27 s left",
+        "  copying, about 5.00 s left",
+    ]
+
+
+def test_the_live_list_shows_how_far_a_copy_is() -> None:
+    shown = LiveSteps(steps(("await-copy", "s1")))
+    shown.tell(copied(100, 0))
+    shown.tell(copied(300, 10))
+    assert str(shown._draw()).splitlines()[-1] == "copying, about 35 s left"
