@@ -81,7 +81,7 @@ class Run:
             )
 
 
-def _options() -> dict[str, tuple[Any, Any]]:
+def shared_options() -> dict[str, tuple[Any, Any]]:
     """Each shared option: its annotation and its default."""
     text, path, number, whole = str | None, Path | None, float | None, int | None
     return {
@@ -165,7 +165,7 @@ def leaf(
     def register(command: Command[P]) -> Command[P]:
         signature = inspect.signature(command, eval_str=True)
         own = list(signature.parameters.values())[1:]
-        table = _options()
+        table = shared_options()
         added = [
             inspect.Parameter(
                 key, inspect.Parameter.KEYWORD_ONLY, default=table[key][1], annotation=table[key][0]
