@@ -155,7 +155,8 @@ def _environment() -> Iterator[str]:
     yield "Of each setting the first of these that says something counts: an option, the variable,"
     yield "`./regionctl.toml` (the project's file), `$XDG_CONFIG_HOME/regionctl/config.toml`,"
     yield "`/etc/regionctl/config.toml`. `regionctl config show --origin` says which did."
-    yield "Files are TOML; a path in one is meant beside it. No secret is a setting: a token is named by its file."
+    yield "Files are TOML; a path in one is meant beside it. No secret is a setting: a token is"
+    yield "named by its file."
     yield ""
     rows = [
         (
