@@ -125,6 +125,7 @@ async def _plainly(link: Link) -> None:
     from cli.dash import view
 
     feed = _feed(link)
+    feed.load()
     before: list[str] = []
     while True:
         pause = await feed.poll()

@@ -152,6 +152,14 @@ async def settle(pilot: Pilot[None]) -> None:
         await pilot.pause()
 
 
+async def still(app: Dashboard, pilot: Pilot[None]) -> None:
+    """Until two looks at the screen are the same: a banner that came moves all below it."""
+    shown = ""
+    while shown != (now := text_of(app)):
+        shown = now
+        await pilot.pause()
+
+
 def picture_of(app: Dashboard) -> str:
     """The screen as SVG, without the fonts that a browser would fetch from elsewhere."""
     svg = app.export_screenshot(title="regionctl dash", simplify=True)

@@ -30,22 +30,31 @@ def test_without_a_terminal_it_says_what_to_type_instead(plane: Plane) -> None:
     assert "regionctl dash --plain" in ended.stderr
 
 
-def test_plain_text_goes_on_when_the_control_plane_is_gone(platform: Plane) -> None:
-    with subprocess.Popen(
+def test_plain_text_says_the_last_that_was_known_when_the_control_plane_is_gone(
+    platform: Plane,
+) -> None:
+    with plainly(platform) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline().startswith("two-regions: ● ALL HEALTHY")
+        os.kill(first.pid, signal.SIGINT)
+        first.stdout.read()
+        assert first.wait(30) == 130
+    platform.end()
+    with plainly(platform) as second:
+        assert second.stdout is not None
+        assert second.stdout.readline().startswith("two-regions: ? STALE")
+        assert "control plane unreachable" in second.stdout.readline()
+        os.kill(second.pid, signal.SIGINT)
+        assert "region us-east-1 (primary): ● OK" in second.stdout.read()
+
+
+def plainly(platform: Plane) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "cli.main", "dash", "--plain"],
         stdout=subprocess.PIPE,
         text=True,
         env={**environment(platform.home), "XDG_CACHE_HOME": str(platform.home / "cache")},
-    ) as dash:
-        assert dash.stdout is not None
-        first = dash.stdout.readline()
-        assert first.startswith("two-regions: ● ALL HEALTHY")
-        platform.end()
-        while "STALE" not in (line := dash.stdout.readline()):
-            assert line, "it ended"
-        os.kill(dash.pid, signal.SIGINT)
-        dash.stdout.read()
-        assert dash.wait(30) == 130
+    )
 
 
 async def test_a_browser_needs_the_key_and_keeps_it_as_a_cookie() -> None:

@@ -13,7 +13,7 @@ from cli.dash.infrastructure import Infrastructure
 from cli.dash.logs import Logs
 from cli.dash.operations import Operations
 from cli.dash.region import Region
-from tests.cli.dash.desk import Desk, picture_of, until
+from tests.cli.dash.desk import Desk, picture_of, still, until
 from tests.control_plane import overviews
 
 SIZES = [(80, 24), (120, 36)]
@@ -52,10 +52,12 @@ async def test_every_screen_looks_as_it_did_in_every_state(
                 await pilot.press("4")
                 await until(lambda: fetched(desk.app.board))
                 await desk.lose(pilot)
-            for number, name in enumerate(BOARDS, start=1):
-                await pilot.press(str(number))
+            for name in BOARDS:
+                desk.app.jump(name)
+                await until(lambda name=name: desk.app.board.name_of == name)  # type: ignore[misc]
                 await until(lambda: fetched(desk.app.board))
                 await desk.draw(pilot)
+                await still(desk.app, pilot)
                 shown = f"{name}-{state}-{size[0]}x{size[1]}"
                 if picture_of(desk.app) != pictures(name=shown):
                     differ.append(shown)
