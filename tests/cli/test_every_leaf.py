@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli import work
 from runtime.errors import Exit
@@ -74,6 +75,9 @@ NEED_NO_CONTROL_PLANE = {
     *("drill verify-report", "runbook list", "runbook show", "doctor", "version", "completion"),
     *("up", "down"),
 }
+
+SLOW = {"doctor", "version"}
+"""They start programs."""
 
 HERE = {"up"}
 """Of who may write the state directory: the control plane is asked only when it is there."""
@@ -154,6 +158,21 @@ def test_every_leaf_answers_with_one_json_document_or_refuses_in_json(
     else:
         error = json.loads(ended.stderr.splitlines()[-1])["error"]
         assert Exit(error["exit"]) == ended.code != Exit.BUG
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if not changes(path) | (path in SLOW)])
+def test_every_read_has_a_table_yaml_lines_and_names(
+    path: str, platform: Plane, names: dict[str, str]
+) -> None:
+    for form in ("table", "yaml", "jsonl", "name"):
+        if (path, form) == ("dash", "table"):
+            continue  # needs a terminal
+        ended = platform.run(*words_of(path, names), "-o", form)
+        assert ended.code == ENDS.get(path, Exit.OK), ended
+        if form == "yaml" and ended.code == Exit.OK:
+            assert yaml.safe_load(ended.stdout)["apiVersion"] == "regionctl/v1"
+        elif form == "jsonl":
+            assert all(isinstance(json.loads(each), dict) for each in ended.stdout.splitlines())
 
 
 @pytest.mark.parametrize("path", LEAVES)
