@@ -142,8 +142,19 @@ class PlainSteps:
         return before == self.tenths
 
 
+def window(marks: Sequence[str], height: int) -> range:
+    """The steps to show when only `height` lines are free: those around the one that is next."""
+    if len(marks) <= height:
+        return range(len(marks))
+    current = next((i for i, mark in enumerate(marks) if mark != "succeeded"), len(marks) - 1)
+    first = min(max(0, current - height // 2), len(marks) - height)
+    return range(first, first + height)
+
+
 class LiveSteps:
-    """The whole list, redrawn a few times a second while the operation runs.
+    """The list of steps, redrawn a few times a second while the operation runs.
+
+    As much of it as fits on the screen while it runs, at the end the whole.
 
     It begins with what the operation says of its steps: the events of an old one may be forgotten.
     """
@@ -166,7 +177,7 @@ class LiveSteps:
             get_renderable=self._draw,
             console=Console(stderr=True, highlight=False, no_color=colourless or None),
             refresh_per_second=8,
-            vertical_overflow="ellipsis",
+            vertical_overflow="crop",
         )
         self._live.__enter__()
         return self
@@ -179,7 +190,8 @@ class LiveSteps:
     ) -> None:
         if self._live is not None:
             self.remark = ""
-            self._live.__exit__(kind, error, trace)
+            live, self._live = self._live, None
+            live.__exit__(kind, error, trace)
 
     def tell(self, event: JSON) -> None:
         data = event.get("data") or {}
@@ -198,8 +210,12 @@ class LiveSteps:
     def _draw(self) -> RenderableType:
         from rich.text import Text
 
-        lines = Text()
-        for index, (name, about) in enumerate(self.steps):
+        lines = Text(no_wrap=True, overflow="ellipsis")
+        shown = window(self.marks, self._free())
+        if shown.start:
+            lines.append(f"✓ {shown.start} steps before\n", "dim")
+        for index in shown:
+            name, about = self.steps[index]
             mark = self.marks[index]
             if mark == "succeeded":
                 lines.append("✓ ", "green")
@@ -213,8 +229,17 @@ class LiveSteps:
             else:
                 lines.append("· " + line("", name, about, None), "dim")
             lines.append("\n")
+        if shown.stop < len(self.steps):
+            lines.append(f"· {len(self.steps) - shown.stop} steps after\n", "dim")
         lines.append(self.remark, "yellow")
         return lines
+
+    def _free(self) -> int:
+        """Lines for steps, beside those that count the others and the remark."""
+        if self._live is None:
+            return len(self.steps)
+        height = self._live.console.height
+        return height if len(self.steps) < height - 1 else max(1, height - 4)
 
 
 def _age(event: JSON) -> float:

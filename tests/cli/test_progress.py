@@ -103,3 +103,14 @@ def test_the_live_list_shows_how_far_a_copy_is() -> None:
     shown.tell(copied(100, 0))
     shown.tell(copied(300, 10))
     assert str(shown._draw()).splitlines()[-1] == "copying, about 35 s left"
+
+
+@pytest.mark.parametrize(
+    ("done", "shown"), [(0, range(0, 4)), (5, range(3, 7)), (9, range(6, 10)), (10, range(6, 10))]
+)
+def test_of_a_list_that_is_too_long_the_steps_around_the_next_one_are_shown(
+    done: int, shown: range
+) -> None:
+    marks = ["succeeded"] * done + ["pending"] * (10 - done)
+    assert progress.window(marks, 4) == shown
+    assert progress.window(marks, 10) == range(10)
