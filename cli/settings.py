@@ -134,8 +134,7 @@ def child_environment() -> dict[str, str]:
 
 def files() -> dict[str, Path]:
     """Where settings are looked for: project, user, system; the nearest first."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    user = Path(base).expanduser() if base else Path.home() / ".config"
+    user = _expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
     return {
         "project": Path("regionctl.toml"),
         "user": user / "regionctl" / "config.toml",
@@ -215,23 +214,29 @@ def _value(name: str, given: object, origin: str, folder: Path) -> Any:
             return kind(given)
         wanted = f"one of {', '.join(words)}"
     else:
-        if isinstance(given, str) and given:
-            return (folder / Path(given).expanduser()).absolute() if kind is Path else given
+        if isinstance(given, str) and given and "\0" not in given:
+            return (folder / _expanded(given)).absolute() if kind is Path else given
         wanted = "text"
     raise Invalid(
         f"{origin}: {name} must be {wanted}; it is {given!r}.", hint="regionctl config --help"
     )
 
 
+def _expanded(text: str) -> Path:
+    """With `~` as somebody's home; a user whom the system does not know has none, and keeps it."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def _state_root(xdg: str | None) -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/regionctl")
-    base = Path(xdg).expanduser() if xdg else Path.home() / ".local" / "state"
-    return base / "regionctl"
+    return _expanded(xdg or "~/.local/state") / "regionctl"
 
 
 def cache_dir() -> Path:
     """Of this user, also when that is root: what is in it may be lost at any time."""
     xdg = os.environ.get("XDG_CACHE_HOME")
-    base = Path(xdg).expanduser() if xdg else Path.home() / ".cache"
-    return base / "regionctl"
+    return _expanded(xdg or "~/.cache") / "regionctl"

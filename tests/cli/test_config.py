@@ -74,6 +74,7 @@ def test_a_path_is_meant_beside_the_file_that_says_it(tmp_path: Path) -> None:
         ("port_offset = 1.5", ("port_offset must be a whole number", "1.5")),
         ("port_offset = true", ("port_offset must be a whole number",)),
         ("state_dir = 7", ("state_dir must be text",)),
+        ('state_dir = "a\\u0000"', ("state_dir must be text",)),
         ("output = ", ("is no TOML",)),
         ("[output]", ("output must be one of",)),
     ],
