@@ -163,11 +163,12 @@ def _environment() -> Iterator[str]:
             f"`{name}`",
             f"`{PREFIX}{name.upper()}`",
             _kind(key.kind),
+            key.default or "",
             key.says if key.harmless else f"{key.says} Not in a project's file.",
         )
         for name, key in KEYS.items()
     ]
-    yield from _table(("setting", "variable", "is", ""), rows)
+    yield from _table(("setting", "variable", "is", "default", ""), rows)
     yield from ("", "Other variables:", "")
     yield from _table(("variable", ""), [(f"`{name}`", says) for name, says in VARIABLES.items()])
 

@@ -53,12 +53,13 @@ class Key:
     kind: type[str | Path | int]
     says: str
     harmless: bool = True
+    default: str | None = None
 
 
 KEYS: Mapping[str, Key] = {
     "state_dir": Key(Path, "State directory of the platform on this machine that is meant."),
-    "output": Key(Output, "Form of the answer."),
-    "colour": Key(Colour, "Colours in tables; auto: on a terminal."),
+    "output": Key(Output, "Form of the answer.", default=Output.table),
+    "colour": Key(Colour, "Colours in tables; auto: on a terminal.", default=Colour.auto),
     "port_offset": Key(int, "Added to every port (18000...) of a platform that is made."),
     "server": Key(str, "URL of a control plane elsewhere, which is then meant.", harmless=False),
     "token_file": Key(Path, "File with the token for the control plane.", harmless=False),
@@ -105,14 +106,14 @@ class Settings:
         """Raises `Invalid`, naming the file and the key."""
         found = effective()
         given = {name: setting.value for name, setting in found.items()}
-        colour = given["colour"] or Colour.auto
+        colour = given["colour"]
         moving = os.environ.get("TERM") != "dumb"
         here = found["state_dir"].rank < found["server"].rank
         return Settings(
             state_root=_state_root(os.environ.get("XDG_STATE_HOME")),
             cache_dir=cache_dir(),
             state_dir=given["state_dir"],
-            output=given["output"] or Output.table,
+            output=given["output"],
             colour=colour == "always" or (colour == "auto" and sys.stdout.isatty()),
             never_colour=colour == "never",
             live=moving and sys.stderr.isatty(),
@@ -144,7 +145,7 @@ def files() -> dict[str, Path]:
 
 def effective() -> dict[str, Setting]:
     """Each setting as it counts, and where it comes from. Raises `Invalid`."""
-    found = {name: Setting(None, DEFAULT, 4) for name in KEYS}
+    found = {name: Setting(key.default, DEFAULT, 4) for name, key in KEYS.items()}
     for rank, (scope, path) in reversed(list(enumerate(files().items(), start=1))):
         for name, value in _in_file(path, project=scope == "project"):
             found[name] = Setting(value, str(path.absolute()), rank)

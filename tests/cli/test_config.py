@@ -50,6 +50,12 @@ def test_an_option_counts_before_the_environment_before_the_project_before_the_u
     assert found["server"] == (None, "default")
 
 
+def test_what_nobody_says_has_a_default(tmp_path: Path) -> None:
+    found = shown(tmp_path, TERM="xterm", NO_COLOR="")
+    assert found["output"] == ("table", "default")
+    assert found["colour"] == ("auto", "default")
+
+
 def test_the_form_of_the_answer_can_be_set_for_good(tmp_path: Path) -> None:
     project(tmp_path, "output = 'json'\n")
     assert json.loads(regionctl("config", "path", home=tmp_path).stdout)["kind"]
