@@ -186,9 +186,9 @@ def _read_report(file: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
     Raises `NotFound` or `Invalid`.
     """
-    if not file.is_file():
-        raise NotFound(f"There is no file {file}.", hint="regionctl drill history")
     try:
+        if not file.is_file():
+            raise NotFound(f"There is no file {file}.", hint="regionctl drill history")
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Invalid(

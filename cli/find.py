@@ -78,6 +78,10 @@ def platform(asked: Path | None) -> Platform:
         raise Refused(
             f"{directory} belongs to {owner}.", hint=f"run it as {owner}, or use --state-dir"
         ) from None
+    except OSError as error:
+        raise Invalid(
+            f"{directory} is no state directory: {error.strerror}.", hint="regionctl info"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(
             f"{directory}/state.json is damaged ({type(error).__name__}: {error}).",

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from cli import shells
 from cli.lazy import Lazy, LazyGroup
-from runtime.errors import Exit, Problem
+from runtime.errors import Exit, Invalid, Problem
 
 COMMANDS = {
     "up": Lazy("cli.platform", "Make the platform exist, or mend what is missing of it."),
@@ -84,6 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     """The exit code of `regionctl ARGUMENTS`."""
     shells.register()
     try:
+        _check_text(arguments)
         result = get_command(app)(
             args=list(arguments), prog_name="regionctl", standalone_mode=False
         )
@@ -106,12 +107,18 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else int(Exit.OK)
 
 
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises `Invalid` for bytes that are no UTF-8, which neither JSON nor a database can hold."""
+    for number, word in enumerate(arguments, start=1):
+        if not word.isascii() and word.encode("utf-8", "replace").decode("utf-8") != word:
+            raise Invalid(f"Argument {number} is not UTF-8: {word!r}.", hint="locale; LANG=C.UTF-8")
+
+
 def _usage(error: TyperException, arguments: Sequence[str]) -> int:
     """Wrong words on the command line: say which, and how to find the right ones."""
     show = getattr(error, "show", None)
     if _asks_json(arguments) or show is None:
         from cli import render
-        from runtime.errors import Invalid
 
         hint = "regionctl --help lists the commands."
         render.problem(Invalid(error.format_message(), hint=hint), as_json=_asks_json(arguments))

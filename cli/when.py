@@ -27,4 +27,7 @@ def moment_of(text: str, now: datetime) -> datetime:
         except ValueError:
             raise Invalid(f"{text!r} is no time.", hint="such as 2026-01-31T04:15:00Z") from None
         return found if found.tzinfo else found.replace(tzinfo=UTC)
-    return now - timedelta(seconds=seconds_of(text))
+    try:
+        return now - timedelta(seconds=seconds_of(text))
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

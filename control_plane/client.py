@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from control_plane import listen
-from runtime.errors import Invalid, Problem, Refused, Unauthorized, Unavailable
+from runtime.errors import Invalid, NotFound, Problem, Refused, Unauthorized, Unavailable
 
 JSON = dict[str, Any]
 
@@ -88,7 +88,7 @@ class Client:
     async def plan(self, verb: str, args: Mapping[str, Any], reason: str = "") -> JSON:
         """What `verb` would do now, with "digest" and "generation"; nothing is stored."""
         body = {"args": dict(args), "reason": reason}
-        return await self._document("POST", f"/v1/plans/{verb}", body)
+        return await self._document("POST", f"/v1/plans/{_part(verb)}", body)
 
     async def start(
         self,
@@ -122,13 +122,15 @@ class Client:
         return await self._list("/v1/operations", {"limit": limit})
 
     async def operation(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/operations/{id}")
+        return await self._document("GET", f"/v1/operations/{_part(id)}")
 
     async def resume(self, id: str, reason: str = "") -> JSON:
-        return await self._document("POST", f"/v1/operations/{id}/resume", {"reason": reason})
+        return await self._document(
+            "POST", f"/v1/operations/{_part(id)}/resume", {"reason": reason}
+        )
 
     async def abort(self, id: str, reason: str = "") -> JSON:
-        return await self._document("POST", f"/v1/operations/{id}/abort", {"reason": reason})
+        return await self._document("POST", f"/v1/operations/{_part(id)}/abort", {"reason": reason})
 
     async def drills(self) -> list[JSON]:
         return await self._list("/v1/drills")
@@ -137,7 +139,7 @@ class Client:
         return await self._list("/v1/drills/history", {"limit": limit})
 
     async def report(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/reports/{id}")
+        return await self._document("GET", f"/v1/reports/{_part(id)}")
 
     async def dr(self) -> JSON:
         return await self._document("GET", "/v1/dr")
@@ -146,7 +148,7 @@ class Client:
         return await self._list("/v1/failovers", {"database": database} if database else {})
 
     async def acknowledge(self, database: str, reason: str) -> JSON:
-        path = f"/v1/failovers/{database}/acknowledge"
+        path = f"/v1/failovers/{_part(database)}/acknowledge"
         return await self._document("POST", path, {"reason": reason})
 
     async def who_am_i(self) -> JSON:
@@ -165,9 +167,7 @@ class Client:
         return await self._document("POST", "/v1/tokens", body)
 
     async def revoke_token(self, id: str, reason: str = "") -> JSON:
-        return await self._document(
-            "POST", f"/v1/tokens/{quote(id, safe='')}/revoke", {"reason": reason}
-        )
+        return await self._document("POST", f"/v1/tokens/{_part(id)}/revoke", {"reason": reason})
 
     async def audit(
         self, *, operation: str | None = None, actor: str | None = None, limit: int = 50
@@ -217,7 +217,7 @@ class Client:
         return await self._list("/v1/backups", {"database": database} if database else {})
 
     async def backup(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/backups/{id}")
+        return await self._document("GET", f"/v1/backups/{_part(id)}")
 
     async def archives(self) -> list[JSON]:
         """How the WAL of each database is being archived."""
@@ -229,10 +229,10 @@ class Client:
     async def restorable(self, name: str, at: str | None = None) -> JSON:
         """{"database", "id", "at", "backup"}; raises `Refused` when `at` cannot be reached."""
         parameters = {"at": at} if at else {}
-        return await self._document("GET", f"/v1/restorable/{name}", parameters=parameters)
+        return await self._document("GET", f"/v1/restorable/{_part(name)}", parameters=parameters)
 
     async def restored(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/restored/{id}")
+        return await self._document("GET", f"/v1/restored/{_part(id)}")
 
     async def logs(self, instances: Sequence[str], lines: int) -> dict[str, list[str]]:
         parameters: JSON = {"instance": list(instances), "lines": lines}
@@ -249,7 +249,7 @@ class Client:
 
         Raises `Unavailable` when the connection is lost: `follow` connects again.
         """
-        path = "/v1/events" if operation is None else f"/v1/operations/{operation}/events"
+        path = "/v1/events" if operation is None else f"/v1/operations/{_part(operation)}/events"
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         try:
@@ -327,6 +327,13 @@ class Client:
 
 class ConnectionLost(Unavailable):
     """Nobody answered; whether the request was carried out is not known."""
+
+
+def _part(name: str) -> str:
+    """As one part of a path. Raises `NotFound` for what no path could end with."""
+    if name in ("", ".", "..") or "/" in name:
+        raise NotFound(f"Nothing is called {name!r}.")
+    return quote(name, safe="")
 
 
 def _in(region: str | None) -> JSON:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -78,6 +79,11 @@ NEED_NO_CONTROL_PLANE = {
 
 SLOW = {"doctor", "version"}
 """They start programs."""
+
+ODD = ("", "a/b", "-1", "\udc80", "x" * 300)
+HARMLESS = {"output", "state_dir", "timeout"}
+ALONE = SLOW | {"up", "down", "dash", "runbook run"}
+"""They start programs or wait for a person."""
 
 HERE = {"up"}
 """Of who may write the state directory: the control plane is asked only when it is there."""
@@ -173,6 +179,31 @@ def test_every_read_has_a_table_yaml_lines_and_names(
             assert yaml.safe_load(ended.stdout)["apiVersion"] == "regionctl/v1"
         elif form == "jsonl":
             assert all(isinstance(json.loads(each), dict) for each in ended.stdout.splitlines())
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path not in ALONE])
+def test_no_leaf_takes_an_odd_word_for_a_bug_of_its_own(path: str, platform: Plane) -> None:
+    taken = [each for each in LEAVES[path].params if not flag(each) and each.name not in HARMLESS]
+    for odd in ODD:
+        for parameter in taken:
+            words = path.split()
+            for each in taken:
+                if (each.required or each is parameter) and each.param_type_name == "option":
+                    words.append(f"{each.opts[0]}={odd if each is parameter else 's1'}")
+            words += [
+                "--yes",
+                *(["--dry-run"] if "--dry-run" in options(LEAVES[path]) else []),
+                "--",
+            ]
+            for each in taken:
+                if (each.required or each is parameter) and each.param_type_name == "argument":
+                    words.append(odd if each is parameter else "s1")
+            ended = platform.run(*words)
+            assert ended.code != Exit.BUG, (words, ended)
+
+
+def flag(parameter: Any) -> bool:
+    return bool(getattr(parameter, "is_flag", False))
 
 
 @pytest.mark.parametrize("path", LEAVES)

@@ -60,6 +60,26 @@ def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
     assert "damaged" in ended.stderr
 
 
+@pytest.mark.parametrize("words", [("--state-dir", "x" * 300), ("--state-dir", "/dev/null")])
+def test_a_state_directory_that_can_be_none_is_told(words: tuple[str, ...], tmp_path: Path) -> None:
+    ended = regionctl("status", *words, home=tmp_path)
+    assert ended.code in (2, 6), ended
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("op", "show", "\udc80"), ("drill", "verify-report", "x" * 300), ("op", "show", "a/b")],
+)
+def test_an_argument_that_nothing_can_be_called_is_no_bug(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    state = made(tmp_path)
+    (state / "control").mkdir()
+    (state / "control" / "token").write_text("secret")
+    ended = regionctl(*words, home=tmp_path)
+    assert (ended.code, ended.stdout) == (2, ""), ended
+
+
 def test_down_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
     ended = regionctl("down", "--delete-data", "--confirm", "two-regions", home=tmp_path)
     assert (ended.code, ended.stdout) == (2, "")

@@ -21,6 +21,7 @@ def test_a_length_of_time_is_a_number_with_its_unit(text: str, seconds: int) -> 
     ("text", "moment"),
     [
         ("2h", datetime(2026, 1, 31, 10, tzinfo=UTC)),
+        ("999999d", datetime.min.replace(tzinfo=UTC)),
         ("2026-01-30", datetime(2026, 1, 30, tzinfo=UTC)),
         ("2026-01-30T04:15:00Z", datetime(2026, 1, 30, 4, 15, tzinfo=UTC)),
         ("2026-01-30T04:15:00+02:00", datetime(2026, 1, 30, 2, 15, tzinfo=UTC)),
