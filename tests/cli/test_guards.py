@@ -80,6 +80,18 @@ def test_an_argument_that_nothing_can_be_called_is_no_bug(
     assert (ended.code, ended.stdout) == (2, ""), ended
 
 
+def test_a_state_directory_from_elsewhere_cannot_have_a_file_sent_as_its_token(
+    tmp_path: Path,
+) -> None:
+    control = made(tmp_path) / "control"
+    control.mkdir()
+    (tmp_path / "mine").write_text("my secret")
+    (control / "token").symlink_to(tmp_path / "mine")
+    ended = regionctl("op", "list", home=tmp_path)
+    assert (ended.code, ended.stdout) == (3, "")
+    assert "is a link" in ended.stderr
+
+
 def test_down_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
     ended = regionctl("down", "--delete-data", "--confirm", "two-regions", home=tmp_path)
     assert (ended.code, ended.stdout) == (2, "")
