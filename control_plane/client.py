@@ -374,10 +374,10 @@ def _read_token(state_dir: Path | None, token_file: Path | None) -> str:
             hint="Put it in a file (regionctl token create) and set REGIONCTL_TOKEN_FILE.",
         )
     path = token_file or Path(state_dir or "") / "control" / "token"
-    if token_file is None and path.is_symlink():
-        # A directory from elsewhere could so have any file sent to any server.
-        raise Unauthorized(f"{path} is a link.", hint="Set REGIONCTL_TOKEN_FILE to the token.")
     try:
+        if token_file is None and path.is_symlink():
+            # A directory from elsewhere could so have any file sent to any server.
+            raise Unauthorized(f"{path} is a link.", hint="Set REGIONCTL_TOKEN_FILE to the token.")
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         if token_file is not None:
