@@ -2,6 +2,7 @@
 #   make demo   two regions come up, are broken in four ways, and the verdict sheet is printed
 #   make test   every test; make check: lint, formatting, types, import contracts
 #   make bench  writes benchmarks/RESULTS.md
+#   make docs   writes docs/reference from the commands themselves
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
 #   make soak   ten minutes of reshards, failovers, kills and backups at once (SEED=n repeats one)
@@ -13,14 +14,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv-bench/.installed
-PACKAGES := cli control_plane infra loadtests runtime
+PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit bench kills soak clean
+.PHONY: help install demo test check docs audit bench kills soak clean
 
 help:
-	@sed -n '2,8s/^# *//p' Makefile
+	@sed -n '2,9s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -127,6 +128,9 @@ check: $(INSTALLED)
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit -q -c pyproject.toml --severity-level medium -r $(PACKAGES)
 	@$(BIN)/python -m pip --disable-pip-version-check check
+
+docs: $(INSTALLED)
+	@$(BIN)/python -m cli.reference
 
 # Asks the public advisory database about every pinned version, so it needs the internet.
 audit: $(INSTALLED)

@@ -42,10 +42,19 @@ async def completion(
     run: Run, shell: Annotated[Shell, typer.Argument(help="Which shell.")]
 ) -> None:
     """Print the completion script of a shell."""
-    render.out(
-        get_completion_script(
-            prog_name="regionctl",
-            complete_var="_REGIONCTL_COMPLETE",
-            shell=shell.value,  # nosec B604
-        )
+    script = get_completion_script(
+        prog_name="regionctl",
+        complete_var="_REGIONCTL_COMPLETE",
+        shell=shell.value,  # nosec B604
+    )
+    render.show(
+        run.output,
+        {
+            "apiVersion": "regionctl/v1",
+            "kind": "Completion",
+            "shell": shell.value,
+            "script": script,
+        },
+        tables=[Table((), [], foot=[script])],
+        names=[shell.value],
     )

@@ -10,15 +10,24 @@ import typer
 
 from cli import recover, render, work
 from cli.leaf import MUTATES, SEVERE, Run, group, leaf
+from cli.names import known
 from cli.render import Table
 from runtime.errors import Exit, Refused
 
 JSON = dict[str, Any]
 
 app = group()
-Id = Annotated[str, typer.Argument(metavar="ID", help="Such as backup list shows.")]
+Id = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Such as backup list shows.", autocompletion=known("backup")),
+]
 Database = Annotated[
-    str | None, typer.Argument(metavar="[DATABASE]", help="Such as s1 or catalog; default: all.")
+    str | None,
+    typer.Argument(
+        metavar="[DATABASE]",
+        help="Such as s1 or catalog; default: all.",
+        autocompletion=known("database"),
+    ),
 ]
 
 
@@ -97,7 +106,12 @@ async def verify(run: Run, id: Id) -> None:
 async def restore(
     run: Run,
     name: Annotated[
-        str, typer.Argument(metavar="ID|DATABASE", help="A backup, or the database: the best one.")
+        str,
+        typer.Argument(
+            metavar="ID|DATABASE",
+            help="A backup, or the database: the best one.",
+            autocompletion=known("backup", "database"),
+        ),
     ],
     to: Annotated[Place, typer.Option("--to", help="A server beside the platform, or in place.")],
     at: Annotated[
@@ -105,6 +119,7 @@ async def restore(
         typer.Option(
             "--at",
             metavar="TIME|LSN|POINT",
+            autocompletion=known("point"),
             help="2026-01-31T04:15:00Z, 0/5A1B2C8, or a restore point; default: all archived.",
         ),
     ] = None,

@@ -10,6 +10,7 @@ import typer
 
 from cli import render, work
 from cli.leaf import READS, Run, group, leaf
+from cli.names import known
 from cli.render import Table
 from runtime.errors import Invalid, NotFound
 
@@ -18,7 +19,10 @@ JSON = dict[str, Any]
 app = group()
 ACTS = (*READS, "dry_run", "reason")
 Region = Annotated[
-    str | None, typer.Option("--region", help="Default: the one that serves customers.")
+    str | None,
+    typer.Option(
+        "--region", help="Default: the one that serves customers.", autocompletion=known("region")
+    ),
 ]
 Ids = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="Such as events dlq list shows.")

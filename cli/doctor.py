@@ -61,4 +61,4 @@ def _offset(run: Run) -> int:
     try:
         return find.platform(run.state_dir).port_offset
     except Problem:
-        return 0
+        return Settings.read().port_offset or 0

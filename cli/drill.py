@@ -12,6 +12,7 @@ import typer
 
 from cli import render, work
 from cli.leaf import MUTATES, Run, group, leaf
+from cli.names import known
 from cli.render import Output, Table
 from cli.suggest import unknown
 from runtime.errors import Exit, Invalid, NotFound
@@ -19,7 +20,12 @@ from runtime.errors import Exit, Invalid, NotFound
 app = group()
 VERDICTS = {"passed": Exit.OK, "failed": Exit.MISSED, "void": Exit.VOID}
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="Such as database-failure; drill list shows them.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Such as database-failure; drill list shows them.",
+        autocompletion=known("drill"),
+    ),
 ]
 
 
@@ -85,7 +91,12 @@ async def run(
         float | None, typer.Option("--rate", min=1, max=200, help="Probe orders each second.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="A database, or an instance of a service.")
+        str | None,
+        typer.Option(
+            "--target",
+            help="A database, or an instance of a service.",
+            autocompletion=known("database", "instance"),
+        ),
     ] = None,
     production_size: Annotated[
         float | None,
@@ -117,7 +128,10 @@ async def run(
 
 @leaf(app, "report", examples=("regionctl drill report op-12 -o json",))
 async def report(
-    run: Run, id: Annotated[str, typer.Argument(help="The drill's operation.")]
+    run: Run,
+    id: Annotated[
+        str, typer.Argument(help="The drill's operation.", autocompletion=known("operation"))
+    ],
 ) -> None:
     """A report as it was written."""
     async with work.connect(run) as client:
@@ -172,9 +186,9 @@ def _read_report(file: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
     Raises `NotFound` or `Invalid`.
     """
-    if not file.is_file():
-        raise NotFound(f"There is no file {file}.", hint="regionctl drill history")
     try:
+        if not file.is_file():
+            raise NotFound(f"There is no file {file}.", hint="regionctl drill history")
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Invalid(

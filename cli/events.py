@@ -15,6 +15,7 @@ import typer
 from cli import dlq, progress, render, work
 from cli.lazy import Defaulting
 from cli.leaf import Run, group, leaf
+from cli.names import known
 from cli.render import Output, Table
 
 app = group(cls=Defaulting)
@@ -35,7 +36,13 @@ async def list_(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as they happen.")] = False,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many past ones.")] = 50,
     operation: Annotated[
-        str | None, typer.Option("--operation", metavar="ID", help="Only of this operation.")
+        str | None,
+        typer.Option(
+            "--operation",
+            metavar="ID",
+            help="Only of this operation.",
+            autocompletion=known("operation"),
+        ),
     ] = None,
 ) -> None:
     """What the platform did: operations, steps, automatic failovers."""

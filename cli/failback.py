@@ -8,11 +8,17 @@ import typer
 
 from cli import recover
 from cli.leaf import MUTATES, Run, group, leaf
+from cli.names import known
 
 app = group()
 To = Annotated[
     str | None,
-    typer.Option("--to", metavar="REGION", help="The home; default: the primary region."),
+    typer.Option(
+        "--to",
+        metavar="REGION",
+        help="The home; default: the primary region.",
+        autocompletion=known("region"),
+    ),
 ]
 
 

@@ -8,12 +8,18 @@ import typer
 
 from cli import recover, render, work
 from cli.leaf import READS, SEVERE, Run, group, leaf
+from cli.names import known
 from cli.render import Table
 from runtime.errors import Refused
 
 app = group()
 Target = Annotated[
-    str, typer.Argument(metavar="TARGET", help="A database (s1, catalog) or a region (us-east-1).")
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="A database (s1, catalog) or a region (us-east-1).",
+        autocompletion=known("database", "region"),
+    ),
 ]
 Loss = Annotated[
     bool,
@@ -71,7 +77,12 @@ async def run(run: Run, target: Target, loss: Loss = False, unfenced: Unfenced =
 )
 async def acknowledge(
     run: Run,
-    database: Annotated[str, typer.Argument(metavar="DATABASE", help="Such as s1 or catalog.")],
+    database: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATABASE", help="Such as s1 or catalog.", autocompletion=known("database")
+        ),
+    ],
 ) -> None:
     """End the quiet period: the database may again fail over by itself."""
     if not run.reason.strip():

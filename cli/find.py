@@ -27,7 +27,9 @@ class Platform:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{BASE_PORT + self.port_offset}"
+        from control_plane import listen
+
+        return listen.read(self.state_dir / "control").address(BASE_PORT + self.port_offset)
 
     @property
     def edge_port(self) -> int:
@@ -76,6 +78,10 @@ def platform(asked: Path | None) -> Platform:
         raise Refused(
             f"{directory} belongs to {owner}.", hint=f"run it as {owner}, or use --state-dir"
         ) from None
+    except OSError as error:
+        raise Invalid(
+            f"{directory} is no state directory: {error.strerror}.", hint="regionctl info"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(
             f"{directory}/state.json is damaged ({type(error).__name__}: {error}).",

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import render
-from cli.render import Output
+from cli.settings import Output, Settings
 from runtime.errors import Declined, Exit, Problem, Refused
 
 P = ParamSpec("P")
@@ -39,6 +39,8 @@ class Run:
     detach: bool = False
     timeout: float | None = None
     confirm: str | None = None
+    expect_generation: int | None = None
+    idempotency_key: str | None = None
     operation: str | None = None
 
     @property
@@ -79,13 +81,16 @@ class Run:
             )
 
 
-def _options() -> dict[str, tuple[Any, Any]]:
+def shared_options() -> dict[str, tuple[Any, Any]]:
     """Each shared option: its annotation and its default."""
-    text, path, number = str | None, Path | None, float | None
+    text, path, number, whole = str | None, Path | None, float | None, int | None
     return {
         "output": (
-            Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")],
-            Output.table,
+            Annotated[
+                Output | None,
+                typer.Option("--output", "-o", help="Form of the answer; table unless configured."),
+            ],
+            None,
         ),
         "yes": (Annotated[bool, typer.Option("--yes", help="Answer yes to y/N.")], False),
         "no_input": (Annotated[bool, typer.Option("--no-input", help="Never ask.")], False),
@@ -112,6 +117,28 @@ def _options() -> dict[str, tuple[Any, Any]]:
             ],
             None,
         ),
+        "expect_generation": (
+            Annotated[
+                whole,
+                typer.Option(
+                    "--expect-generation",
+                    metavar="N",
+                    help="Refuse when the platform has changed since its plan said N.",
+                ),
+            ],
+            None,
+        ),
+        "idempotency_key": (
+            Annotated[
+                text,
+                typer.Option(
+                    "--idempotency-key",
+                    metavar="KEY",
+                    help="Given again, the operation that it began is waited for; no other begins.",
+                ),
+            ],
+            None,
+        ),
         "confirm": (
             Annotated[
                 text, typer.Option("--confirm", metavar="NAME", help="Repeat the name to go ahead.")
@@ -122,7 +149,7 @@ def _options() -> dict[str, tuple[Any, Any]]:
 
 
 READS = ("output", "yes", "no_input", "state_dir")
-MUTATES = (*READS, "dry_run", "reason", "detach", "timeout")
+MUTATES = (*READS, "dry_run", "reason", "detach", "timeout", "expect_generation", "idempotency_key")
 SEVERE = (*MUTATES, "confirm")
 
 
@@ -138,7 +165,7 @@ def leaf(
     def register(command: Command[P]) -> Command[P]:
         signature = inspect.signature(command, eval_str=True)
         own = list(signature.parameters.values())[1:]
-        table = _options()
+        table = shared_options()
         added = [
             inspect.Parameter(
                 key, inspect.Parameter.KEYWORD_ONLY, default=table[key][1], annotation=table[key][0]
@@ -148,6 +175,7 @@ def leaf(
 
         def called(**values: Any) -> None:
             run = Run(**{key: values.pop(key) for key in shared})
+            run.output = run.output or Settings.read().output
             raise typer.Exit(_carry_out(lambda: command(run, **values), run))  # type: ignore[call-arg]
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
@@ -193,10 +221,17 @@ def _carry_out(command: Callable[[], Awaitable[int | None]], run: Run) -> int:
         render.problem(problem, as_json=as_json, operation=run.operation)
         return int(problem.exit)
     except KeyboardInterrupt:
-        id = run.operation
-        render.note(
-            f"\ndetached; operation {id} continues: regionctl op watch {id}"
-            if id
-            else "\ninterrupted"
-        )
+        render.note("\n" + _interrupted(run))
         return int(Exit.INTERRUPTED)
+
+
+def _interrupted(run: Run) -> str:
+    if run.operation is None:
+        return "interrupted"
+    which = run.operation
+    if run.state_dir is not None:
+        which += f" --state-dir {run.state_dir}"
+    return (
+        f"detached; operation {run.operation} continues: regionctl op watch {which}\n"
+        f"to cancel: regionctl op abort {which}"
+    )

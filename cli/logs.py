@@ -8,6 +8,7 @@ import typer
 
 from cli import render, work
 from cli.leaf import Run, group, leaf
+from cli.names import known
 from cli.render import Output
 
 app = group()
@@ -21,7 +22,10 @@ app = group()
 async def logs(
     run: Run,
     instances: Annotated[
-        list[str] | None, typer.Argument(metavar="[INSTANCE]...", help="Default: all of them.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[INSTANCE]...", help="Default: all of them.", autocompletion=known("instance")
+        ),
     ] = None,
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="Last lines of each.")] = 20,
 ) -> None:

@@ -13,29 +13,35 @@ from itertools import pairwise
 from pathlib import Path
 
 import typer
-from typer._completion_classes import completion_init
 from typer.exceptions import Abort, TyperException
 from typer.exceptions import Exit as TyperExit
 from typer.main import get_command
 
+from cli import shells
 from cli.lazy import Lazy, LazyGroup
-from runtime.errors import Exit, Problem
+from runtime.errors import Exit, Invalid, Problem
 
 COMMANDS = {
     "up": Lazy("cli.platform", "Make the platform exist, or mend what is missing of it."),
     "down": Lazy("cli.platform", "Stop the platform; with --delete-data leave nothing behind."),
     "status": Lazy("cli.status", "Regions, instances and databases as they are now."),
+    "dash": Lazy("cli.dash.command", "The dashboard: all regions live; drills and failovers."),
     "drill": Lazy("cli.drill", "Break it on purpose and judge the recovery.", group=True),
     "dr": Lazy("cli.dr", "The verdict sheet: objectives beside what was measured."),
     "failover": Lazy("cli.failover", "Recover from a lost database or region.", group=True),
     "switchover": Lazy("cli.switchover", "Move a healthy database or region.", group=True),
     "failback": Lazy("cli.failback", "Bring the home region back after a failover.", group=True),
+    "runbook": Lazy("cli.runbook", "What to do about a symptom, step by step.", group=True),
     "op": Lazy("cli.op", "Operations: everything that was or is being done.", group=True),
     "region": Lazy("cli.region", "Regions.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),
     "backup": Lazy("cli.backup", "Backups, restores and restore points.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),
     "events": Lazy("cli.events", "What the platform did; lag and dead letters.", group=True),
+    "audit": Lazy("cli.audit", "Every change that was asked for, by whom and why."),
+    "token": Lazy("cli.token", "Tokens: who may ask the control plane for what.", group=True),
+    "info": Lazy("cli.info", "Which platform is meant, and where everything of it is."),
+    "config": Lazy("cli.config", "What is set, and where it comes from.", group=True),
     "doctor": Lazy("cli.doctor", "Check this machine, and say how to mend it."),
     "version": Lazy("cli.about", "Versions of regionctl and of its parts."),
     "completion": Lazy("cli.about", "Print the completion script of a shell."),
@@ -76,8 +82,9 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of `regionctl ARGUMENTS`."""
-    completion_init()
+    shells.register()
     try:
+        _check_text(arguments)
         result = get_command(app)(
             args=list(arguments), prog_name="regionctl", standalone_mode=False
         )
@@ -100,12 +107,18 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else int(Exit.OK)
 
 
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises `Invalid` for bytes that are no UTF-8, which neither JSON nor a database can hold."""
+    for number, word in enumerate(arguments, start=1):
+        if not word.isascii() and word.encode("utf-8", "replace").decode("utf-8") != word:
+            raise Invalid(f"Argument {number} is not UTF-8: {word!r}.", hint="locale; LANG=C.UTF-8")
+
+
 def _usage(error: TyperException, arguments: Sequence[str]) -> int:
     """Wrong words on the command line: say which, and how to find the right ones."""
     show = getattr(error, "show", None)
     if _asks_json(arguments) or show is None:
         from cli import render
-        from runtime.errors import Invalid
 
         hint = "regionctl --help lists the commands."
         render.problem(Invalid(error.format_message(), hint=hint), as_json=_asks_json(arguments))
@@ -115,12 +128,19 @@ def _usage(error: TyperException, arguments: Sequence[str]) -> int:
 
 
 def _asks_json(arguments: Sequence[str]) -> bool:
-    words = list(arguments)
-    pairs = list(pairwise(words))
-    return bool(
-        {"-ojson", "--output=json", "-ojsonl", "--output=jsonl"} & set(words)
-        or any(a in ("-o", "--output") and b in ("json", "jsonl") for a, b in pairs)
-    )
+    """What a command line that cannot be parsed would have wanted, or what is configured."""
+    words = [*arguments, ""]
+    for word, following in pairwise(words):
+        for option in ("--output", "-o"):
+            if word.startswith(option):
+                wanted = following if word == option else word.removeprefix(option).lstrip("=")
+                return wanted in ("json", "jsonl")
+    from cli.settings import Settings
+
+    try:
+        return Settings.read().output in ("json", "jsonl")
+    except Problem:
+        return False
 
 
 def _bug() -> int:

@@ -10,7 +10,7 @@ import typer
 from cli import find, programs, render, work
 from cli.leaf import MUTATES, SEVERE, Run, group, leaf
 from cli.render import Output, Table
-from cli.settings import DEFAULT_NAME
+from cli.settings import DEFAULT_NAME, PORT_OFFSET_AT_MOST, Settings
 from runtime.errors import NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = group()
         "regionctl up",
         "regionctl up --topology mine.yaml --port-offset 1000",
         "regionctl up --dry-run",
+        "regionctl up --listen 10.0.0.5 --tls-cert api.pem --tls-key api.key",
     ),
 )
 async def up(
@@ -37,7 +38,19 @@ async def up(
     ] = None,
     port_offset: Annotated[
         int | None,
-        typer.Option("--port-offset", min=0, max=40000, help="Added to every port (18000...)."),
+        typer.Option(
+            "--port-offset", min=0, max=PORT_OFFSET_AT_MOST, help="Added to every port (18000...)."
+        ),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="HOST", help="Where the API listens; not here: TLS only."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="The API's certificate.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's key.")
     ] = None,
 ) -> None:
     """Make the platform exist, or mend what is missing of it. May be repeated at any time."""
@@ -52,7 +65,10 @@ async def up(
     arguments = ["up", "--topology", wanted, "--state-dir", str(directory)]
     if not run.dry_run:
         render.note(f"state in {directory}")
-        await programs.call(BOOTSTRAP, *arguments, "--port-offset", str(offset))
+        named = {"--listen": listen, "--tls-cert": tls_cert, "--tls-key": tls_key}
+        for option, value in {"--port-offset": offset, **named}.items():
+            arguments += [option, str(value)] if value is not None else []
+        await programs.call(BOOTSTRAP, *arguments)
     async with work.connect(run) as client:
         if not run.dry_run and not run.detach:
             await _join(run, client)
@@ -79,7 +95,8 @@ def _as_made(directory: Path, topology: str | None, offset: int | None) -> tuple
     try:
         made = find.platform(directory)
     except Unavailable:
-        return topology or DEFAULT_NAME, offset or 0
+        usual = Settings.read().port_offset or 0
+        return topology or DEFAULT_NAME, usual if offset is None else offset
     kept = directory / "topology.yaml"
     return (
         topology or (str(kept) if kept.exists() else made.name),

@@ -11,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+from cli.settings import child_environment
 from runtime.errors import Problem
 
 
@@ -21,6 +22,7 @@ async def call(module: str, *arguments: str) -> dict[str, Any]:
         "-m",
         module,
         *arguments,
+        env=child_environment(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,8 +39,7 @@ class Progress(Protocol):
 
 def of(operation: JSON) -> Progress:
     """The progress display for an operation that is about to be followed."""
-    steps = [(step["name"], subject(step.get("args", {}))) for step in operation.get("steps", [])]
-    return LiveSteps(steps) if Settings.read().live else PlainSteps()
+    return LiveSteps(operation.get("steps", [])) if Settings.read().live else PlainSteps()
 
 
 def subject(args: JSON) -> str:
@@ -80,12 +80,37 @@ def line(mark: str, name: str, about: str, seconds: float | None, word: str = ""
     return " ".join(part for part in parts if part)
 
 
+class Pace:
+    """How long a copy still takes, by how fast it went since it was first heard of."""
+
+    def __init__(self) -> None:
+        self._first: dict[object, JSON] = {}
+
+    def left(self, event: JSON) -> float | None:
+        """In seconds, by the times of the events; None: not known yet, or nothing is counted."""
+        data = event.get("data") or {}
+        if not data.get("rows") or data.get("copied") is None:
+            return None
+        first = self._first.setdefault((data.get("source"), data.get("target")), event)
+        copied: int = data["copied"] - first["data"]["copied"]
+        spent = _time(event) - _time(first)
+        if copied <= 0 or spent <= 0:
+            return None
+        rest: int = data["rows"] - data["copied"]
+        return max(0.0, rest * spent / copied)
+
+    def remark(self, event: JSON) -> str:
+        left = self.left(event)
+        return remark(event) + (f", about {render.seconds(left)} left" if left else "")
+
+
 class PlainSteps:
     """A line as each step ends, and a line for what was remarked meanwhile."""
 
     def __init__(self) -> None:
         self.about: dict[int, str] = {}
         self.tenths: object = None
+        self.pace = Pace()
 
     def __enter__(self) -> PlainSteps:
         return self
@@ -105,10 +130,10 @@ class PlainSteps:
             case "step-failed":
                 about = self.about.get(number, "")
                 render.note(line("✗", data["step"], about, data.get("seconds"), "failed"))
-            case "move-progress" if self._as_before(data):
-                pass
             case kind if not kind.startswith(("operation-", "step-")):
-                render.note(f"  {remark(event)}")
+                said = self.pace.remark(event)
+                if kind != "move-progress" or not self._as_before(data):
+                    render.note(f"  {said}")
 
     def _as_before(self, data: JSON) -> bool:
         """A copy tells how far it is each second; a line for every tenth is enough."""
@@ -117,26 +142,42 @@ class PlainSteps:
         return before == self.tenths
 
 
-class LiveSteps:
-    """The whole list, redrawn a few times a second while the operation runs."""
+def window(marks: Sequence[str], height: int) -> range:
+    """The steps to show when only `height` lines are free: those around the one that is next."""
+    if len(marks) <= height:
+        return range(len(marks))
+    current = next((i for i, mark in enumerate(marks) if mark != "succeeded"), len(marks) - 1)
+    first = min(max(0, current - height // 2), len(marks) - height)
+    return range(first, first + height)
 
-    def __init__(self, steps: Sequence[tuple[str, str]]) -> None:
-        self.steps = list(steps)
-        self.marks = ["pending"] * len(self.steps)
-        self.seconds: list[float | None] = [None] * len(self.steps)
+
+class LiveSteps:
+    """The list of steps, redrawn a few times a second while the operation runs.
+
+    As much of it as fits on the screen while it runs, at the end the whole.
+
+    It begins with what the operation says of its steps: the events of an old one may be forgotten.
+    """
+
+    def __init__(self, steps: Sequence[JSON]) -> None:
+        self.steps = [(step["name"], subject(step.get("args", {}))) for step in steps]
+        self.marks = [str(step.get("state", "pending")) for step in steps]
+        self.seconds: list[float | None] = [step.get("seconds") for step in steps]
         self.since = time.monotonic()
         self.remark = ""
+        self.pace = Pace()
         self._live: Live | None = None
 
     def __enter__(self) -> LiveSteps:
         from rich.console import Console
         from rich.live import Live
 
+        colourless = Settings.read().never_colour
         self._live = Live(
             get_renderable=self._draw,
-            console=Console(stderr=True, highlight=False),
+            console=Console(stderr=True, highlight=False, no_color=colourless or None),
             refresh_per_second=8,
-            vertical_overflow="ellipsis",
+            vertical_overflow="crop",
         )
         self._live.__enter__()
         return self
@@ -149,42 +190,65 @@ class LiveSteps:
     ) -> None:
         if self._live is not None:
             self.remark = ""
-            self._live.__exit__(kind, error, trace)
+            live, self._live = self._live, None
+            live.__exit__(kind, error, trace)
 
     def tell(self, event: JSON) -> None:
         data = event.get("data") or {}
         number = int(data.get("number", -1))
         kind = event["kind"]
         if not kind.startswith(("operation-", "step-")):
-            self.remark = remark(event)
+            self.remark = self.pace.remark(event)
         if not 0 <= number < len(self.steps):
             return
         self.remark = ""
         self.marks[number] = kind.removeprefix("step-")
         self.seconds[number] = data.get("seconds")
         if kind == "step-started":
-            self.since = time.monotonic()
+            self.since = time.monotonic() - _age(event)
 
     def _draw(self) -> RenderableType:
         from rich.text import Text
 
-        lines = Text()
-        for index, (name, about) in enumerate(self.steps):
+        lines = Text(no_wrap=True, overflow="ellipsis")
+        shown = window(self.marks, self._free())
+        if shown.start:
+            lines.append(f"✓ {shown.start} steps before\n", "dim")
+        for index in shown:
+            name, about = self.steps[index]
             mark = self.marks[index]
             if mark == "succeeded":
                 lines.append("✓ ", "green")
                 lines.append(line("", name, about, self.seconds[index]))
             elif mark == "failed":
                 lines.append("✗ " + line("", name, about, self.seconds[index], "failed"), "red")
-            elif mark == "started":
+            elif mark in ("started", "running"):
                 spent = time.monotonic() - self.since
                 frame = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(spent * 8) % 10]
                 lines.append(f"{frame} " + line("", name, about, spent), "bold")
             else:
                 lines.append("· " + line("", name, about, None), "dim")
             lines.append("\n")
+        if shown.stop < len(self.steps):
+            lines.append(f"· {len(self.steps) - shown.stop} steps after\n", "dim")
         lines.append(self.remark, "yellow")
         return lines
+
+    def _free(self) -> int:
+        """Lines for steps, beside those that count the others and the remark."""
+        if self._live is None:
+            return len(self.steps)
+        height = self._live.console.height
+        return height if len(self.steps) < height - 1 else max(1, height - 4)
+
+
+def _age(event: JSON) -> float:
+    """How long ago it happened, in seconds: who comes later sees the same times."""
+    return max(0.0, datetime.now(UTC).timestamp() - _time(event))
+
+
+def _time(event: JSON) -> float:
+    return datetime.fromisoformat(event["at"]).timestamp()
 
 
 def remark(event: JSON) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from cli import render, work
 from cli.leaf import Run, group, leaf
+from cli.names import known
 from cli.render import Table
 from cli.suggest import unknown
 
@@ -31,7 +32,11 @@ async def list_(run: Run) -> None:
 
 @leaf(app, "show", examples=("regionctl region show us-east-1",))
 async def show(
-    run: Run, name: Annotated[str, typer.Argument(metavar="NAME", help="Such as us-east-1.")]
+    run: Run,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Such as us-east-1.", autocompletion=known("region")),
+    ],
 ) -> None:
     """One region with its instances."""
     async with work.connect(run) as client:

@@ -10,9 +10,9 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from cli.settings import Output as Output
 from cli.settings import Settings
 from runtime.errors import Problem
 
@@ -22,18 +22,6 @@ COLOURS = {
     "31": ("failed", "down", "fail", "missed", "absent", "stopped", "unreachable", "no"),
 }
 CODES = {word: code for code, words in COLOURS.items() for word in words}
-
-
-class Output(StrEnum):
-    table = "table"
-    json = "json"
-    jsonl = "jsonl"
-    yaml = "yaml"
-    name = "name"
-
-    @property
-    def for_people(self) -> bool:
-        return self is Output.table
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,8 @@ def show(
         case Output.yaml:
             import yaml
 
-            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip("\n")
+            plain = json.loads(json.dumps(document))
+            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n")
         case Output.name:
             text = "\n".join(names)
         case Output.table:
@@ -85,8 +74,8 @@ def out(text: str) -> None:
 
 
 def clear() -> None:
-    """Wipes the terminal before a watched table is drawn again."""
-    if sys.stdout.isatty():
+    """Wipes the terminal, if it can be, before a watched table is drawn again."""
+    if Settings.read().repaint:
         sys.stdout.write("\x1b[H\x1b[2J")
 
 
@@ -176,7 +165,7 @@ def problem(problem: Problem, *, as_json: bool, operation: str | None = None) ->
     if problem.hint:
         lines.append(f"try: {problem.hint}")
     if problem.runbook:
-        lines.append(f"runbook: runbooks/{problem.runbook}.md")
+        lines.append(f"runbook: regionctl runbook show {problem.runbook}")
     note("\n".join(lines))
 
 

@@ -3,53 +3,99 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cli import edge, find, render, work
 from cli.leaf import Run, group, leaf
 from cli.render import Output, Table
-from runtime.errors import Exit, Unavailable
+from cli.settings import Settings
+from runtime.errors import Exit, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from control_plane.client import Client
+
+JSON = dict[str, Any]
 
 app = group()
+WATCH_SECONDS = 2.0
 STATES = {"healthy": Exit.OK, "degraded": Exit.DEGRADED, "down": Exit.DOWN}
 
 
 @leaf(
     app,
     "status",
-    examples=("regionctl status", "regionctl status -o json", "regionctl status --exit-status -w"),
+    examples=(
+        "regionctl status",
+        "regionctl status -o json",
+        "regionctl status -w",
+        "regionctl status -w -o jsonl",
+    ),
 )
 async def status(
     run: Run,
-    watch: Annotated[bool, typer.Option("-w", "--watch", help="Again each 2 s.")] = False,
+    watch: Annotated[
+        bool, typer.Option("-w", "--watch", help="Again each 2 s; as jsonl or yaml each change.")
+    ] = False,
     exit_status: Annotated[
         bool, typer.Option("--exit-status", help="Exit 11 when degraded, 12 when down.")
     ] = False,
 ) -> int:
     """Regions, instances and databases as they are now."""
-    state = await _once(run, clear=watch)
-    while watch:
-        await asyncio.sleep(2.0)
-        state = await _once(run, clear=True)
-    return STATES.get(state, Exit.OK) if exit_status else Exit.OK
-
-
-async def _once(run: Run, *, clear: bool) -> str:
+    if watch and run.output is Output.json:
+        raise Invalid("With -w there are many documents, not one.", hint="-w -o jsonl")
     try:
         async with work.connect(run) as client:
             document = await client.status()
+            if watch:
+                await _watch(run.output, client, document)
     except Unavailable as problem:
         raise await _explain(run, problem) from problem
-    if clear and run.output is Output.table:
-        render.clear()
     show(run.output, document)
-    return str(document["state"])
+    return STATES.get(document["state"], Exit.OK) if exit_status else Exit.OK
+
+
+async def _watch(output: Output, client: Client, document: JSON) -> NoReturn:
+    """Until it is interrupted, also while the control plane is being restarted."""
+    shown: JSON | None = None
+    lost = ""
+    while True:
+        if output is Output.table:
+            render.clear()
+            show(output, document)
+        elif shown is None or _settled(document) != _settled(shown):
+            if output is Output.yaml:
+                render.out("---")
+            show(output, document)
+        shown = document
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                document = await client.status()
+                lost = ""
+                break
+            except Unavailable as problem:
+                if problem.detail != lost:
+                    render.note(f"{problem.detail} What is shown is how it was; asking again.")
+                lost = problem.detail
+
+
+def _settled(document: JSON) -> JSON:
+    """What of it is no measurement, which is another one each time."""
+    shards = [
+        {**each, "standbys": [{**s, "lagSeconds": None} for s in each["standbys"]]}
+        for each in document["shards"]
+    ]
+    archives = [(each["database"], each["running"], each["gap"]) for each in document["archives"]]
+    return {**document, "at": None, "shards": shards, "archives": archives}
 
 
 async def _explain(run: Run, problem: Unavailable) -> Unavailable:
-    """The control plane is away: whether customers notice is the next question."""
+    """The control plane is away: whether customers notice is the next question, which only the
+    platform's own machine can answer."""
+    if Settings.read().server and run.state_dir is None:
+        return problem
     platform = find.platform(run.state_dir)
     answer = await edge.ask(platform)
     said = (
@@ -59,6 +105,7 @@ async def _explain(run: Run, problem: Unavailable) -> Unavailable:
     return Unavailable(
         f"The control plane of {platform.name} at {platform.address} does not answer. {said}",
         hint=hint,
+        runbook="control-plane-lost",
         extra={"edgeAnswers": answer is not None},
     )
 

@@ -8,14 +8,26 @@ import typer
 
 from cli import recover
 from cli.leaf import MUTATES, Run, group, leaf
+from cli.names import known
 from runtime.errors import Invalid
 
 app = group()
 Database = Annotated[
-    str | None, typer.Argument(metavar="[DATABASE]", help="Its standby in sync takes over.")
+    str | None,
+    typer.Argument(
+        metavar="[DATABASE]",
+        help="Its standby in sync takes over.",
+        autocompletion=known("database"),
+    ),
 ]
 To = Annotated[
-    str | None, typer.Option("--to", metavar="REGION", help="Move everything to this region.")
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="REGION",
+        help="Move everything to this region.",
+        autocompletion=known("region"),
+    ),
 ]
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import find, progress, render
 from cli.leaf import Run
 from cli.render import Output, Table
+from cli.settings import Settings
 from runtime.errors import (
     Exit,
     MeasurementVoid,
@@ -38,12 +40,25 @@ RETRY_SECONDS = 0.2
 
 @asynccontextmanager
 async def connect(run: Run) -> AsyncIterator[Client]:
-    """A client of the platform's control plane. Raises `Unavailable` when nothing is there."""
-    platform = find.platform(run.state_dir)
-    from control_plane.client import Client
-
-    async with Client(platform.address, state_dir=platform.state_dir) as client:
+    """A client of the control plane that is meant. Raises `Unavailable` when nothing is there."""
+    async with client_of(run.state_dir) as client:
         yield client
+
+
+def client_of(state_dir: Path | None) -> Client:
+    """That of the server which the settings name, else of the platform on this machine.
+
+    `--state-dir` means a platform on this machine, whatever the settings name.
+    """
+    from cli.remembering import Remembering
+
+    settings = Settings.read()
+    trust = {"token_file": settings.token_file, "ca_file": settings.ca_file}
+    if settings.server and state_dir is None:
+        return Remembering(settings.server, settings.server, **trust)
+    platform = find.platform(state_dir)
+    home = platform.state_dir
+    return Remembering(platform.address, str(home), state_dir=home, **trust)
 
 
 async def perform(
@@ -54,6 +69,9 @@ async def perform(
     With `--dry-run` the plan is printed, with `--detach` the operation as it began, and with
     `show_empty` the plan without steps; None too.
     """
+    if run.idempotency_key is not None and not run.dry_run:
+        # What it began may have made its own plan impossible by now.
+        return await start(run, client, verb, args)
     plan = await patiently(lambda: client.plan(verb, args, run.reason), RESTART_SECONDS)
     if run.dry_run or (show_empty and not plan["steps"]):
         show_plan(run.output, plan)
@@ -66,7 +84,13 @@ async def perform(
 
 async def start(run: Run, client: Client, verb: str, args: Mapping[str, Any]) -> JSON | None:
     """Starts an operation; waits for it unless `--detach`, which prints it and returns None."""
-    operation = await client.start(verb, args, reason=run.reason)
+    operation = await client.start(
+        verb,
+        args,
+        reason=run.reason,
+        idempotency_key=run.idempotency_key,
+        expect_generation=run.expect_generation,
+    )
     if run.detach:
         show_operation(run.output, operation)
         render.note(f"started; watch it with: regionctl op watch {operation['id']}")
@@ -144,6 +168,7 @@ def show_plan(output: Output, plan: JSON) -> None:
         if not isinstance(value, dict | list)
     )
     foot = [f"expected: {expected}"] if expected else []
+    foot.append(f"generation: {plan['generation']}")
     title = f"plan: {plan['kind']} {plan['target']}: {len(rows)} steps"
     if not rows:
         title, foot = "nothing to do", []

@@ -1,14 +1,13 @@
-"""The HTTP API under /v1: parse, call, answer. Loopback only; the token of the state directory."""
+"""The HTTP API under /v1: parse, call, answer. Who may ask is decided before (`gate`)."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from inspect import signature
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
@@ -17,8 +16,21 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from control_plane import api_backups, api_events, api_shards, drills, report, status
+from control_plane import (
+    access,
+    api_access,
+    api_backups,
+    api_events,
+    api_overview,
+    api_shards,
+    arguments,
+    drills,
+    report,
+    status,
+)
 from control_plane.events import FINAL, Event, follow
+from control_plane.gate import Gate, actor_of, asked_of, problem_answer
+from control_plane.guards import check_generation
 from control_plane.operations import Operation
 from control_plane.plan import Plan
 from control_plane.plane import ControlPlane, plane_of
@@ -27,31 +39,21 @@ from control_plane.schemas import OperationRequest, PlanRequest, ReasonRequest
 from control_plane.store import Store
 from infra.local import doctor
 from infra.local.supervisor import tail
-from runtime.errors import Invalid, NotFound, Problem, Unauthorized
+from runtime.errors import Invalid, NotFound, Problem
 
 log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
 IDLE_SECONDS = 10.0
-SETTLING_SECONDS = 60.0
 CONTROL_PLANE = "control-plane"
 
 VERBS: dict[str, Callable[..., Plan]] = {**PLANNERS, "drill": drills.plan}
 """What may be asked for, and which pure function plans it."""
 
 
-async def _authenticate(request: Request, authorization: Annotated[str, Header()] = "") -> None:
-    sent = authorization.removeprefix("Bearer ").encode()
-    if not hmac.compare_digest(sent, plane_of(request).token.encode()):
-        raise Unauthorized(
-            "The request carries no valid token.",
-            hint="Use the token in the state directory: control/token.",
-        )
-
-
 public = APIRouter()
-v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authenticate)])
-LastEventId = Annotated[int, Header(alias="last-event-id")]
+v1 = APIRouter(prefix="/v1")
+LastEventId = Annotated[int, Header(alias="last-event-id", ge=0, lt=2**63)]
 
 
 @public.get("/health/live")
@@ -68,7 +70,7 @@ async def get_status(request: Request) -> JSON:
         await plane.provider.observe(),
         await plane.store.shard_map(),
         archives=await api_backups.archives_or_none(plane),
-        settling=plane.clock.monotonic() < plane.began + SETTLING_SECONDS,
+        settling=plane.settling,
         entry_url=plane.provider.entry_url(),
         pid=os.getpid(),
         address=plane.settings.address,
@@ -98,11 +100,7 @@ async def make_plan(plane: ControlPlane, verb: str, asked: PlanRequest) -> Plan:
     planner = VERBS.get(verb)
     if planner is None:
         raise NotFound(f"There is no verb {verb!r}.", hint=f"One of: {', '.join(VERBS)}")
-    args = {"reason": asked.reason, **asked.args}
-    try:
-        signature(planner).bind(None, None, None, **args)
-    except TypeError as error:
-        raise Invalid(f"{verb} cannot be planned with {asked.args}: {error}.") from error
+    args = arguments.check(verb, planner, {**asked.args, "reason": asked.reason})
     observed = await plane.provider.observe()
     shard_map = await plane.store.shard_map()
     args.update(await api_shards.facts_for(plane, verb, shard_map))
@@ -111,20 +109,33 @@ async def make_plan(plane: ControlPlane, verb: str, asked: PlanRequest) -> Plan:
 
 @v1.post("/plans/{verb}")
 async def post_plan(request: Request, verb: str, asked: PlanRequest) -> JSON:
-    return (await make_plan(plane_of(request), verb, asked)).to_json()
+    """What the verb would do, with its digest and the generation to expect (`OperationRequest`)."""
+    plane = plane_of(request)
+    generation = await plane.store.generation()
+    plan = await make_plan(plane, verb, asked)
+    return {**plan.to_json(), "digest": plan.digest(), "generation": generation}
 
 
 @v1.post("/operations", status_code=202)
 async def post_operation(request: Request, asked: OperationRequest) -> JSON:
-    plane = plane_of(request)
+    plane, actor = plane_of(request), actor_of(request)
+    access.check(actor, access.needed_for(asked.verb), asked.verb)
     if asked.idempotency_key is not None:
         # Before planning: the operation itself may have made its own plan impossible by now.
         earlier = await plane.store.operation_by_key(asked.idempotency_key)
         if earlier is not None:
             return earlier.to_json()
+    if asked.expect_generation is not None:
+        # The plan is another one then, or none: that is not what is to be told.
+        check_generation(asked.expect_generation, await plane.store.generation())
     plan = await make_plan(plane, asked.verb, asked)
     operation = await plane.store.create_operation(
-        plan, asked.reason, asked.idempotency_key, "operator"
+        plan,
+        asked.reason,
+        asked.idempotency_key,
+        actor.name,
+        role=actor.role,
+        generation=asked.expect_generation,
     )
     return operation.to_json()
 
@@ -147,13 +158,20 @@ async def get_operation(operation: Annotated[Operation, Depends(_operation)]) ->
 
 
 @v1.post("/operations/{id}/resume", status_code=202)
-async def resume_operation(request: Request, id: str) -> JSON:
-    return (await plane_of(request).store.resume(id)).to_json()
+async def resume_operation(
+    request: Request,
+    operation: Annotated[Operation, Depends(_operation)],
+    asked: ReasonRequest,
+) -> JSON:
+    """It needs the role that the operation itself needed."""
+    access.check(actor_of(request), access.needed_for(operation.kind), operation.kind)
+    return (await plane_of(request).store.resume(operation.id, asked_of(request))).to_json()
 
 
 @v1.post("/operations/{id}/abort", status_code=202)
 async def abort_operation(request: Request, id: str, asked: ReasonRequest) -> JSON:
-    return (await plane_of(request).store.abort(id, asked.reason)).to_json()
+    store = plane_of(request).store
+    return (await store.abort(id, asked.reason, asked_of(request))).to_json()
 
 
 @v1.get("/operations/{id}/events", response_class=EventSourceResponse)
@@ -163,7 +181,7 @@ async def follow_operation(
     last_event_id: LastEventId = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """The operation's events as they happen; ends when it has ended."""
-    async for event in _follow(plane_of(request), last_event_id, operation.id):
+    async for event in _follow(request, last_event_id, operation.id):
         yield event
 
 
@@ -171,28 +189,36 @@ async def follow_operation(
 async def follow_all(
     request: Request, last_event_id: LastEventId = 0
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every event as it happens, for ever."""
-    async for event in _follow(plane_of(request), last_event_id, None):
+    """Every event as it happens, for as long as the token is good."""
+    async for event in _follow(request, last_event_id, None):
         yield event
 
 
 async def _follow(
-    plane: ControlPlane, after: int, operation_id: str | None
+    request: Request, after: int, operation_id: str | None
 ) -> AsyncIterator[ServerSentEvent]:
+    plane, actor = plane_of(request), actor_of(request)
     store = plane.store
 
     async def read(after: int) -> list[Event]:
+        if not await plane.tokens.still_good(actor):
+            raise _Revoked
         return await store.events(after=after, operation_id=operation_id)
 
     if operation_id is not None and await _ended(store, operation_id, after):
         return
-    async for event in follow(read, store.bell, after=after, idle_seconds=IDLE_SECONDS):
-        if event is not None:
-            after = event.sequence
-            yield ServerSentEvent(id=str(after), event=event.kind, data=event.to_json())
-        pause = event is None or event.kind in FINAL
-        if pause and operation_id is not None and await _ended(store, operation_id, after):
-            return
+    with contextlib.suppress(_Revoked):
+        async for event in follow(read, store.bell, after=after, idle_seconds=IDLE_SECONDS):
+            if event is not None:
+                after = event.sequence
+                yield ServerSentEvent(id=str(after), event=event.kind, data=event.to_json())
+            pause = event is None or event.kind in FINAL
+            if pause and operation_id is not None and await _ended(store, operation_id, after):
+                return
+
+
+class _Revoked(Exception):
+    """The token that the stream was asked for with is good no more."""
 
 
 async def _ended(store: Store, id: str, after: int) -> bool:
@@ -271,7 +297,7 @@ async def acknowledge(request: Request, database: str, asked: ReasonRequest) -> 
     if database not in plane.topology.databases:
         known = ", ".join(plane.topology.databases)
         raise NotFound(f"There is no database {database!r}.", hint=f"One of: {known}")
-    count = await plane.store.acknowledge(database, asked.reason)
+    count = await plane.store.acknowledge(database, asked.reason, asked_of(request))
     return {"database": database, "acknowledged": count}
 
 
@@ -291,13 +317,16 @@ async def get_logs(
     return found
 
 
+v1.include_router(api_access.router)
 v1.include_router(api_events.router)
 v1.include_router(api_backups.router)
+v1.include_router(api_overview.router)
 v1.include_router(api_shards.router)
 
 
 def add_routes(app: FastAPI) -> None:
-    """All routes, and the one renderer of errors."""
+    """All routes behind the gate, and the one renderer of errors."""
+    app.add_middleware(Gate)
     app.include_router(public)
     app.include_router(v1)
     app.add_exception_handler(Problem, _problem)
@@ -306,9 +335,10 @@ def add_routes(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _defect)
 
 
-async def _problem(_: Request, error: Exception) -> JSONResponse:
+async def _problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
-    return JSONResponse(error.document(), error.status, media_type="application/problem+json")
+    request.state.problem = error
+    return problem_answer(error)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -317,10 +347,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return await _problem(request, Invalid("; ".join(faults)))
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = NotFound if error.status_code == 404 else Problem
-    document = {**kind(str(error.detail)).document(), "status": error.status_code}
+    problem = request.state.problem = kind(str(error.detail))
+    document = {**problem.document(), "status": error.status_code}
     return JSONResponse(document, error.status_code, media_type="application/problem+json")
 
 

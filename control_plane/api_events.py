@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from control_plane.gate import asked_of
 from control_plane.plane import ControlPlane, plane_of
 from control_plane.schemas import LettersRequest
 from runtime.errors import Unavailable
@@ -43,15 +44,13 @@ async def get_letters(request: Request, region: str | None = None) -> JSON:
 @router.post("/dead-letters/replay")
 async def replay(request: Request, asked: LettersRequest) -> JSON:
     """These are handled once more by the group that set them aside."""
-    plane = plane_of(request)
-    return await _act(plane, asked, "replayed", plane.provider.replay_dead)
+    return await _act(request, asked, "replayed", plane_of(request).provider.replay_dead)
 
 
 @router.post("/dead-letters/drop")
 async def drop(request: Request, asked: LettersRequest) -> JSON:
     """These are forgotten."""
-    plane = plane_of(request)
-    return await _act(plane, asked, "dropped", plane.provider.drop_dead)
+    return await _act(request, asked, "dropped", plane_of(request).provider.drop_dead)
 
 
 @router.get("/invariants")
@@ -61,14 +60,16 @@ async def get_invariants(request: Request) -> JSON:
 
 
 async def _act(
-    plane: ControlPlane,
+    request: Request,
     asked: LettersRequest,
     done: str,
     act: Callable[[str, Sequence[str]], Awaitable[int]],
 ) -> JSON:
     """The act, and the record of who wanted it and why: what is dropped is told there in full."""
+    plane = plane_of(request)
     region = await _region(plane, asked.region)
     letters = {each["id"]: each for each in await plane.provider.dead_letters(region)}
+    await plane.store.ask(asked_of(request).about(region))
     count = await act(region, asked.ids)
     found = [dict(letters[id]) for id in asked.ids if id in letters]
     message = f"{count} dead letters of {region} {done}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from control_plane.gate import asked_of
 from control_plane.operations import ACTIVE, Operation
 from control_plane.plane import ControlPlane, plane_of
 from control_plane.plans.reshard_estimate import Facts
@@ -34,10 +35,15 @@ async def get_reshard(request: Request) -> JSON:
         "operation": None if operation is None else operation.id,
         "verb": None if operation is None else operation.kind,
         "paused": operation is not None and await plane.store.reshard_paused(operation.id),
-        "items": [await _move(plane, move, shard_map) for move in shard_map.moves]
-        if shard_map
-        else [],
+        "items": await moves(plane, shard_map),
     }
+
+
+async def moves(plane: ControlPlane, shard_map: ShardMap | None) -> list[JSON]:
+    """Every move of the map with its progress."""
+    if shard_map is None:
+        return []
+    return [await _move(plane, move, shard_map) for move in shard_map.moves]
 
 
 @router.post("/reshard/pause")
@@ -59,7 +65,7 @@ async def _set(request: Request, asked: ReasonRequest, *, paused: bool) -> JSON:
     word = "paused" if paused else "resumed"
     if await plane.store.reshard_paused(operation.id) != paused:
         data = {"message": f"moving slots is {word}: {asked.reason or 'no reason given'}"}
-        await plane.store.append_event(f"reshard-{word}", data, operation.id)
+        await plane.store.append_event(f"reshard-{word}", data, operation.id, asked_of(request))
     return {"operation": operation.id, "paused": paused, "reason": asked.reason}
 
 

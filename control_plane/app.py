@@ -23,7 +23,9 @@ from control_plane import api
 from control_plane import settings as environment
 from control_plane.keeper import Keeper
 from control_plane.operations import Operation
+from control_plane.pages import Pages
 from control_plane.plane import ControlPlane
+from control_plane.sampler import Sampler
 from control_plane.sentinel import Sentinel
 from control_plane.settings import Settings
 from control_plane.steps import HANDLERS
@@ -70,7 +72,11 @@ def build(settings: Settings, clock: Clock | None = None) -> FastAPI:
                     yield
 
     app = FastAPI(
-        title="regionctl control plane", lifespan=lifespan, openapi_url="/v1/openapi.json"
+        title="regionctl control plane",
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
     )
     api.add_routes(app)
     return app
@@ -84,7 +90,9 @@ async def _assemble(settings: Settings, clock: Clock) -> AsyncIterator[ControlPl
     try:
         await store.save_topology(topology.digest(), topology.name, asdict(topology))
         async with _provider(topology, settings, clock) as provider:
-            yield ControlPlane(settings, provider, store, clock, token, clock.monotonic())
+            sampler, pages = Sampler(provider, clock), Pages(clock, store.bell)
+            began = clock.monotonic()
+            yield ControlPlane(settings, provider, store, clock, token, began, sampler, pages)
     finally:
         await store.database.close()
 
@@ -109,8 +117,8 @@ async def _provider(
 
 @asynccontextmanager
 async def _background(plane: ControlPlane) -> AsyncIterator[None]:
-    """The worker, the keeper of backups and, when failover is automatic, the sentinel run until the
-    block ends."""
+    """The worker, the keeper, the sampler and, when failover is automatic, the sentinel run until
+    the block ends."""
 
     def world_of(operation: Operation, results: Mapping[int, Any]) -> World:
         return World(
@@ -127,6 +135,7 @@ async def _background(plane: ControlPlane) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(_keep("worker", worker.run), name="worker")]
     keeper = Keeper(plane.provider, plane.store, plane.clock)
     tasks.append(asyncio.create_task(_keep("keeper", keeper.run), name="keeper"))
+    tasks.append(asyncio.create_task(_keep("sampler", plane.sampler.run), name="sampler"))
     if plane.topology.failover.automatic:
         sentinel = Sentinel(plane.provider, plane.store, plane.clock)
         tasks.append(asyncio.create_task(_keep("sentinel", sentinel.run), name="sentinel"))

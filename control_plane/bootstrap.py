@@ -27,10 +27,11 @@ from typing import Any
 import psutil
 from pydantic.alias_generators import to_camel
 
+from control_plane import listen
 from control_plane import settings as environment
 from infra.local import clients, layout, leftovers, ports, servers
 from infra.local.layout import Layout, State
-from infra.local.ports import HOST, Ports
+from infra.local.ports import Ports
 from infra.local.supervisor import Program, Supervisor, tail
 from infra.topology import BUILT_IN, Topology, load
 from runtime.clock import SystemClock, wait_until
@@ -43,8 +44,9 @@ DOWN_SECONDS = 90.0
 GRACE_SECONDS = 10.0
 
 
-async def up(wanted: str, root: Path, port_offset: int) -> JSON:
-    """The control plane of the platform in `root` runs. May be repeated at any time.
+async def up(wanted: str, root: Path, port_offset: int, asked: listen.Listen | None = None) -> JSON:
+    """The control plane of the platform in `root` runs, and listens where `asked` says or where it
+    did before. May be repeated at any time.
 
     Raises `Refused` when another `up` or `down` works on `root`, another platform lives there or
     holds its ports; `OperationFailed`, with the log's last lines, when it does not come up.
@@ -55,11 +57,19 @@ async def up(wanted: str, root: Path, port_offset: int) -> JSON:
     with layout.exclusive(paths):
         state = _make_state(topology, wanted, root, port_offset)
         table = ports.table(topology, state.portOffset)
-        if not _alive(root, table.control) or await _orphaned(_supervisor(paths, table)):
+        before = listen.read(paths.control)
+        where = asked or before
+        supervisor = _supervisor(paths, table)
+        alive = _alive(root, before, table.control)
+        if where != before:
+            layout.replace_file(paths.control / "listen.json", listen.text(where))
+            if await supervisor.alive():
+                await supervisor.stop_program(CONTROL_PLANE)  # the next one listens there
+        if not alive or where != before or await _orphaned(supervisor):
             _make_token(paths)
             await _start(topology, paths, table)
     return {
-        "address": f"http://{HOST}:{table.control}",
+        "address": where.address(table.control),
         "tokenFile": str(paths.control / "token"),
         "stateDir": str(root),
     }
@@ -149,7 +159,8 @@ def _make_token(paths: Layout) -> None:
 async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
     """The global supervisor runs and keeps the control plane alive."""
     supervisor = _supervisor(paths, table)
-    programs = [*_global(topology, paths), _control_plane(paths, table)]
+    where = listen.read(paths.control)
+    programs = [*_global(topology, paths), _control_plane(paths, where, table)]
     supervisor.write(programs)
     if await supervisor.alive():
         await supervisor.update()
@@ -160,7 +171,7 @@ async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
         await supervisor.start(own_session=True)
 
     async def live() -> bool:
-        return await asyncio.to_thread(_alive, paths.root, table.control)
+        return await asyncio.to_thread(_alive, paths.root, where, table.control)
 
     try:
         await wait_until(
@@ -188,13 +199,24 @@ def _global(topology: Topology, paths: Layout) -> list[Program]:
     return servers.global_programs(site)
 
 
-def _control_plane(paths: Layout, table: Ports) -> Program:
-    variables = {"REGIONCTL_PORT": str(table.control), "REGIONCTL_INSTANCE": CONTROL_PLANE}
+def _control_plane(paths: Layout, where: listen.Listen, table: Ports) -> Program:
+    variables = {
+        "REGIONCTL_PORT": str(table.control),
+        "REGIONCTL_ADDRESS": where.address(table.control),
+        "REGIONCTL_INSTANCE": CONTROL_PLANE,
+    }
     url = environment.choices().database_url
     if url:
         variables["REGIONCTL_DATABASE_URL"] = url
     command = [sys.executable, "-m", "uvicorn", "control_plane.app:create", "--factory"]
-    command += ["--host", HOST, "--port", str(table.control), "--log-level", "warning"]
+    command += ["--host", where.host, "--port", str(table.control), "--log-level", "warning"]
+    for option, name, text in (
+        ("--ssl-certfile", "api.pem", where.certificate),
+        ("--ssl-keyfile", "api.key", where.key),
+    ):
+        if text is not None:
+            layout.replace_file(paths.control / name, text)
+            command += [option, str(paths.control / name)]
     # uvloop cannot start a process as another user, which PostgreSQL needs when we are root.
     command += ["--loop", "asyncio", "--no-access-log", "--timeout-graceful-shutdown", "1"]
     return Program(
@@ -215,10 +237,11 @@ def _regions(topology: Topology, paths: Layout, table: Ports) -> list[Supervisor
     ]
 
 
-def _alive(root: Path, port: int) -> bool:
+def _alive(root: Path, where: listen.Listen, port: int) -> bool:
     """The control plane of this very state directory answers."""
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}/health/live", timeout=1) as answer:  # nosec B310
+        url = f"{where.address(port)}/health/live"
+        with urllib.request.urlopen(url, timeout=1, context=where.trust()) as answer:  # noqa: S310 # nosec B310
             return bool(json.load(answer).get("stateDir") == str(root))
     except (OSError, ValueError, urllib.error.URLError):
         return False
@@ -265,6 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     upper.add_argument("--topology", required=True)
     upper.add_argument("--state-dir", type=Path, required=True)
     upper.add_argument("--port-offset", type=int, default=0)
+    upper.add_argument("--listen")
+    upper.add_argument("--tls-cert", type=Path)
+    upper.add_argument("--tls-key", type=Path)
     downer = verbs.add_parser("down")
     downer.add_argument("--state-dir", type=Path, required=True)
     downer.add_argument("--delete-data", action="store_true")
@@ -272,7 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = asked.state_dir.absolute()
     try:
         if asked.verb == "up":
-            answer = asyncio.run(up(asked.topology, root, asked.port_offset))
+            where = listen.chosen(asked.listen, asked.tls_cert, asked.tls_key)
+            answer = asyncio.run(up(asked.topology, root, asked.port_offset, where))
         else:
             answer = asyncio.run(down(root, delete_data=asked.delete_data))
     except Problem as problem:

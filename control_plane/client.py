@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import httpx
 
-from runtime.errors import Problem, Unauthorized, Unavailable
+from control_plane import listen
+from runtime.errors import Invalid, NotFound, Problem, Refused, Unauthorized, Unavailable
 
 JSON = dict[str, Any]
 
@@ -25,21 +28,35 @@ FINAL = ("operation-succeeded", "operation-failed", "operation-aborted")
 
 
 class Client:
-    """`async with Client(address, state_dir=...)`; the token is read from the state directory.
+    """`async with Client(address, state_dir=...)`: its token and its certificate are in there.
+
+    Of a control plane elsewhere, `token_file` has the token and `ca_file` (PEM) who vouches for its
+    certificate; without `ca_file` whom the system trusts. Raises `Refused` for an address to
+    which the token would go in the clear, `Unauthorized` without a token.
 
     Every method raises `Unavailable` when the control plane does not answer, and otherwise the
     `Problem` that it answers with.
     """
 
     def __init__(
-        self, address: str, *, state_dir: Path | None = None, token: str | None = None
+        self,
+        address: str,
+        *,
+        state_dir: Path | None = None,
+        token: str | None = None,
+        token_file: Path | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self.address = address
-        if token is None and state_dir is not None:
-            token = _read_token(state_dir)
+        self._mend = "regionctl up starts it again; customers are served without it."
+        if state_dir is None and token_file is not None:
+            self._mend = "See that REGIONCTL_SERVER is right, and that the machine can be reached."
+        if token is None:
+            token = _read_token(state_dir, token_file)
         self._http = httpx.AsyncClient(
             base_url=address,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers={"Authorization": f"Bearer {token}"},
+            verify=_trust(address, state_dir, ca_file),
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,
         )
@@ -58,6 +75,10 @@ class Client:
     async def status(self) -> JSON:
         return await self._document("GET", "/v1/status")
 
+    async def overview(self) -> JSON:
+        """The platform on one page, for dashboards."""
+        return await self._document("GET", "/v1/overview")
+
     async def topology(self) -> JSON:
         return await self._document("GET", "/v1/topology")
 
@@ -65,9 +86,9 @@ class Client:
         return await self._document("GET", "/v1/shard-map")
 
     async def plan(self, verb: str, args: Mapping[str, Any], reason: str = "") -> JSON:
-        """What `verb` would do now; nothing is stored."""
+        """What `verb` would do now, with "digest" and "generation"; nothing is stored."""
         body = {"args": dict(args), "reason": reason}
-        return await self._document("POST", f"/v1/plans/{verb}", body)
+        return await self._document("POST", f"/v1/plans/{_part(verb)}", body)
 
     async def start(
         self,
@@ -76,13 +97,18 @@ class Client:
         *,
         reason: str = "",
         idempotency_key: str | None = None,
+        expect_generation: int | None = None,
     ) -> JSON:
         """A new operation; with the same key always the same one.
+
+        Refused when the platform's generation (see `plan`) is not `expect_generation`.
 
         Asked again while the control plane comes back: it may have died before it could answer.
         """
         key = idempotency_key or str(uuid.uuid4())
-        body = {"verb": verb, "args": dict(args), "reason": reason, "idempotencyKey": key}
+        body: JSON = {"verb": verb, "args": dict(args), "reason": reason, "idempotencyKey": key}
+        if expect_generation is not None:
+            body["expectGeneration"] = expect_generation
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while True:
             try:
@@ -96,13 +122,15 @@ class Client:
         return await self._list("/v1/operations", {"limit": limit})
 
     async def operation(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/operations/{id}")
+        return await self._document("GET", f"/v1/operations/{_part(id)}")
 
-    async def resume(self, id: str) -> JSON:
-        return await self._document("POST", f"/v1/operations/{id}/resume", {})
+    async def resume(self, id: str, reason: str = "") -> JSON:
+        return await self._document(
+            "POST", f"/v1/operations/{_part(id)}/resume", {"reason": reason}
+        )
 
     async def abort(self, id: str, reason: str = "") -> JSON:
-        return await self._document("POST", f"/v1/operations/{id}/abort", {"reason": reason})
+        return await self._document("POST", f"/v1/operations/{_part(id)}/abort", {"reason": reason})
 
     async def drills(self) -> list[JSON]:
         return await self._list("/v1/drills")
@@ -111,7 +139,7 @@ class Client:
         return await self._list("/v1/drills/history", {"limit": limit})
 
     async def report(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/reports/{id}")
+        return await self._document("GET", f"/v1/reports/{_part(id)}")
 
     async def dr(self) -> JSON:
         return await self._document("GET", "/v1/dr")
@@ -120,8 +148,38 @@ class Client:
         return await self._list("/v1/failovers", {"database": database} if database else {})
 
     async def acknowledge(self, database: str, reason: str) -> JSON:
-        path = f"/v1/failovers/{database}/acknowledge"
+        path = f"/v1/failovers/{_part(database)}/acknowledge"
         return await self._document("POST", path, {"reason": reason})
+
+    async def who_am_i(self) -> JSON:
+        """{"name", "role", "token"}"""
+        return await self._document("GET", "/v1/whoami")
+
+    async def tokens(self) -> list[JSON]:
+        """Oldest first, those too that are good no more."""
+        return await self._list("/v1/tokens")
+
+    async def create_token(
+        self, name: str, role: str, *, seconds: int | None = None, reason: str = ""
+    ) -> JSON:
+        """The new token; its text, "token", is told this once."""
+        body = {"name": name, "role": role, "lifetimeSeconds": seconds, "reason": reason}
+        return await self._document("POST", "/v1/tokens", body)
+
+    async def revoke_token(self, id: str, reason: str = "") -> JSON:
+        return await self._document("POST", f"/v1/tokens/{_part(id)}/revoke", {"reason": reason})
+
+    async def audit(
+        self, *, operation: str | None = None, actor: str | None = None, limit: int = 50
+    ) -> list[JSON]:
+        """The last entries of the audit log that fit, oldest first."""
+        asked: JSON = {"operation": operation, "actor": actor, "limit": limit}
+        parameters = {key: value for key, value in asked.items() if value is not None}
+        return await self._list("/v1/audit", parameters)
+
+    async def verify_audit(self) -> JSON:
+        """{"entries", "head", "broken": null or {"sequence", "why"}}"""
+        return await self._document("GET", "/v1/audit/verify")
 
     async def event_lag(self, region: str | None = None) -> JSON:
         """{"region", "items": [{"group", "lag", "pending"}], "deadLetters"}"""
@@ -159,7 +217,7 @@ class Client:
         return await self._list("/v1/backups", {"database": database} if database else {})
 
     async def backup(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/backups/{id}")
+        return await self._document("GET", f"/v1/backups/{_part(id)}")
 
     async def archives(self) -> list[JSON]:
         """How the WAL of each database is being archived."""
@@ -171,10 +229,10 @@ class Client:
     async def restorable(self, name: str, at: str | None = None) -> JSON:
         """{"database", "id", "at", "backup"}; raises `Refused` when `at` cannot be reached."""
         parameters = {"at": at} if at else {}
-        return await self._document("GET", f"/v1/restorable/{name}", parameters=parameters)
+        return await self._document("GET", f"/v1/restorable/{_part(name)}", parameters=parameters)
 
     async def restored(self, id: str) -> JSON:
-        return await self._document("GET", f"/v1/restored/{id}")
+        return await self._document("GET", f"/v1/restored/{_part(id)}")
 
     async def logs(self, instances: Sequence[str], lines: int) -> dict[str, list[str]]:
         parameters: JSON = {"instance": list(instances), "lines": lines}
@@ -191,7 +249,7 @@ class Client:
 
         Raises `Unavailable` when the connection is lost: `follow` connects again.
         """
-        path = "/v1/events" if operation is None else f"/v1/operations/{operation}/events"
+        path = "/v1/events" if operation is None else f"/v1/operations/{_part(operation)}/events"
         headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
         try:
@@ -253,14 +311,29 @@ class Client:
         return answer
 
     def _unavailable(self, error: Exception) -> ConnectionLost:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ConnectionLost(
+                f"The server at {self.address} cannot prove that it is the control plane: {error}.",
+                hint="Set REGIONCTL_CA_FILE to the authority that issued its certificate; one that "
+                "has expired is renewed by: regionctl up --tls-cert FILE --tls-key FILE",
+                runbook="certificate-expired",
+            )
         return ConnectionLost(
             f"The control plane at {self.address} does not answer ({type(error).__name__}).",
-            hint="regionctl up starts it again; customers are served without it.",
+            hint=self._mend,
+            runbook="control-plane-lost",
         )
 
 
 class ConnectionLost(Unavailable):
     """Nobody answered; whether the request was carried out is not known."""
+
+
+def _part(name: str) -> str:
+    """As one part of a path. Raises `NotFound` for what no path could end with."""
+    if name in ("", ".", "..") or "/" in name:
+        raise NotFound(f"Nothing is called {name!r}.")
+    return quote(name, safe="")
 
 
 def _in(region: str | None) -> JSON:
@@ -274,13 +347,48 @@ def _problem(answer: httpx.Response) -> Problem:
         return Problem(f"The control plane answered {answer.status_code}: {answer.text[:200]!r}")
 
 
-def _read_token(state_dir: Path) -> str:
-    path = state_dir / "control" / "token"
+def _trust(address: str, state_dir: Path | None, ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Whose certificates are good for `address`."""
+    parts = urlsplit(address)
+    if parts.scheme != "https":
+        if not listen.is_loopback(parts.hostname or ""):
+            raise Refused(
+                f"The token would go to {address} in the clear.", hint="Use https:// there."
+            )
+        return False
     try:
+        pinned = None
+        if ca_file is None and state_dir is not None:
+            pinned = listen.read(state_dir / "control").trust()
+        return pinned or ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise Invalid(
+            f"{ca_file} cannot be used: {error}.", hint="It must be a PEM file of certificates."
+        ) from error
+
+
+def _read_token(state_dir: Path | None, token_file: Path | None) -> str:
+    if token_file is None and state_dir is None:
+        raise Unauthorized(
+            "There is no token for this control plane.",
+            hint="Put it in a file (regionctl token create) and set REGIONCTL_TOKEN_FILE.",
+        )
+    path = token_file or Path(state_dir or "") / "control" / "token"
+    try:
+        if token_file is None and path.is_symlink():
+            # A directory from elsewhere could so have any file sent to any server.
+            raise Unauthorized(f"{path} is a link.", hint="Set REGIONCTL_TOKEN_FILE to the token.")
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
+        if token_file is not None:
+            raise Unauthorized(f"There is no file {path}.", hint="regionctl token create") from None
         raise Unavailable(f"There is no platform in {state_dir}.", hint="regionctl up") from None
     except PermissionError:
         raise Unauthorized(
-            f"{path} belongs to another user.", hint="Run as the user who ran regionctl up."
+            f"{path} belongs to another user.",
+            hint="Run as the user who ran regionctl up, or set REGIONCTL_TOKEN_FILE.",
         ) from None
+    except (OSError, ValueError) as error:
+        raise Unauthorized(
+            f"{path} is no file with a token: {error}.", hint="regionctl token create"
+        ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import create_engine, event, select
@@ -20,6 +21,8 @@ from control_plane.records import SCHEMA_VERSION, metadata, schema
 from runtime.errors import Refused
 
 SCHEMA_ROW = "control-plane"
+# Version 2 has more tables than version 1 and is otherwise the same.
+GROWN_FROM = 1
 T = TypeVar("T")
 
 
@@ -59,13 +62,16 @@ class Database:
             return await asyncio.to_thread(_in_one_go, self._quick, work)
 
     async def prepare(self) -> None:
-        """Makes the tables. Raises `Refused` when another version of the program made them."""
+        """Makes the tables that are missing. Raises `Refused` when another version of the program
+        made the others."""
         async with self._turn, self._writing.begin() as connection:
             await connection.run_sync(metadata.create_all)
             version = await connection.scalar(select(schema.c.version))
             if version is None:
                 row = schema.insert().values(name=SCHEMA_ROW, version=SCHEMA_VERSION)
                 await connection.execute(row)
+            elif version == GROWN_FROM:
+                await connection.execute(schema.update().values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise Refused(
                     f"The control plane's database has schema version {version}; this program "
@@ -93,6 +99,7 @@ def connect(url: str, *, durable: bool = True) -> Database:
     if engine.dialect.name != "sqlite":
         return Database(engine)
     synchronous = "FULL" if durable else "OFF"
+    _keep_private(engine.url.database)
     _tune_sqlite(engine.sync_engine, synchronous)
     file = make_url(url).set(drivername="sqlite")
     if file.database in (None, ":memory:"):
@@ -100,6 +107,14 @@ def connect(url: str, *, durable: bool = True) -> Database:
     quick = create_engine(file)
     _tune_sqlite(quick, synchronous)
     return Database(engine, quick)
+
+
+def _keep_private(file: str | None) -> None:
+    """Nobody else reads the records; SQLite gives its other files the mode of the first."""
+    if file and file != ":memory:":
+        path = Path(file)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
 
 
 def _tune_sqlite(engine: Engine, synchronous: str) -> None:

@@ -171,6 +171,8 @@ def plan(
         )
     if not 1 <= repeat <= 100 or not 1 <= rate <= 200:
         raise Invalid("A drill repeats 1 to 100 times, at a rate of 1 to 200 arrivals a second.")
+    if not 0 < production_gigabytes <= 1e9:
+        raise Invalid("A database has more than 0 and at most 1e9 gigabytes.")
     known = check_whole(topology, observed, shard_map)
     steps: list[Step] = []
     if data := drills_data.STEPS.get(drill):

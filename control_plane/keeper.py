@@ -1,4 +1,5 @@
-"""Keeps backups: opens the operations that `control_plane.schedule` says are due.
+"""Keeps backups and history: opens the operations that `control_plane.schedule` says are due, and
+forgets what has outlived the topology's policy (`control_plane.retention`).
 
 It looks every few seconds. What the object storage has is asked for only when a backup or a pruning
 has ended since, and now and then: listing is the one thing here that costs anything.
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
+from control_plane import retention
 from control_plane.opening import Opener
 from control_plane.operations import ACTIVE, FINISHED, Operation
 from control_plane.schedule import WATCHED, Attempt, backups_due
@@ -26,6 +28,7 @@ EVERY_SECONDS = 10.0
 LISTED_FOR_SECONDS = 900.0
 REMEMBERED = 50
 ENDS_MOVES = ("reshard-finish", "reshard-rollback", "reshard-abort")
+TIDIED_EVERY_SECONDS = 3600.0
 
 
 class Keeper:
@@ -38,6 +41,7 @@ class Keeper:
         self.up_since: datetime | None = None
         self.opener = Opener("keeper", provider, store)
         self.said = ""
+        self._tidy_at = 0.0
         self._listed: tuple[float, Sequence[Attempt], Sequence[Backup]] | None = None
 
     async def run(self) -> None:
@@ -45,10 +49,11 @@ class Keeper:
             await self.clock.sleep(EVERY_SECONDS)
             try:
                 await self.look()
+                await self.tidy()
             except Problem as problem:
-                self._say(f"cannot look for backups that are due: {problem.detail}")
+                self._say(f"cannot look for what is due: {problem.detail}")
             except Exception:
-                log.exception("could not look for backups that are due")
+                log.exception("could not look for what is due")
 
     async def look(self) -> None:
         """Opens what is due now. Nothing is before the platform is up."""
@@ -82,6 +87,19 @@ class Keeper:
             return None
         ended = await self.store.operations(kinds=ENDS_MOVES, states=FINISHED, limit=1)
         return ended[0].finished_at if ended else None
+
+    async def tidy(self) -> None:
+        """Forgets a batch of what has outlived the policy; if there was any, again at the next
+        look."""
+        now = self.clock.monotonic()
+        if now < self._tidy_at:
+            return
+        policy = self.provider.topology.history
+        forgotten = await retention.forget(self.store.database, policy, self.clock.now())
+        if forgotten.anything:
+            log.info("history: %s", forgotten)
+        else:
+            self._tidy_at = now + TIDIED_EVERY_SECONDS
 
     async def _backups(self, attempts: Sequence[Attempt]) -> Sequence[Backup]:
         now = self.clock.monotonic()

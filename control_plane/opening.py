@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from control_plane.access import PLATFORM, Asked
 from control_plane.decisions import Intent
 from control_plane.plans import PLANNERS
 from control_plane.store import Store
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Opener:
-    """`name` is who asks, for the record. A refusal is logged once, not at every look."""
+    """`name` is who asks, for the record. A refusal is recorded once, not at every look."""
 
     def __init__(self, name: str, provider: Provider, store: Store) -> None:
         self.name = name
@@ -37,7 +38,9 @@ class Opener:
         except Refused as refused:
             if self._refused.get(intent.key) != refused.detail:
                 log.info("%s of %s not opened: %s", intent.verb, intent.target, refused.detail)
-            self._refused[intent.key] = refused.detail
+                self._refused[intent.key] = refused.detail
+                asked = Asked(self.name, PLATFORM.role, intent.verb, intent.target, intent.because)
+                await self.store.refuse(asked, refused.detail)
             return False
         self._refused.pop(intent.key, None)
         log.warning("opened %s of %s: %s", intent.verb, intent.target, intent.because)

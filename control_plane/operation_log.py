@@ -1,18 +1,20 @@
 """Operations and their steps in the database: create, claim, record, resume, abort.
 
-Every method is one transaction, and what it changes is told as an event of the same transaction.
+Every method is one transaction, and what it changes is told as an event of the same transaction;
+what somebody asked for, and how it ended, as an entry of the audit log too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Insert, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from control_plane import records, rows
+from control_plane import audit, guards, records, rows
+from control_plane.access import PLATFORM, Asked, Role
 from control_plane.database import Database
 from control_plane.events import Bell, Event
 from control_plane.operations import (
@@ -23,12 +25,10 @@ from control_plane.operations import (
     State,
     StepRecord,
     Superseded,
-    conflicts,
 )
-from control_plane.plan import Plan, broken_premises
+from control_plane.plan import Plan
 from runtime.clock import Clock
-from runtime.errors import Invalid, Refused
-from runtime.shardmap import ShardMap
+from runtime.errors import Refused
 
 JSON = dict[str, Any]
 PROMOTE = "promote"
@@ -76,23 +76,39 @@ class OperationLog:
             id = await connection.scalar(query)
             return None if id is None else await rows.load(connection, id)
 
+    async def generation(self) -> int:
+        """A number that grows whenever the shard map changes or an operation is created."""
+        async with self.database.read() as connection:
+            return await guards.generation(connection)
+
     async def create_operation(
-        self, plan: Plan, reason: str, idempotency_key: str | None, requested_by: str
+        self,
+        plan: Plan,
+        reason: str,
+        idempotency_key: str | None,
+        requested_by: str,
+        *,
+        role: Role = PLATFORM.role,
+        generation: int | None = None,
     ) -> Operation:
         """Stores `plan` to be run at once; the same key again returns the first operation.
 
+        `role` is that of `requested_by`; `generation`, when given, is what it must still be.
+
         Raises `Refused`, naming the holder, when an unfinished operation holds a lock that
         conflicts: operations do not queue, because a plan is true only when it is made. Raises
-        `Invalid` when the key was used for another verb.
+        `Refused` for another generation, `Invalid` when the key was used for another verb.
         """
         table = records.operation
         async with self.database.write() as connection:
             if idempotency_key is not None:
-                earlier = await _by_key(connection, idempotency_key, plan)
+                earlier = await guards.by_key(connection, idempotency_key, plan)
                 if earlier is not None:
                     return earlier
-            await _check_locks(connection, plan.locks)
-            await _check_premises(connection, plan)
+            if generation is not None:
+                guards.check_generation(generation, await guards.generation(connection))
+            await guards.check_locks(connection, plan.locks)
+            await guards.check_premises(connection, plan)
             number = 1 + (await connection.scalar(select(func.max(table.c.number))) or 0)
             id = f"op-{number}"
             values = self._new_operation(plan, reason, idempotency_key, requested_by)
@@ -101,6 +117,9 @@ class OperationLog:
                 await connection.execute(insert(records.step), rows.new_steps(id, plan))
             data = {"kind": plan.kind, "target": plan.target, "reason": reason}
             await self._tell(connection, id, "operation-created", data)
+            asked = Asked(requested_by, role, plan.kind, plan.target, reason)
+            now = self.clock.now()
+            await audit.append(connection, now, "asked", asked, operation=id, plan=plan)
             operation = await rows.load(connection, id)
         self._changed(waiting=True)
         return operation
@@ -165,7 +184,7 @@ class OperationLog:
             await self._finish(connection, claim.operation_id, state, problem)
         self._changed()
 
-    async def resume(self, id: str) -> Operation:
+    async def resume(self, id: str, by: Asked | None = None) -> Operation:
         """A failed operation goes on at the step that failed.
 
         Raises `Refused` when it has not failed, when its locks are held by now, or when it would
@@ -179,9 +198,9 @@ class OperationLog:
                     f"{id} is {operation.state}; only a failed operation can be resumed.",
                     hint=f"regionctl op show {id}",
                 )
-            await _check_locks(connection, operation.plan.locks)
+            await guards.check_locks(connection, operation.plan.locks)
             if any(step.name == PROMOTE and step.state != "succeeded" for step in operation.steps):
-                await _check_untouched(connection, operation)
+                await guards.check_untouched(connection, operation)
             values = {
                 "state": "pending",
                 "finished_at": None,
@@ -190,11 +209,12 @@ class OperationLog:
             }
             await rows.update_operation(connection, id, values)
             await self._tell(connection, id, "operation-resumed", {})
+            await self._record(connection, by, id)
             operation = await rows.load(connection, id)
         self._changed(waiting=True)
         return operation
 
-    async def abort(self, id: str, reason: str) -> Operation:
+    async def abort(self, id: str, reason: str, by: Asked | None = None) -> Operation:
         """Stops at once what nobody runs; what runs stops when its step in flight has ended."""
         async with self.database.write() as connection:
             operation = await rows.load(connection, id)
@@ -204,6 +224,7 @@ class OperationLog:
                     hint="What it did is undone by another plan: regionctl status, then failback.",
                 )
             await self._tell(connection, id, "abort-requested", {"reason": reason})
+            await self._record(connection, by, id)
             if operation.state == "running":
                 await rows.update_operation(connection, id, {"abort_requested": True})
             else:
@@ -212,10 +233,24 @@ class OperationLog:
         self._changed()
         return operation
 
-    async def append_event(self, kind: str, data: JSON, operation_id: str | None = None) -> None:
+    async def append_event(
+        self, kind: str, data: JSON, operation_id: str | None = None, by: Asked | None = None
+    ) -> None:
+        """`by` is who wanted it, when somebody did."""
         async with self.database.write() as connection:
             await self._tell(connection, operation_id, kind, data)
+            await self._record(connection, by, operation_id)
         self._changed()
+
+    async def ask(self, by: Asked) -> None:
+        """Records what is about to be done beyond this database."""
+        async with self.database.write() as connection:
+            await self._record(connection, by, None)
+
+    async def refuse(self, by: Asked, why: str) -> None:
+        """Records that what was asked for has not been done."""
+        async with self.database.write() as connection:
+            await audit.append(connection, self.clock.now(), "refused", by, outcome=why)
 
     async def events(
         self, *, after: int = 0, operation_id: str | None = None, limit: int = 500
@@ -319,6 +354,21 @@ class OperationLog:
         }
         await rows.update_operation(connection, id, values)
         await self._tell(connection, id, f"operation-{state}", {"problem": problem})
+        asked = await audit.who_asked(connection, id)
+        if asked is None:
+            operation = await rows.load(connection, id, ())
+            who = operation.requested_by
+            asked = Asked(who, PLATFORM.role, operation.kind, operation.target, operation.reason)
+        why = f"{state}: {problem.get('detail', '')}" if problem else state
+        now = self.clock.now()
+        await audit.append(connection, now, "ended", asked, operation=id, outcome=why)
+
+    async def _record(
+        self, connection: AsyncConnection, by: Asked | None, operation_id: str | None
+    ) -> None:
+        if by is not None:
+            now = self.clock.now()
+            await audit.append(connection, now, "asked", by, operation=operation_id)
 
     async def _tell(
         self, connection: AsyncConnection, id: str | None, kind: str, data: JSON
@@ -333,59 +383,3 @@ class OperationLog:
             monotonic=self.clock.monotonic(),
             data=data,
         )
-
-
-async def _check_premises(connection: AsyncConnection, plan: Plan) -> None:
-    """A plan made from a map that has changed since must not be carried out."""
-    table = records.shard_map
-    query = select(table.c.document).order_by(table.c.version.desc()).limit(1)
-    document = await connection.scalar(query)
-    shard_map = None if document is None else ShardMap.from_json(document)
-    changed = broken_premises(plan, shard_map)
-    if changed:
-        raise Refused(
-            f"{', '.join(changed)} changed while the {plan.kind} of {plan.target} was planned.",
-            hint="Plan it again: run the same command once more.",
-        )
-
-
-async def _check_locks(connection: AsyncConnection, locks: Iterable[str]) -> None:
-    wanted = tuple(locks)
-    query = select(records.operation).where(records.operation.c.state.in_(ACTIVE))
-    for row in (await connection.execute(query)).mappings():
-        if conflicts(wanted, row["locks"]):
-            raise Refused(
-                f"{row['id']} ({row['kind']} {row['target']}, {row['state']}) holds "
-                f"{', '.join(row['locks'])}.",
-                hint=f"Wait for it with: regionctl op watch {row['id']}",
-                extra={"operation": row["id"], "locks": row["locks"]},
-            )
-
-
-async def _check_untouched(connection: AsyncConnection, operation: Operation) -> None:
-    """Raises `Refused` when a later operation has run under a conflicting lock."""
-    table = records.operation
-    mine = select(table.c.number).where(table.c.id == operation.id).scalar_subquery()
-    query = select(table).where(table.c.number > mine).order_by(table.c.number)
-    for row in (await connection.execute(query)).mappings():
-        if conflicts(operation.plan.locks, row["locks"]):
-            raise Refused(
-                f"{row['id']} ({row['kind']} {row['target']}) has run since {operation.id} failed: "
-                "what this one would promote may lack acknowledged writes by now.",
-                hint=f"regionctl op abort {operation.id}, then plan it again",
-                extra={"operation": row["id"]},
-            )
-
-
-async def _by_key(connection: AsyncConnection, key: str, plan: Plan) -> Operation | None:
-    query = select(records.operation.c.id).where(records.operation.c.idempotency_key == key)
-    id = await connection.scalar(query)
-    if id is None:
-        return None
-    operation = await rows.load(connection, id)
-    if operation.kind != plan.kind:
-        raise Invalid(
-            f"The idempotency key {key!r} belongs to {operation.id}, a {operation.kind}.",
-            hint="Send a new key for a new request.",
-        )
-    return operation

@@ -6,6 +6,8 @@ it out makes no choices. A step's name is its contract: a new meaning gets a new
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +60,10 @@ class Plan:
             "expected": dict(self.expected),
             "premises": dict(self.premises),
         }
+
+    def digest(self) -> str:
+        """SHA-256 of all of it: the audit log quotes it."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Plan:

@@ -7,6 +7,7 @@ seconds (double precision), documents are JSON.
 from __future__ import annotations
 
 from sqlalchemy import (
+    DDL,
     JSON,
     BigInteger,
     Boolean,
@@ -19,8 +20,9 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy import event as hook
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 serial = BigInteger().with_variant(Integer, "sqlite")
@@ -125,3 +127,71 @@ topology = Table(
     Column("document", JSON, nullable=False),
     Column("saved_at", Text, nullable=False),
 )
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Text),
+    Column("revoked_at", Text),
+    Column("revoked_by", Text),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("operation", Text),
+    Column("plan", Text),
+    Column("steps", JSON(none_as_null=True)),
+    Column("outcome", Text),
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index("audit_operation", "operation", "sequence"),
+    Index("audit_actor", "actor", "sequence"),
+)
+
+_REFUSED = "the audit log is append-only"
+_SQLITE = """
+CREATE TRIGGER audit_{event} BEFORE {event} ON audit {condition}
+BEGIN SELECT RAISE(ABORT, '{refused}'); END
+"""
+# INSERT OR REPLACE deletes without the trigger for deletions.
+_NEXT = "WHEN NEW.sequence <> (SELECT coalesce(max(sequence), 0) + 1 FROM audit)"
+_POSTGRES = (
+    f"""
+CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '{_REFUSED}'; END $$
+""",
+    """
+CREATE TRIGGER audit_rows BEFORE UPDATE OR DELETE ON audit
+FOR EACH ROW EXECUTE FUNCTION audit_refuse()
+""",
+    """
+CREATE TRIGGER audit_table BEFORE TRUNCATE ON audit
+FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()
+""",
+)
+
+
+def _after_audit(text: str, dialect: str) -> None:
+    ddl = DDL(text)  # type: ignore[no-untyped-call]
+    hook.listen(audit, "after_create", ddl.execute_if(dialect=dialect))
+
+
+for _event, _condition in (("update", ""), ("delete", ""), ("insert", _NEXT)):
+    _after_audit(_SQLITE.format(event=_event, condition=_condition, refused=_REFUSED), "sqlite")
+for _text in _POSTGRES:
+    _after_audit(_text, "postgresql")

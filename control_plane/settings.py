@@ -2,7 +2,8 @@
 
 REGIONCTL_STATE         the state directory, absolute
 REGIONCTL_DATABASE_URL  where operations are recorded; default: SQLite in the state directory
-REGIONCTL_PORT          the loopback port that the API listens on (for its own status)
+REGIONCTL_PORT          the port that the API listens on, and
+REGIONCTL_ADDRESS       its URL for clients of this machine (for its own status)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Settings:
     state_dir: Path
     database_url: str
     port: int
+    url: str | None = None
 
     @property
     def control_dir(self) -> Path:
@@ -36,7 +38,7 @@ class Settings:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self.url or f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -68,4 +70,5 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         raise Invalid(f"REGIONCTL_PORT is {port!r}; it must be a port number.")
     directory = Path(state)
     default = f"sqlite+aiosqlite:///{directory / 'control' / 'control.db'}"
-    return Settings(directory, values.get("REGIONCTL_DATABASE_URL") or default, int(port))
+    database_url = values.get("REGIONCTL_DATABASE_URL") or default
+    return Settings(directory, database_url, int(port), values.get("REGIONCTL_ADDRESS"))

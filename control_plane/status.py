@@ -62,7 +62,7 @@ def document(
             _instance(spec, observed.instances.get(spec.id))
             for spec in topology.instances(kind="peer")
         ],
-        "shards": [_shard(shard, observed) for shard in shard_map.shards.values()]
+        "shards": [shard_json(shard, observed) for shard in shard_map.shards.values()]
         if shard_map
         else [],
         "archives": list(archives or ()),
@@ -81,16 +81,21 @@ def _archived(archives: Sequence[JSON] | None, *, settling: bool) -> bool:
 
 
 def health(topology: Topology, observed: Observed, shard_map: ShardMap | None) -> Health:
-    if shard_map is None or observed.route is None or not observed.running(EDGE):
-        return "down"
-    gateways = topology.instances(component="gateway", region=observed.route)
-    if not any(observed.running(gateway.id) for gateway in gateways):
-        return "down"
-    shards = shard_map.shards.values()
-    if not all(observed.running(shard.primary.instance) for shard in shards):
+    if shard_map is None or not served(topology, observed, shard_map):
         return "down"
     whole = all(observed.running(spec.id) for spec in topology.instances())
-    return "healthy" if whole and all(shard.sync for shard in shards) else "degraded"
+    synced = all(shard.sync for shard in shard_map.shards.values())
+    return "healthy" if whole and synced else "degraded"
+
+
+def served(topology: Topology, observed: Observed, shard_map: ShardMap) -> bool:
+    """Whether customers are: a route, a gateway behind it, and every primary."""
+    if observed.route is None or not observed.running(EDGE):
+        return False
+    gateways = topology.instances(component="gateway", region=observed.route)
+    if not any(observed.running(gateway.id) for gateway in gateways):
+        return False
+    return all(observed.running(each.primary.instance) for each in shard_map.shards.values())
 
 
 def _region_health(topology: Topology, observed: Observed, region: str) -> Health:
@@ -118,23 +123,24 @@ def _instance(spec: InstanceSpec, view: InstanceView | None) -> JSON:
     }
 
 
-def _shard(shard: Shard, observed: Observed) -> JSON:
+def shard_json(shard: Shard, observed: Observed) -> JSON:
     primary = observed.postgres(shard.primary.instance)
     followers = {each.instance: each for each in primary.followers} if primary else {}
+    standbys = []
+    for end in shard.replicas:
+        follower = followers.get(end.instance)
+        standbys.append(
+            {
+                "id": end.instance,
+                "sync": end.instance in shard.sync,
+                "streaming": follower is not None and follower.streaming,
+                "lagSeconds": follower.lag_seconds if follower else None,
+            }
+        )
     return {
         "name": shard.name,
         "epoch": shard.epoch,
         "home": shard.home,
         "primary": shard.primary.instance,
-        "standbys": [
-            {
-                "id": end.instance,
-                "sync": end.instance in shard.sync,
-                "streaming": end.instance in followers and followers[end.instance].streaming,
-                "lagSeconds": followers[end.instance].lag_seconds
-                if end.instance in followers
-                else None,
-            }
-            for end in shard.replicas
-        ],
+        "standbys": standbys,
     }

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from control_plane import records, rows
+from control_plane.access import Asked
 from control_plane.database import connect
 from control_plane.events import Event
 from control_plane.operation_log import OperationLog
@@ -174,7 +175,7 @@ class Store(OperationLog):
         async with self.database.read() as connection:
             return bool(await connection.scalar(query))
 
-    async def acknowledge(self, database: str, reason: str) -> int:
+    async def acknowledge(self, database: str, reason: str, by: Asked | None = None) -> int:
         """An operator has seen the failovers of `database`. Returns how many were open."""
         table = records.failover
         async with self.database.write() as connection:
@@ -185,6 +186,7 @@ class Store(OperationLog):
             )
             data = {"database": database, "reason": reason}
             await self._tell(connection, None, "failover-acknowledged", data)
+            await self._record(connection, by, None)
         self._changed()
         return result.rowcount
 

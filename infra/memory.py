@@ -14,6 +14,7 @@ from infra.memory_repair import MemoryRepairs
 from infra.memory_world import ROW, SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
 from infra.topology import Topology
+from infra.traffic import Traffic
 from runtime.clock import Clock
 from runtime.errors import Invalid, OperationFailed, Refused, Unavailable
 from runtime.shardmap import ShardMap
@@ -34,7 +35,8 @@ class MemoryProvider(MemoryWorld):
     async def observe(self, only: Collection[str] | None = None) -> Observed:
         self._replicate()
         ids = self.topology.by_id if only is None else only
-        views = {id: self._view(id) for id in ids}
+        following = self._following()
+        views = {id: self._view(id, following) for id in ids}
         dead = {
             region.name for region in self.topology.regions if region.name not in self.supervised
         }
@@ -279,6 +281,10 @@ class MemoryProvider(MemoryWorld):
 
     async def answers(self, region: str) -> tuple[int, int] | None:
         return self.answered
+
+    async def traffic(self) -> Mapping[str, Traffic]:
+        doors = (spec.id for spec in self.topology.instances(kind="envoy"))
+        return {id: self.counted.get(id, Traffic()) for id in doors if self.servers.get(id)}
 
     async def resend_events(self, database: str) -> int:
         return 0

@@ -20,11 +20,13 @@ from typing import Any
 
 from infra.provider import Follower, InstanceView, PostgresView, Salvage, State, ValkeyView
 from infra.topology import EDGE, Topology
+from infra.traffic import Traffic
 from runtime.clock import Clock, FakeClock
 from runtime.errors import Unavailable
 from runtime.shardmap import Endpoint, ShardMap
 
 SEGMENT = 1000  # bytes that one write takes in the WAL
+WRITE_MILLISECONDS = 8.0
 ROW = re.compile(r"(\d+)[/~](.+)|-(\d+)")
 
 
@@ -82,6 +84,8 @@ class MemoryWorld:
         self.unreachable: set[str] = set()
         self.zones_down: set[str] = set()
         self.deaths: Counter[str] = Counter()
+        self.counted: dict[str, Traffic] = {}
+        self._ports: tuple[Topology, dict[str, int]] | None = None
         self.dead: dict[str, dict[str, dict[str, Any]]] = {}  # region → id → a dead letter
 
     # What clients do.
@@ -90,9 +94,10 @@ class MemoryWorld:
         """One client's write by the routed region's map. True: it was acknowledged."""
         shard_map = self.maps.get(self.route) if self.route else None
         if shard_map is None:
-            return False
+            return self._count(acknowledged=False)
         shard = shard_map.shards[database]
-        return self.write_to(shard.primary.instance, id, epoch=shard.epoch)
+        written = self.write_to(shard.primary.instance, id, epoch=shard.epoch)
+        return self._count(acknowledged=written)
 
     def write_to(self, instance: str, id: str, *, epoch: int) -> bool:
         """A write sent straight to one server by a client with a map of `epoch`."""
@@ -105,9 +110,10 @@ class MemoryWorld:
         """One write for a user of `slot` by the routed region's map. True: acknowledged."""
         shard_map = self.maps.get(self.route) if self.route else None
         if shard_map is None:
-            return False
+            return self._count(acknowledged=False)
         place = shard_map.place(slot)
-        return self.write_slot_to(place.shard.primary.instance, slot, id, epoch=place.epoch)
+        primary = place.shard.primary.instance
+        return self._count(acknowledged=self.write_slot_to(primary, slot, id, epoch=place.epoch))
 
     def write_slot_to(self, instance: str, slot: int, id: str, *, epoch: int) -> bool:
         """A write for a user of `slot` sent straight to one server, under the slot's fence."""
@@ -117,6 +123,14 @@ class MemoryWorld:
         return node.fences.get(slot) == ("owned", epoch) and self._acknowledge(
             instance, f"{slot}/{id}"
         )
+
+    def _count(self, *, acknowledged: bool) -> bool:
+        """The edge counts a write, and so does the first gateway behind it that runs."""
+        behind = self.topology.instances(component="gateway", region=self.route or EDGE)
+        for id in (EDGE, *[spec.id for spec in behind if self.servers.get(spec.id)][:1]):
+            known = self.counted.get(id, Traffic())
+            self.counted[id] = known.with_request(WRITE_MILLISECONDS, failed=not acknowledged)
+        return acknowledged
 
     def _acknowledge(self, instance: str, entry: str) -> bool:
         self.nodes[instance].wal.append(entry)
@@ -164,16 +178,18 @@ class MemoryWorld:
 
     def endpoint(self, instance: str) -> Endpoint:
         spec = self.topology.instance(instance)
-        names = [each.id for each in self.topology.in_growing_order()]
-        port = 10_000 + names.index(instance)
-        return Endpoint(spec.id, spec.region, spec.zone, "127.0.0.1", port)
+        if self._ports is None or self._ports[0] is not self.topology:
+            order = self.topology.in_growing_order()
+            self._ports = self.topology, {each.id: 10_000 + n for n, each in enumerate(order)}
+        return Endpoint(spec.id, spec.region, spec.zone, "127.0.0.1", self._ports[1][instance])
 
-    def _view(self, id: str) -> InstanceView:
+    def _view(self, id: str, following: Mapping[str, list[str]] | None = None) -> InstanceView:
         spec = self.topology.instance(id)
         address = f"127.0.0.1:{self.endpoint(id).port}"
         pid = 1 + self.deaths[id]  # another process after each death
         if spec.kind == "postgres":
-            return InstanceView(id, self._state(id), pid, address, postgres=self._postgres(id))
+            seen = self._postgres(id, following)
+            return InstanceView(id, self._state(id), pid, address, postgres=seen)
         if spec.kind == "supervisor":
             state: State = "running" if spec.region in self.supervised else "absent"
             return InstanceView(id, state, pid, address)
@@ -195,7 +211,9 @@ class MemoryWorld:
             return "stopped"
         return "frozen" if node.frozen else "running"
 
-    def _postgres(self, id: str) -> PostgresView | None:
+    def _postgres(
+        self, id: str, following: Mapping[str, list[str]] | None = None
+    ) -> PostgresView | None:
         node = self.nodes.get(id)
         if node is None:
             return None
@@ -209,7 +227,7 @@ class MemoryWorld:
                 lag_bytes=(len(node.wal) - len(self.nodes[name].wal)) * SEGMENT,
                 lag_seconds=0.0,
             )
-            for name in self._followers(id)
+            for name in self._followers(id, following)
         )
         position = len(node.wal) * SEGMENT
         return PostgresView(
@@ -225,22 +243,35 @@ class MemoryWorld:
 
     # Replication.
 
-    def _followers(self, upstream: str) -> list[str]:
-        """The standbys that stream from `upstream` right now."""
+    def _following(self) -> dict[str, list[str]]:
+        """upstream → the standbys that are told to follow it."""
+        found: dict[str, list[str]] = {}
+        for id, node in self.nodes.items():
+            if node.upstream is not None:
+                found.setdefault(node.upstream, []).append(id)
+        return found
+
+    def _followers(
+        self, upstream: str, following: Mapping[str, list[str]] | None = None
+    ) -> list[str]:
+        """The standbys that stream from `upstream` right now. Who asks about many servers brings
+        `_following` along."""
         source = self.nodes[upstream]
+        if following is None:
+            following = self._following()
         return [
             id
-            for id, node in self.nodes.items()
-            if node.upstream == upstream
-            and node.answers
+            for id in following.get(upstream, ())
+            if (node := self.nodes[id]).answers
             and source.answers
             and not self._cut_between(id, upstream)
             and node.wal == source.wal[: len(node.wal)]
         ]
 
     def _replicate(self) -> None:
+        following = self._following()
         for upstream, source in self.nodes.items():
-            for id in self._followers(upstream):
+            for id in self._followers(upstream, following):
                 node = self.nodes[id]
                 node.wal, node.epoch = list(source.wal), source.epoch
                 node.timeline = source.timeline
@@ -279,3 +310,4 @@ class MemoryWorld:
             elif id in self.servers and id != EDGE:
                 self.deaths[id] += self.servers[id]
                 self.servers[id] = False
+                self.counted.pop(id, None)

@@ -17,6 +17,7 @@ from infra.backups import Backups
 from infra.moves import Moves
 from infra.repair import Repairs
 from infra.topology import Topology
+from infra.traffic import Traffic
 from runtime.shardmap import Endpoint, ShardMap
 
 State = Literal["absent", "stopped", "running", "frozen", "failed"]
@@ -353,6 +354,10 @@ class Provider(Protocol):
     async def answers(self, region: str) -> tuple[int, int] | None:
         """(requests that the region's orders services have answered, those with a 5xx), since they
         began; None when one of them does not say."""
+        ...
+
+    async def traffic(self) -> Mapping[str, Traffic]:
+        """instance → what it has counted, of the edge and of every gateway that says so."""
         ...
 
     async def resend_events(self, database: str) -> int:

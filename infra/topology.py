@@ -26,6 +26,8 @@ from infra.topology_policies import (
     ExternalWire,
     FailoverPolicy,
     FailoverWire,
+    HistoryPolicy,
+    HistoryWire,
     LevelsWire,
     ObjectiveSpec,
     ObjectiveWire,
@@ -93,6 +95,7 @@ class Topology:
     allowed_origins: tuple[str, ...] = ()
     otlp_endpoint: str = ""
     backups: BackupPolicy = field(default_factory=BackupPolicy)
+    history: HistoryPolicy = field(default_factory=HistoryPolicy)
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -233,6 +236,7 @@ class _Document(Wire):
     )
     otlp_endpoint: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
     backups: BackupsWire = BackupsWire()
+    history: HistoryWire = HistoryWire()
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -307,6 +311,7 @@ def parse(text: str, source: str) -> Topology:
         allowed_origins=tuple(wire.allowed_origins),
         otlp_endpoint=(wire.otlp_endpoint or "").rstrip("/"),
         backups=BackupPolicy(**wire.backups.model_dump()),
+        history=HistoryPolicy(**wire.history.model_dump()),
     )
 
 

@@ -1,5 +1,5 @@
 """What a topology promises and how it is kept up: objectives, service levels, failover, backups,
-and the systems of somebody else; each as it is used and as it is written in YAML."""
+history, and the systems of somebody else; each as it is used and as it is written in YAML."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ class BackupPolicy:
 
 
 @dataclass(frozen=True)
+class HistoryPolicy:
+    """How long what is over is remembered: operations with their steps and reports, and events.
+    The newest `keep_last` of each are kept however old they are."""
+
+    operation_days: float = 90.0
+    event_days: float = 30.0
+    keep_last: int = 500
+
+
+@dataclass(frozen=True)
 class ExternalSpec:
     """Systems of somebody else. Where an address is given, no stand-in runs.
 
@@ -94,6 +104,12 @@ class BackupsWire(Wire):
     incremental_every_seconds: Annotated[float, Field(ge=60)] = 86_400.0
     keep_full: Annotated[int, Field(ge=1)] = 4
     spool_megabytes: Annotated[int, Field(ge=64)] = 2048
+
+
+class HistoryWire(Wire):
+    operation_days: Annotated[float, Field(ge=1)] = 90.0
+    event_days: Annotated[float, Field(ge=1)] = 30.0
+    keep_last: Annotated[int, Field(ge=50)] = 500
 
 
 class ExternalWire(Wire):

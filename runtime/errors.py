@@ -7,7 +7,8 @@
     ├── Forbidden           403     3     known, but not allowed
     ├── OperationFailed     500     4     an operation ran and failed
     ├── Refused             409     5     a guard said no: nothing was changed
-    │   └── StaleEpoch      503     5     the caller's shard map is older than the shard's fence
+    │   ├── StaleEpoch      503     5     the caller's shard map is older than the shard's fence
+    │   └── Needless        409     5     it is so already: there is nothing to do
     ├── TooEarly            425     5     what is asked for is not known here yet
     ├── TooManyRequests     429     5     the caller's share of this minute is used up
     ├── Unavailable         503     6     a server that is needed does not answer
@@ -176,6 +177,12 @@ class StaleEpoch(Refused):
     title = "Stale epoch"
 
 
+class Needless(Refused):
+    """What is asked for is so already, or what it would mend is not broken."""
+
+    title = "Nothing to do"
+
+
 class Unavailable(Problem):
     """A server that is needed does not answer."""
 
@@ -221,6 +228,7 @@ KINDS: dict[str, type[Problem]] = {
         OperationFailed,
         Refused,
         StaleEpoch,
+        Needless,
         Unavailable,
         TimedOut,
         Declined,

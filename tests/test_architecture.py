@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.commands import parse
+
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("cli", "control_plane", "infra", "loadtests", "runtime")
+PACKAGES = ("cli", "control_plane", "infra", "loadtests", "runbooks", "runtime")
 LINES_AT_MOST = 400
 
 
@@ -68,34 +69,19 @@ def test_every_step_that_can_be_carried_out_is_planned() -> None:
 
 RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *RUNBOOKS]
-COMMAND = re.compile(r"^\s*\$ regionctl (.+?)(?:\s+#.*)?$", re.MULTILINE)
-
-
-def _parse(words: list[str]) -> Any:
-    """The leaf command's context, with every option and argument checked; nothing is run."""
-    from typer.main import get_command
-
-    from cli.main import app
-
-    command: Any = get_command(app)
-    context, name = None, "regionctl"
-    while hasattr(command, "resolve_command"):
-        context = command.make_context(name, words, parent=context)
-        rest = [*context._protected_args, *context.args]
-        name, command, words = command.resolve_command(context, rest)
-    return command.make_context(name, words, parent=context)
+COMMAND = re.compile(r"^\s*\$ regionctl (.+?)(?:\s+[#>].*)?$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_that_a_document_shows_is_one_that_exists(path: Path) -> None:
     for line in COMMAND.findall(path.read_text()):
-        _parse(shlex.split(line))
+        parse(shlex.split(line))
 
 
 def test_a_command_that_does_not_exist_would_be_noticed() -> None:
     for wrong in ("drill rum x", "drill run x --bogus", "drill run"):
         with pytest.raises(Exception, match=r"No such|Missing"):
-            _parse(shlex.split(wrong))
+            parse(shlex.split(wrong))
 
 
 def test_every_file_that_the_architecture_names_exists() -> None:

@@ -15,7 +15,7 @@ from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import known_map
 from infra.provider import Observed
 from infra.topology import Topology
-from runtime.errors import NotFound, Refused
+from runtime.errors import Needless, NotFound, Refused
 from runtime.shardmap import CATALOG, Shard, ShardMap
 
 # Services look for a new map four times a second; a loaded machine takes a little longer.
@@ -83,7 +83,7 @@ def database(
     shard = known.shards[target]
     old = shard.primary.instance
     if observed.running(old):
-        raise Refused(
+        raise Needless(
             f"{old}, the primary of {target}, answers: nothing has failed.",
             hint=f"for a planned change without loss: regionctl switchover run {target}",
             runbook="database-failure",
@@ -164,7 +164,7 @@ def region(
     """
     shards = [shard for shard in known_map(shard_map).shards.values() if shard.home == region]
     if not shards:
-        raise Refused(
+        raise Needless(
             f"{region} is the home of no database: nothing to fail over.", hint="regionctl status"
         )
     answering = [s.primary.instance for s in shards if observed.running(s.primary.instance)]
@@ -273,9 +273,12 @@ def queue(
 ) -> Plan:
     """Another queue of `region` takes the streams. Events that it has not are sent again."""
     known = known_map(shard_map)
+    if region not in known.queues:
+        hint = f"One of: {', '.join(known.queues)}"
+        raise NotFound(f"There is no region {region!r} with a queue.", hint=hint)
     lost = known.queues[region].instance
     if observed.running(lost):
-        raise Refused(f"{lost} answers: nothing has failed.", hint="regionctl status")
+        raise Needless(f"{lost} answers: nothing has failed.", hint="regionctl status")
     for node in topology.instances(component="queue", region=region):
         if node.id != lost and observed.running(node.id):
             return Plan(

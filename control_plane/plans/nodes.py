@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infra.provider import Observed
 from infra.topology import InstanceSpec, Topology
-from runtime.errors import Refused
+from runtime.errors import NotFound, Refused
 from runtime.shardmap import Shard, ShardMap
 
 
@@ -13,6 +13,14 @@ def known_map(shard_map: ShardMap | None) -> ShardMap:
     if shard_map is None:
         raise Refused("The platform has not been provisioned.", hint="regionctl up")
     return shard_map
+
+
+def known_shard(shard_map: ShardMap | None, database: str) -> Shard:
+    """Raises `NotFound` for an unknown database, `Refused` before there are any."""
+    shards = known_map(shard_map).shards
+    if database not in shards:
+        raise NotFound(f"There is no database {database!r}.", hint=f"One of: {', '.join(shards)}")
+    return shards[database]
 
 
 def others(topology: Topology, shard: Shard) -> tuple[InstanceSpec, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from control_plane.plan import Plan, Step, premises
-from control_plane.plans.nodes import can_start, follows, known_map, others, standby_beside
+from control_plane.plans.nodes import can_start, follows, known_shard, others, standby_beside
 from control_plane.plans.provision import return_steps
 from infra.provider import Observed
 from infra.topology import Topology
@@ -22,7 +22,7 @@ def plan(
     **asked: Any,
 ) -> Plan:
     """Every node of `database` that can start follows its primary again; the near one in sync."""
-    shard = known_map(shard_map).shards[database]
+    shard = known_shard(shard_map, database)
     primary = shard.primary.instance
     if not observed.running(primary):
         raise Refused(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from control_plane.plan import Plan, Step, premises
-from control_plane.plans.nodes import known_map
+from control_plane.plans.nodes import known_shard
 from infra.provider import Observed
 from infra.topology import Topology
 from runtime.errors import Refused
@@ -25,7 +25,7 @@ def plan(
     **asked: Any,
 ) -> Plan:
     """Refused while a recorded standby answers."""
-    shard = known_map(shard_map).shards[database]
+    shard = known_shard(shard_map, database)
     answering = [name for name in shard.sync if observed.running(name)]
     if answering:
         raise Refused(f"{answering[0]} answers: nothing has failed.", hint="regionctl status")

@@ -16,7 +16,7 @@ from control_plane.plans.reshard_estimate import Facts, estimate
 from control_plane.plans.reshard_moves import Transfer, minimal_moves
 from infra.provider import Observed
 from infra.topology import MOST_SHARDS, Topology
-from runtime.errors import Invalid, Refused
+from runtime.errors import Invalid, Needless, Refused
 from runtime.shardmap import CATALOG, ShardMap
 
 LOCKS = ("reshard",)
@@ -50,7 +50,7 @@ def plan(
     now = [name for name in known.shards if name != CATALOG]
     moves = minimal_moves(known.ranges, wanted.shards)
     if not moves and len(now) == to:
-        raise Refused(
+        raise Needless(
             f"There are {to} shards already, and the slots are dealt evenly.",
             hint="regionctl shard map",
         )

@@ -15,7 +15,7 @@ from control_plane.plans.reshard import BATCH, BUDGET_SECONDS, LOCKS, RUNBOOK, h
 from control_plane.plans.reshard_moves import owned_by_target, owners, runs, transfer_of
 from infra.provider import Observed
 from infra.topology import Topology
-from runtime.errors import Refused
+from runtime.errors import Needless, Refused
 from runtime.shardmap import CATALOG, Move, ShardMap
 
 
@@ -31,7 +31,7 @@ def rollback(
     """Every slot that was handed over goes back to its source, and new shards end."""
     known = known_map(shard_map)
     if not known.moves:
-        raise Refused(
+        raise Needless(
             "Nothing can be taken back: no reshard is in progress or soaks.",
             hint="regionctl shard reshard --to N moves slots again",
             runbook=RUNBOOK,
@@ -73,7 +73,7 @@ def finish(
     known = known_map(shard_map)
     until = [move.soak_until for move in known.moves]
     if not until:
-        raise Refused("No reshard waits to be finished.", hint="regionctl shard map")
+        raise Needless("No reshard waits to be finished.", hint="regionctl shard map")
     if not all(until):
         raise Refused(
             "Not every slot was handed over: there is nothing to finish yet.",
@@ -110,7 +110,7 @@ def abort(topology: Topology, observed: Observed, shard_map: ShardMap | None, **
         *_remove_empty(topology, observed, known, owners(known.ranges)),
     ]
     if not steps:
-        raise Refused("No reshard is in progress.", hint="regionctl shard map")
+        raise Needless("No reshard is in progress.", hint="regionctl shard map")
     kept = {
         f"{move.source} to {move.target}": len(owned_by_target(known, move)) for move in known.moves
     }

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -366,5 +367,6 @@ def explain_disk(path: Path) -> Iterator[None]:
         raise OperationFailed(
             f"Cannot write below {path}: {error.strerror or error}.",
             hint=f"Free space with df -h {path}, check its owner, then run the command again.",
+            runbook="disk-full" if error.errno == errno.ENOSPC else None,
             extra={"errno": error.errno},
         ) from error

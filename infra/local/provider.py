@@ -29,6 +29,7 @@ from infra.local import (
     servers,
     valkey,
 )
+from infra.local import traffic as counts
 from infra.local.backups.repair import LocalRepairs
 from infra.local.cluster import CLOCK, Cluster
 from infra.local.layout import Layout, State
@@ -47,6 +48,7 @@ from infra.provider import (
 )
 from infra.repair import Repairs
 from infra.topology import Topology
+from infra.traffic import Traffic
 from runtime import migrations
 from runtime.errors import Invalid, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
@@ -347,6 +349,9 @@ class LocalProvider:
 
     async def answers(self, region: str) -> tuple[int, int] | None:
         return await answers.answers(self.site, region)
+
+    async def traffic(self) -> Mapping[str, Traffic]:
+        return await counts.traffic(self.site)
 
     async def resend_events(self, database: str) -> int:
         return await rows.resend_events(self.monitor, self._primaries(), database)

@@ -44,6 +44,7 @@ async def _client(endpoint: Endpoint, password: str) -> AsyncIterator[Redis]:
         raise Unavailable(
             f"The queue {endpoint.instance} does not answer: {error}.",
             hint="regionctl status; then try again.",
+            runbook="queue-lost",
         ) from error
     finally:
         await client.aclose()

@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,30 +15,33 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from control_plane.client import Client
+from control_plane.plane import ControlPlane
 from tests.cli.console import Ended, regionctl
-from tests.control_plane.served import served, state_dir
+from tests.control_plane.served import serving, state_dir
 
 BASE_PORT = 18000
 
 
 @dataclass
 class Plane:
-    """Its state directory is `home`/state."""
+    """Its state directory is `home`/state; `control` is the control plane itself while it runs."""
 
     home: Path
     port: int
     running: ExitStack = field(default_factory=ExitStack)
+    control: ControlPlane | None = None
 
     @property
     def state(self) -> Path:
         return self.home / "state"
 
-    def run(self, *arguments: str) -> Ended:
-        return regionctl(*arguments, home=self.home)
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+        return regionctl(*arguments, home=self.home, env=env)
 
     def start(self) -> None:
         portal = self.running.enter_context(start_blocking_portal())
-        self.running.enter_context(portal.wrap_async_context_manager(served(self.state, self.port)))
+        manager = portal.wrap_async_context_manager(serving(self.state, self.port))
+        _, self.control = self.running.enter_context(manager)
 
     def end(self) -> None:
         self.running.close()
@@ -61,11 +64,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.fixture
-def plane(tmp_path: Path) -> Iterator[Plane]:
-    """A platform that nobody has brought up yet."""
-    plane = Plane(tmp_path, free_port())
-    state_dir(plane.state, automatic=True)
+@contextmanager
+def control_plane(home: Path, *, automatic: bool) -> Iterator[Plane]:
+    """A platform that nobody has brought up yet; `automatic`: it fails over by itself."""
+    plane = Plane(home, free_port())
+    state_dir(plane.state, automatic=automatic)
     document = {
         "format": 1,
         "topology": "two-regions",
@@ -76,6 +79,13 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
     (plane.state / "state.json").write_text(json.dumps(document))
     with plane.running:
         plane.start()
+        yield plane
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Plane]:
+    """A platform that nobody has brought up yet."""
+    with control_plane(tmp_path, automatic=True) as plane:
         yield plane
 
 

@@ -32,15 +32,27 @@ def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str,
         for key, value in os.environ.items()
         if not key.startswith(("REGIONCTL_", "XDG_", "_TYPER"))
     }
-    return {**kept, "REGIONCTL_STATE_DIR": str(home / "state"), **(extra or {})}
+    own = {
+        "REGIONCTL_STATE_DIR": str(home / "state"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
+    return {**kept, **own, **(extra or {})}
 
 
-def regionctl(*arguments: str, home: Path) -> Ended:
+def regionctl(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> Ended:
     """`regionctl ARGUMENTS` within this process; its state directory is `home`/state."""
     out, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
-        patch.setattr(os, "environ", environment(home))
-        code = run(arguments)
+        wanted = environment(home, env)
+        for name in set(os.environ) - set(wanted):
+            patch.delenv(name)
+        for name, value in wanted.items():
+            patch.setenv(name, value)
+        try:
+            code = run(arguments)
+        except SystemExit as ended:  # Typer's way to end a completion
+            code = int(ended.code or 0)
     return Ended(code, out.getvalue(), errors.getvalue())
 
 

@@ -17,16 +17,8 @@ def made(home: Path, **changes: object) -> Path:
     return state
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("status", "dr", "events", "events -n 3", "events lag", "events dlq list", "logs"),
-        *("op list", "region list", "shard map", "shard verify", "drill list"),
-        *("backup list", "backup status", "backup points", "backup restore s1 --to new"),
-    ],
-)
-def test_without_a_platform_a_read_exits_6_and_points_to_up(command: str, tmp_path: Path) -> None:
-    ended = regionctl(*command.split(), home=tmp_path)
+def test_without_a_platform_a_read_exits_6_and_points_to_up(tmp_path: Path) -> None:
+    ended = regionctl("events", "-n", "3", home=tmp_path)
     assert (ended.code, ended.stdout) == (6, "")
     assert "try: regionctl up" in ended.stderr
 
@@ -66,6 +58,38 @@ def test_a_damaged_state_file_is_refused(tmp_path: Path) -> None:
     ended = regionctl("status", home=tmp_path)
     assert ended.code == 5
     assert "damaged" in ended.stderr
+
+
+@pytest.mark.parametrize("words", [("--state-dir", "x" * 300), ("--state-dir", "/dev/null")])
+def test_a_state_directory_that_can_be_none_is_told(words: tuple[str, ...], tmp_path: Path) -> None:
+    ended = regionctl("status", *words, home=tmp_path)
+    assert ended.code in (2, 6), ended
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("op", "show", "\udc80"), ("drill", "verify-report", "x" * 300), ("op", "show", "a/b")],
+)
+def test_an_argument_that_nothing_can_be_called_is_no_bug(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    state = made(tmp_path)
+    (state / "control").mkdir()
+    (state / "control" / "token").write_text("secret")
+    ended = regionctl(*words, home=tmp_path)
+    assert (ended.code, ended.stdout) == (2, ""), ended
+
+
+def test_a_state_directory_from_elsewhere_cannot_have_a_file_sent_as_its_token(
+    tmp_path: Path,
+) -> None:
+    control = made(tmp_path) / "control"
+    control.mkdir()
+    (tmp_path / "mine").write_text("my secret")
+    (control / "token").symlink_to(tmp_path / "mine")
+    ended = regionctl("op", "list", home=tmp_path)
+    assert (ended.code, ended.stdout) == (3, "")
+    assert "is a link" in ended.stderr
 
 
 def test_down_of_what_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -9,36 +9,14 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from cli import lazy, main
+from cli import main
 from tests.cli.console import program, regionctl
+from tests.commands import leaves, options
 
 HEAVY = {
     *("fastapi", "sqlalchemy", "textual", "pulumi", "locust", "httpx", "pydantic", "rich"),
     *("asyncpg", "redis", "yaml", "cryptography", "uvicorn"),
 }
-
-
-def leaves() -> list[tuple[str, ...]]:
-    """Every command line of the console, such as ("drill", "run")."""
-    found: list[tuple[str, ...]] = []
-    for name, entry in main.COMMANDS.items():
-        command = lazy.load(name, entry)
-        found += below((name,), command)
-    return found
-
-
-def below(path: tuple[str, ...], command: Any) -> list[tuple[str, ...]]:
-    children = getattr(command, "commands", None)
-    if children is None:
-        return [path]
-    return [leaf for name, child in children.items() for leaf in below((*path, name), child)]
-
-
-def command_of(path: tuple[str, ...]) -> Any:
-    command = lazy.load(path[0], main.COMMANDS[path[0]])
-    for name in path[1:]:
-        command = command.commands[name]
-    return command
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]], ids=["--help", "-h"])
@@ -57,48 +35,23 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not {module.partition(".")[0] for module in modules} & HEAVY
 
 
-@pytest.mark.parametrize("path", leaves(), ids=" ".join)
-def test_every_leaf_has_help_with_an_example(path: tuple[str, ...]) -> None:
-    command = command_of(path)
-    assert command.help
-    assert f"regionctl {' '.join(path)}" in command.epilog
-
-
-@pytest.mark.parametrize("path", leaves(), ids=" ".join)
-def test_every_leaf_has_the_shared_options(path: tuple[str, ...]) -> None:
-    options = {name for parameter in command_of(path).params for name in parameter.opts}
-    assert {"-o", "--output", "--yes", "--no-input", "--state-dir"} <= options
-
-
 @pytest.mark.parametrize(
     "path",
     [
-        ("up",),
-        ("down",),
-        ("drill", "run"),
-        ("failover", "run"),
-        ("switchover", "run"),
-        ("failback", "run"),
+        *("up", "down", "drill run", "failover run", "switchover run", "failback run"),
         *(
-            ("backup", verb)
+            f"backup {verb}"
             for verb in ("create", "verify", "restore", "point", "prune", "discard")
         ),
     ],
-    ids=" ".join,
 )
-def test_every_mutation_can_be_rehearsed_explained_and_left_alone(path: tuple[str, ...]) -> None:
-    options = {name for parameter in command_of(path).params for name in parameter.opts}
-    assert {"--dry-run", "--reason", "--detach", "--timeout"} <= options
+def test_every_mutation_can_be_rehearsed_explained_and_left_alone(path: str) -> None:
+    assert {"--dry-run", "--reason", "--detach", "--timeout"} <= options(leaves()[path])
 
 
-@pytest.mark.parametrize(
-    "path",
-    [("down",), ("failover", "run"), ("events", "dlq", "drop"), ("backup", "restore")],
-    ids=" ".join,
-)
-def test_what_may_lose_data_takes_a_confirmation_by_name(path: tuple[str, ...]) -> None:
-    options = {name for parameter in command_of(path).params for name in parameter.opts}
-    assert "--confirm" in options
+@pytest.mark.parametrize("path", ["down", "failover run", "events dlq drop", "backup restore"])
+def test_what_may_lose_data_takes_a_confirmation_by_name(path: str) -> None:
+    assert "--confirm" in options(leaves()[path])
 
 
 def test_the_table_of_commands_has_the_order_and_help_of_the_root() -> None:
@@ -112,6 +65,24 @@ def test_a_mistyped_command_is_answered_with_the_nearest_one(tmp_path: Path) -> 
     assert "Did you mean 'history'?" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("drlil list", "Did you mean 'drill'?"),
+        ("op lst", "Did you mean 'list'?"),
+        ("status --exit-statsu", "Possible options: --exit-status"),
+        ("token create a --role oprator", "operator"),
+    ],
+)
+def test_a_mistyped_noun_option_or_word_is_answered_with_the_nearest_one(
+    tmp_path: Path, words: str, meant: str
+) -> None:
+    for form in ([], ["-o", "json"]):
+        ended = regionctl(*words.split(), *form, home=tmp_path)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert meant in ended.stderr
+
+
 def test_a_mistyped_command_of_a_group_with_a_default_is_a_mistake_too(tmp_path: Path) -> None:
     ended = regionctl("events", "lga", home=tmp_path)
     assert (ended.code, ended.stdout) == (2, "")
@@ -122,13 +93,3 @@ def test_completion_of_a_shell_prints_a_script_and_nothing_else(tmp_path: Path) 
     ended = program("completion", "bash", home=tmp_path)
     assert (ended.code, ended.stderr) == (0, "")
     assert "complete -o default -F _regionctl_completion regionctl" in ended.stdout
-
-
-def test_a_shell_completes_subcommands(tmp_path: Path) -> None:
-    words = {
-        "COMP_WORDS": "regionctl drill v",
-        "COMP_CWORD": "2",
-        "_REGIONCTL_COMPLETE": "complete_bash",
-    }
-    ended = program(home=tmp_path, env=words)
-    assert ended.stdout.split() == ["verify-report"]

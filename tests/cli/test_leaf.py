@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from runtime.errors import Declined, Exit, Refused, TimedOut
 def test_ctrl_c_while_waiting_leaves_the_operation_alone_and_says_how_to_watch_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = Run(operation="op-7")
+    run = Run(operation="op-7", state_dir=Path("/mine"))
 
     async def command() -> int | None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -24,7 +25,10 @@ def test_ctrl_c_while_waiting_leaves_the_operation_alone_and_says_how_to_watch_i
     assert _carry_out(command, run) == Exit.INTERRUPTED
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "detached; operation op-7 continues: regionctl op watch op-7" in captured.err
+    assert captured.err.strip().splitlines() == [
+        "detached; operation op-7 continues: regionctl op watch op-7 --state-dir /mine",
+        "to cancel: regionctl op abort op-7 --state-dir /mine",
+    ]
 
 
 @pytest.mark.parametrize("output", [Output.table, Output.json])

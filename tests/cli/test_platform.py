@@ -15,41 +15,6 @@ import pytest
 from tests.cli.conftest import Plane
 from tests.cli.console import environment, program
 
-READS = [
-    "status",
-    "dr",
-    "op list",
-    "op show op-1",
-    "region list",
-    "region show us-east-1",
-    "shard map",
-    "shard locate 7",
-    "drill list",
-    "drill show database-failure",
-    "drill history",
-    "events",
-    "events list -n 2",
-    "events lag",
-    "events dlq list",
-    "events dlq replay --all",
-    "events dlq drop --all --region us-west-2",
-    "shard verify",
-    "backup list",
-    "backup points",
-    "backup status",
-    "logs edge",
-    "switchover plan s1",
-    "failback plan",
-    "drill run database-failure --dry-run",
-]
-
-
-def test_every_read_writes_one_json_document_and_nothing_else(platform: Plane) -> None:
-    for command in READS:
-        ended = platform.run(*command.split(), "-o", "json")
-        assert ended.code == 0, (command, ended)
-        assert json.loads(ended.stdout)["apiVersion"] == "regionctl/v1", command
-
 
 def test_the_program_writes_what_it_answers_to_stdout_and_ends_with_its_code(
     platform: Plane,
@@ -173,6 +138,53 @@ def test_detach_returns_at_once_and_watch_waits(platform: Plane) -> None:
     started = platform.run("switchover", "run", "s1", "--detach", "-o", "name")
     watched = platform.run("op", "watch", started.stdout.strip(), "-o", "json")
     assert json.loads(watched.stdout)["state"] == "succeeded"
+
+
+def test_the_same_key_again_begins_no_other_operation(platform: Plane) -> None:
+    command = ("switchover", "run", "s1", "--idempotency-key", "INC-441", "-o", "json")
+    first, again = (json.loads(platform.run(*command).stdout) for _ in range(2))
+    assert (first["id"], first["state"]) == (again["id"], "succeeded")
+    assert json.loads(platform.run(*command, "--dry-run").stdout)["kind"] == "Plan"
+
+
+def test_operations_are_chosen_by_state_verb_and_age(platform: Plane) -> None:
+    assert platform.run("switchover", "run", "s1").code == 0
+
+    def chosen(*words: str) -> list[str]:
+        ended = platform.run("op", "list", *words, "-o", "name")
+        assert ended.code == 0, ended
+        return ended.stdout.split()
+
+    assert chosen() == ["op-2", "op-1"]
+    assert chosen("--limit", "1") == ["op-2"]
+    assert chosen("--kind", "provision", "--limit", "1") == ["op-1"]
+    assert chosen("--kind", "failover") == chosen("--active") == []
+    assert chosen("--since", "5m") == ["op-2", "op-1"]
+    assert chosen("--since", "2100-01-01") == []
+    assert platform.run("op", "list", "--since", "yesterday").code == 2
+
+
+def test_a_watched_status_is_a_line_for_each_change_until_ctrl_c(platform: Plane) -> None:
+    assert platform.run("status", "-w", "-o", "json").code == 2
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "status", "-w", "-o", "jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(platform.home),
+    )
+    try:
+        assert process.stdout is not None
+        before = json.loads(process.stdout.readline())
+        assert platform.run("switchover", "run", "s1").code == 0
+        after = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        rest, stderr = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert before["shards"][0]["primary"] != after["shards"][0]["primary"]
+    assert (process.returncode, stderr.strip()) == (130, "interrupted")
+    assert all(json.loads(line)["mapVersion"] != before["mapVersion"] for line in rest.splitlines())
 
 
 def test_ctrl_c_ends_the_wait_and_not_the_operation(plane: Plane) -> None:

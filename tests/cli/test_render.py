@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 import yaml
@@ -80,7 +82,7 @@ def test_an_error_says_what_happened_what_to_type_and_what_to_read(
         "  log: /state/s1.log",
         "    FATAL: no space",
         "try: regionctl op resume op_1",
-        "runbook: runbooks/database-failure.md",
+        "runbook: regionctl runbook show database-failure",
     ]
 
 
@@ -97,3 +99,25 @@ def test_an_error_as_json_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> 
             "operationId": "op_1",
         }
     }
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("env", "colours", "repainted"),
+    [({}, True, True), ({"NO_COLOR": "1"}, False, True), ({"TERM": "dumb"}, False, False)],
+)
+def test_a_terminal_is_coloured_and_repainted_unless_it_is_asked_not_to_be(
+    env: dict[str, str], colours: bool, repainted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "REGIONCTL_COLOUR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm", **env}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    assert ("\x1b[32m" in render.lay_out(Table(("state",), [("healthy",)]))) == colours
+    render.clear()
+    assert (terminal.getvalue() == "\x1b[H\x1b[2J") == repainted

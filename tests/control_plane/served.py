@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from control_plane.app import build
+from control_plane.plane import ControlPlane
 from control_plane.settings import Settings
 from infra.topology import BUILT_IN
 
@@ -32,11 +33,19 @@ def state_dir(folder: Path, *, automatic: bool = False) -> Path:
 @asynccontextmanager
 async def served(folder: Path, port: int = 0) -> AsyncIterator[str]:
     """Its address. The same `folder` and port again is a restart."""
+    async with serving(folder, port) as (address, _):
+        yield address
+
+
+@asynccontextmanager
+async def serving(folder: Path, port: int = 0) -> AsyncIterator[tuple[str, ControlPlane]]:
+    """Its address, and the control plane itself: its provider is the platform."""
     listener = socket.create_server(("127.0.0.1", port), reuse_port=False)
     port = listener.getsockname()[1]
     url = f"sqlite+aiosqlite:///{folder / 'control' / 'control.db'}"
+    app = build(Settings(folder, url, port))
     config = uvicorn.Config(
-        build(Settings(folder, url, port)),
+        app,
         log_level="error",
         timeout_graceful_shutdown=1,
         lifespan="on",
@@ -51,7 +60,7 @@ async def served(folder: Path, port: int = 0) -> AsyncIterator[str]:
                     await task
                     raise RuntimeError("the server ended")
                 await asyncio.sleep(0.005)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", app.state.plane
     finally:
         server.should_exit = True
         await task

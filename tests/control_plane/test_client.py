@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import pytest
@@ -31,22 +34,32 @@ async def test_no_platform_is_unavailable(tmp_path: Path) -> None:
         Client("http://127.0.0.1:1", state_dir=tmp_path)
 
 
-async def test_following_survives_a_restart_of_the_control_plane(tmp_path: Path) -> None:
+async def test_two_who_follow_see_the_same_across_a_restart_of_the_control_plane(
+    tmp_path: Path,
+) -> None:
     """The platform in memory is lost by the restart, so the operation may fail: it must end."""
     folder = state_dir(tmp_path / "state")
     async with AsyncExitStack() as stack:
         async with served(folder) as address:
-            client = await stack.enter_async_context(Client(address, token=TOKEN))
-            operation = await client.start("provision", {})
-            stream = client.follow(operation["id"])
-            first = await anext(stream)
+            clients = [
+                await stack.enter_async_context(Client(address, token=TOKEN)) for _ in range(2)
+            ]
+            operation = await clients[0].start("provision", {})
+            streams = [client.follow(operation["id"]) for client in clients]
+            firsts = [await anext(stream) for stream in streams]
         port = urlparse(address).port
         assert port is not None
         async with served(folder, port):
-            seen = [first, *[event async for event in stream]]
+            one, other = await asyncio.gather(*map(_rest, streams))
+            seen = [firsts[0], *one]
+            assert [firsts[1], *other] == seen
     sequences = [event["sequence"] for event in seen]
     assert sequences == sorted(set(sequences))
     assert seen[-1]["kind"] in module.FINAL
+
+
+async def _rest(stream: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event async for event in stream]
 
 
 async def test_following_gives_up_after_its_patience(

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
+from control_plane.access import Asked
+from control_plane.audit import Audit
 from control_plane.database import connect
 from control_plane.records import schema
 from control_plane.steps.provision import first_map
@@ -134,3 +137,28 @@ async def test_a_database_of_another_schema_version_is_refused(tmp_path: Path) -
     with pytest.raises(Refused, match="99"):
         await database.prepare()
     await database.close()
+
+
+async def test_records_of_the_version_before_are_taken_over(tmp_path: Path) -> None:
+    """Version 1 had neither tokens nor an audit log."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'control.db'}"
+    async with new_store(tmp_path) as store:
+        await store.save_map(FIRST, "first")
+        async with store.database.write() as connection:
+            for table in ("audit", "token"):
+                await connection.execute(text(f"DROP TABLE {table}"))
+            await connection.execute(schema.update().values(version=1))
+    store = await open_store(url, FakeClock(), durable=False)
+    try:
+        assert await store.shard_map() == FIRST
+        await store.refuse(Asked("ada", "viewer", "failover"), "no")
+        assert (await Audit(store.database).verify()).entries == 1
+    finally:
+        await store.database.close()
+
+
+async def test_nobody_else_reads_the_records(tmp_path: Path) -> None:
+    async with new_store(tmp_path) as store:
+        await store.save_map(FIRST, "first")
+        files = [tmp_path / f"control.db{more}" for more in ("", "-wal", "-shm")]
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}

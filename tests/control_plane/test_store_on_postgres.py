@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
+from control_plane import retention
+from control_plane.audit import Audit
 from control_plane.operations import Superseded, run
 from control_plane.steps import HANDLERS
 from control_plane.store import open_store
 from infra.memory import MemoryProvider
+from infra.topology_policies import HistoryPolicy
 from runtime.clock import FakeClock
 from runtime.errors import Refused
 from runtime.shardmap import ShardMap
@@ -68,6 +73,22 @@ async def test_operations_maps_and_claims_are_kept_on_postgresql_as_in_sqlite(ur
         assert (await platform.map()).version == before.version + len(stores)
         numbers = [event.sequence for event in await other.events()]
         assert numbers == sorted(set(numbers))
+
+        verdict = await Audit(other.database).verify()
+        assert (verdict.entries, verdict.broken) == (2, None)
+        for statement in ("UPDATE audit SET actor = ''", "DELETE FROM audit", "TRUNCATE audit"):
+            with pytest.raises(SQLAlchemyError, match="append-only"):
+                async with one.database.write() as connection:
+                    await connection.execute(text(statement))
+
+        clock.advance(86_400.0)
+        await one.save_report({"operation": operation.id, "drill": "x", "verdict": "void"})
+        clock.advance(2 * 86_400.0)
+        everything = HistoryPolicy(operation_days=1, event_days=1, keep_last=0)
+        gone = await retention.forget(one.database, everything, clock.now())
+        assert (gone.operations, gone.reports) == (1, 0)
+        assert gone.events == len(numbers) + 1
+        assert await Audit(other.database).verify() == verdict
     finally:
         await one.database.close()
         await other.database.close()

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from infra.local import layout, leftovers, ports, valkey
 from infra.local.provider import LocalProvider
 from infra.memory import MemoryProvider
@@ -72,6 +74,15 @@ async def set_aside(provider: Provider, region: str, group: str) -> None:
     fields = ("id", "7", "kind", "OrderCreated", "payload", '{"order_id": 7}', "group", group)
     why = ("reason", "delivered too often", "entry", "1-1")
     await valkey.command(provider.site, QUEUE, "XADD", "events.dead", "*", *fields, *why)
+
+
+async def ask(provider: Provider) -> None:
+    """A client asks the platform for something, and takes whatever it gets."""
+    if isinstance(provider, MemoryProvider):
+        provider.write("s1", "asked")
+        return
+    async with httpx.AsyncClient(verify=False, trust_env=False) as client:
+        await client.get(f"{provider.entry_url()}/api/v1/products/1")
 
 
 class World:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra.provider import Fault, Provider
+from infra.traffic import Traffic
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid, NotFound, Unavailable
 from tests.infra import platform
@@ -27,6 +28,7 @@ from tests.infra.platform import (
     first_map,
 )
 
+EDGE, GATEWAY = "edge", "gateway.us-west-2a"
 KINDS = [
     pytest.param(platform.in_memory, id="memory"),
     pytest.param(
@@ -125,6 +127,49 @@ def test_the_route_opens_and_closes(world: World) -> None:
         for _ in range(2):
             await provider.close_route()
             assert (await provider.observe()).route is None
+
+    world.run(check)
+
+
+def test_front_doors_count_what_clients_ask_and_how_long_it_took(world: World) -> None:
+    async def check(provider: Provider) -> None:
+        await provider.open_route("us-west-2")
+        before = await provider.traffic()
+        assert set(before) == {EDGE, GATEWAY}
+        await platform.ask(provider)
+
+        async def counted() -> bool:
+            now = await provider.traffic()
+            asked = all(now[id].requests > before[id].requests for id in before)
+            return asked and _timed(now[EDGE]) > _timed(before[EDGE])
+
+        await wait_until(SystemClock(), counted, what="the request to be counted", seconds=15)
+        for each in (await provider.traffic()).values():
+            assert each.errors <= each.requests
+            counts = [count for _, count in each.buckets]
+            assert counts == sorted(counts)
+            assert [bound for bound, _ in each.buckets] == sorted({b for b, _ in each.buckets})
+        await provider.close_route()
+
+    world.run(check)
+
+
+def _timed(traffic: Traffic) -> int:
+    return traffic.buckets[-1][1] if traffic.buckets else 0
+
+
+def test_a_front_door_that_was_started_again_counts_anew(world: World) -> None:
+    async def check(provider: Provider) -> None:
+        await provider.open_route("us-west-2")
+        await platform.ask(provider)
+        await provider.inject(Fault("kill", GATEWAY))
+
+        async def anew() -> bool:
+            found = (await provider.traffic()).get(GATEWAY)
+            return found is not None and found.requests == 0
+
+        await wait_until(SystemClock(), anew, what=f"{GATEWAY} to count anew", seconds=15)
+        await provider.close_route()
 
     world.run(check)
 

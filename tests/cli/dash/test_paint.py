@@ -1,0 +1,78 @@
+"""What is not seen to change is not painted again. Counted, because a loaded machine is slow."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from cli.dash.board import Line
+from cli.dash.grid import Grid
+from tests.cli.dash.desk import Desk
+from tests.control_plane import overviews
+
+
+def painted(desk: Desk) -> int:
+    """Cells and lines that were written so far."""
+    board = desk.app.board
+    return sum(grid.writes for grid in board.query(Grid)) + sum(
+        line.paints for line in board.query(Line)
+    )
+
+
+async def test_the_same_document_again_paints_nothing() -> None:
+    desk = Desk(overviews.healthy())
+    async with desk.open() as pilot:
+        await desk.draw(pilot)
+        before = painted(desk)
+        await desk.again(pilot)
+        await desk.draw(pilot)
+        assert painted(desk) == before
+
+
+async def test_one_new_figure_writes_one_cell() -> None:
+    desk = Desk(overviews.big(50, 200))
+    async with desk.open() as pilot:
+        await desk.draw(pilot)
+        grid = desk.app.board.query_one("#regions", Grid)
+        before, builds = painted(desk), grid.builds
+        desk.document = deepcopy(desk.document)
+        desk.document["regions"][7]["lagSeconds"] = 0.07
+        await desk.again(pilot)
+        assert painted(desk) == before + 1
+        assert grid.builds == builds
+
+
+async def test_when_every_figure_of_fifty_regions_changes_nothing_is_laid_out_anew() -> None:
+    desk = Desk(overviews.big(50, 200))
+    async with desk.open((200, 60)) as pilot:
+        await pilot.press("3")
+        await desk.draw(pilot)
+        grid = desk.app.board.query_one("#databases", Grid)
+        builds, writes = grid.builds, grid.writes
+        for shard in desk.document["shards"]:
+            for standby in shard["standbys"]:
+                standby["lagSeconds"] = 0.25
+        await desk.again(pilot)
+        assert grid.builds == builds
+        assert grid.writes - writes == len(desk.document["shards"])
+
+
+async def test_a_screen_that_is_not_seen_is_not_drawn() -> None:
+    desk = Desk(overviews.healthy())
+    async with desk.open() as pilot:
+        hidden = desk.app.board
+        await pilot.press("3")
+        await desk.draw(pilot)
+        before = hidden.draws
+        desk.document = overviews.degraded()
+        await desk.again(pilot)
+        await desk.draw(pilot)
+        assert hidden.draws == before
+
+
+async def test_many_documents_in_a_second_are_one_repaint() -> None:
+    desk = Desk(overviews.healthy())
+    async with desk.open():
+        before = desk.app.board.draws
+        for _ in range(10):
+            await desk.feed.poll()
+        assert desk.app.board.draws == before
