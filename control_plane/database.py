@@ -134,5 +134,12 @@ def _tune_sqlite(engine: Engine, synchronous: str) -> None:
         writing = connection.get_execution_options().get("writing", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
+    def undo(connection: Any, _record: Any, _exception: Any) -> None:
+        # A writer was cancelled. Closing alone leaves the transaction open, and the file locked,
+        # for as long as a cursor of it exists, and the exception's traceback holds one
+        # (sqlite.org/c3ref/close.html: "zombie").
+        connection.rollback()
+
     event.listen(engine, "connect", configure)
+    event.listen(engine, "invalidate", undo)
     event.listen(engine, "begin", begin)

@@ -121,6 +121,32 @@ async def test_events_are_numbered_in_order_and_read_from_any_point(store: Store
     assert [event.data["number"] for event in await store.past_events(limit=2)] == [3, 4]
 
 
+async def test_a_writer_cancelled_in_the_middle_of_a_statement_leaves_the_file_unlocked(
+    tmp_path: Path,
+) -> None:
+    async with new_store(tmp_path) as store:
+        loop = asyncio.get_running_loop()
+
+        async def write() -> None:
+            async with store.database.write() as connection:
+                sqlite = (await connection.get_raw_connection()).driver_connection
+                assert sqlite is not None
+
+                def interrupt() -> int:
+                    loop.call_soon_threadsafe(writer.cancel)
+                    return 0
+
+                await sqlite.create_function("interrupt", 0, interrupt)
+                await connection.execute(text("SELECT interrupt() UNION ALL SELECT 1"))
+
+        writer = asyncio.create_task(write())
+        # The traceback keeps the cursor, as the one of a failed operation does.
+        (interrupted,) = await asyncio.gather(writer, return_exceptions=True)
+        assert isinstance(interrupted, asyncio.CancelledError)
+        async with asyncio.timeout(4):  # less than SQLite waits for a lock
+            await store.save_map(FIRST, "next")
+
+
 async def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
     async with new_store(tmp_path) as store:
         await store.save_map(FIRST, "first")
