@@ -45,6 +45,17 @@ def ensure(ca_dir: Path, hosts: Sequence[str] = HOSTS, *, now: datetime | None =
         _write(ca_dir, "edge", *_make_edge(*authority, hosts, now))
 
 
+def ends(ca_dir: Path) -> dict[str, datetime]:
+    """Until when the certificates that are there are good: "ca" and "edge"."""
+    found: dict[str, datetime] = {}
+    for name in ("ca", "edge"):
+        path = ca_dir / f"{name}.pem"
+        if path.exists():
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+            found[name] = certificate.not_valid_after_utc
+    return found
+
+
 def _make_authority(now: datetime) -> tuple[x509.Certificate, Key]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "regionctl local authority")])

@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ from typing import Literal
 import psutil
 
 from infra import topology
-from infra.local import binaries, layout, ports
+from infra.local import binaries, certificates, layout, ports
 from runtime.errors import Problem
 
 GIB = 1024**3
@@ -73,6 +74,7 @@ def examine(asked: Asked) -> list[Check]:
         "envoy": lambda: _server("envoy", asked),
         "seaweedfs": lambda: _server("seaweedfs", asked),
         "state": lambda: _state(asked.state_dir),
+        "certificates": lambda: _certificates(asked.state_dir),
         "ports": lambda: _ports(asked, ours),
         "processes": lambda: _leftovers(ours),
     }
@@ -235,6 +237,21 @@ def _state(state_dir: Path) -> Check:
     state = layout.read_state(state_dir)
     detail = f"{state.topology}, format {state.format}, made {state.createdAt} in {state_dir}"
     return Check("state", "ok", detail)
+
+
+def _certificates(state_dir: Path) -> Check:
+    ends = certificates.ends(layout.Layout(state_dir).ca)
+    if not ends:
+        return Check("certificates", "ok", "none made yet")
+    name, first = min(ends.items(), key=lambda each: each[1])
+    left = first - datetime.now(UTC)
+    detail = f"{name}.pem is good until {first:%Y-%m-%d}, {left.days} days"
+    if left >= certificates.RENEW_BEFORE:
+        return Check("certificates", "ok", detail)
+    mend = "regionctl runbook run certificate-expired (customers are away for about a minute)"
+    if left < timedelta(0):
+        return Check("certificates", "fail", f"{name}.pem expired on {first:%Y-%m-%d}", mend)
+    return Check("certificates", "warn", detail, mend)
 
 
 def _ports(asked: Asked, ours: dict[int, str]) -> Check:

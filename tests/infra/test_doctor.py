@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
+import pytest
 
-from infra.local import binaries, doctor
+from infra.local import binaries, certificates, doctor
 from infra.local.doctor import Asked, Check
 
 
@@ -54,3 +56,14 @@ def test_a_postgresql_that_is_not_whole_or_not_18_is_told_before_it_is_used(
     told = checks(tmp_path, bin=tmp_path)["postgres"]
     assert "16.4; 18 is needed" in told.detail
     assert "REGIONCTL_POSTGRES_BIN" in told.mend
+
+
+@pytest.mark.parametrize(("age_days", "state"), [(0, "ok"), (340, "warn"), (366, "fail")])
+def test_the_certificate_that_ends_first_is_told_before_clients_refuse_it(
+    tmp_path: Path, age_days: int, state: str
+) -> None:
+    assert checks(tmp_path)["certificates"].state == "ok"
+    certificates.ensure(tmp_path / "ca", now=datetime.now(UTC) - timedelta(days=age_days))
+    found = checks(tmp_path)["certificates"]
+    assert (found.state, "edge.pem" in found.detail) == (state, True)
+    assert state == "ok" or "runbook run certificate-expired" in found.mend
