@@ -13,7 +13,8 @@ from cli.dash.infrastructure import Infrastructure
 from cli.dash.logs import Logs
 from cli.dash.operations import Operations
 from cli.dash.region import Region
-from tests.cli.dash.desk import Desk, picture_of, still, until
+from tests.cli.dash.desk import Desk, picture_of, settle, still, until
+from tests.cli.dash.test_actions import consent, failover
 from tests.control_plane import overviews
 
 SIZES = [(80, 24), (120, 36)]
@@ -62,3 +63,24 @@ async def test_every_screen_looks_as_it_did_in_every_state(
                 if picture_of(desk.app) != pictures(name=shown):
                     differ.append(shown)
     assert not differ
+
+
+WINDOWS = {"keys": ("question_mark",), "drills": ("D",), "plan": ("3", "W"), "severe": ("F",)}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_every_window_looks_as_it_did(
+    window: str, size: tuple[int, int], pictures: SnapshotAssertion
+) -> None:
+    desk = Desk(overviews.healthy())
+    if window == "severe":
+        desk.plan_of = failover
+    async with desk.open(size) as pilot:
+        await pilot.press(*WINDOWS[window])
+        await until(lambda: not desk.app.on_board)
+        if window in ("plan", "severe"):
+            await consent(desk)
+        await settle(pilot)
+        await still(desk.app, pilot)
+        assert picture_of(desk.app) == pictures(name=f"{window}-{size[0]}x{size[1]}")
