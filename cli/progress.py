@@ -81,7 +81,8 @@ def line(mark: str, name: str, about: str, seconds: float | None, word: str = ""
 
 
 class Pace:
-    """How long a copy still takes, by how fast it went since it was first heard of."""
+    """How long a copy of rows or bytes still takes, by how fast it went since it was first heard
+    of."""
 
     def __init__(self) -> None:
         self._first: dict[object, JSON] = {}
@@ -89,15 +90,15 @@ class Pace:
     def left(self, event: JSON) -> float | None:
         """In seconds, by the times of the events; None: not known yet, or nothing is counted."""
         data = event.get("data") or {}
-        if not data.get("rows") or data.get("copied") is None:
+        done, all_of = _counted(data)
+        if not all_of or done is None:
             return None
-        first = self._first.setdefault((data.get("source"), data.get("target")), event)
-        copied: int = data["copied"] - first["data"]["copied"]
+        first = self._first.setdefault(_piece(data), event)
+        copied = done - (_counted(first["data"])[0] or 0)
         spent = _time(event) - _time(first)
         if copied <= 0 or spent <= 0:
             return None
-        rest: int = data["rows"] - data["copied"]
-        return max(0.0, rest * spent / copied)
+        return max(0.0, (all_of - done) * spent / copied)
 
     def remark(self, event: JSON) -> str:
         left = self.left(event)
@@ -132,14 +133,27 @@ class PlainSteps:
                 render.note(line("✗", data["step"], about, data.get("seconds"), "failed"))
             case kind if not kind.startswith(("operation-", "step-")):
                 said = self.pace.remark(event)
-                if kind != "move-progress" or not self._as_before(data):
+                if kind not in ("move-progress", "work-progress") or not self._as_before(data):
                     render.note(f"  {said}")
 
     def _as_before(self, data: JSON) -> bool:
         """A copy tells how far it is each second; a line for every tenth is enough."""
-        share = int(10 * data["copied"] / data["rows"]) if data.get("rows") else 10
-        before, self.tenths = self.tenths, (data.get("source"), data.get("target"), share)
+        done, all_of = _counted(data)
+        share = int(10 * (done or 0) / all_of) if all_of else 10
+        before, self.tenths = self.tenths, (_piece(data), share)
         return before == self.tenths
+
+
+def _counted(data: JSON) -> tuple[int | None, int | None]:
+    """Done and in all: rows of a move, bytes of a backup or restore."""
+    if "phase" in data:
+        return data.get("done"), data.get("all")
+    return data.get("copied"), data.get("rows")
+
+
+def _piece(data: JSON) -> object:
+    """What the counts belong to."""
+    return data.get("source"), data.get("target"), data.get("phase")
 
 
 def window(marks: Sequence[str], height: int) -> range:

@@ -148,7 +148,21 @@ class Restored:
     passfile: str = ""
 
 
+@dataclass(frozen=True)
+class Work:
+    """How far a backup or a restore is: `done` of `all` bytes of this phase; 0 of 0: unknown."""
+
+    phase: str
+    done: int = 0
+    all: int = 0
+
+
 class Backups(Protocol):
+    async def working(self, on: str) -> Work | None:
+        """How far this process is with the backup of the database `on`, or with the restore of the
+        server or instance `on`; None when it is not at it."""
+        ...
+
     async def archives(self) -> Sequence[Archive]:
         """One for each database."""
         ...

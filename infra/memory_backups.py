@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from infra.backups import JSON, Archive, Backup, BackupKind, Point, Restored, Target
+from infra.backups import JSON, Archive, Backup, BackupKind, Point, Restored, Target, Work
 from infra.memory_world import SEGMENT, MemoryWorld, Node
 from runtime.errors import Invalid, NotFound, OperationFailed, Refused, Unavailable
 from runtime.shardmap import ShardMap
@@ -47,6 +47,7 @@ class MemoryBackups:
         self.servers: dict[str, tuple[Restored, Sequence[str]]] = {}
         self.damaged: dict[str, str] = {}  # object → what is wrong with it
         self.gaps: dict[str, str] = {}  # database → why its archive has a hole
+        self.works: dict[str, Work] = {}
         self.store_answers = True
         self._into: dict[str, tuple[Target, JSON]] = {}
 
@@ -71,6 +72,9 @@ class MemoryBackups:
             known.times = [*known.times[:same], *fresh]
 
     # Backups.
+
+    async def working(self, on: str) -> Work | None:
+        return self.works.get(on)
 
     async def archives(self) -> Sequence[Archive]:
         self.receive()

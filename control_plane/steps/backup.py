@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from control_plane.steps.backup_watch import told
 from control_plane.steps.provision import newest
 from control_plane.world import World
 from infra.backups import BackupKind
@@ -16,7 +17,8 @@ TOLD_PROBLEMS = 3
 
 async def take_backup(world: World, *, database: str, kind: BackupKind) -> JSON:
     """Verified piece by piece and uploaded before it is listed."""
-    backup = await world.provider.backups.create(database, kind, await newest(world))
+    making = world.provider.backups.create(database, kind, await newest(world))
+    backup = await told(world, database, making)
     return backup.to_json()
 
 

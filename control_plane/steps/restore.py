@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from control_plane.plans.restore import target_of
+from control_plane.steps.backup_watch import told
 from control_plane.steps.provision import newest
 from control_plane.world import World
 from infra.backups import Archive, Restored
@@ -98,7 +99,8 @@ async def restore_into(
             "planned.",
             hint=f"regionctl op abort {world.operation_id}",
         )
-    return await world.provider.backups.restore_into(instance, database, target_of(at), id)
+    making = world.provider.backups.restore_into(instance, database, target_of(at), id)
+    return await told(world, instance, making)
 
 
 async def restore_aside(
@@ -106,8 +108,8 @@ async def restore_aside(
 ) -> JSON:
     """The restored server, by default called after its database and this operation."""
     name = server or f"{database}-{world.operation_id}"
-    restored = await world.provider.backups.restore_aside(name, database, target_of(at), id)
-    return restored_json(restored)
+    making = world.provider.backups.restore_aside(name, database, target_of(at), id)
+    return restored_json(await told(world, name, making))
 
 
 async def discard_restored(world: World, *, id: str) -> JSON:

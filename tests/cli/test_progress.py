@@ -87,6 +87,19 @@ def test_a_copy_says_how_long_it_still_takes_by_how_fast_it_went() -> None:
     assert pace.remark(copied(500, 20)) == "copying, about 25 s left"
 
 
+def test_a_restore_says_how_long_its_phase_still_takes() -> None:
+    def downloaded(done: int, second: int, phase: str = "download") -> dict[str, Any]:
+        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+        data = {"target": "s1", "phase": phase, "done": done, "all": 900, "message": "s1"}
+        return {"kind": "work-progress", "at": at.isoformat(), "data": data}
+
+    pace = progress.Pace()
+    assert pace.remark(downloaded(100, 0)) == "s1"
+    assert pace.remark(downloaded(300, 10)) == "s1, about 30 s left"
+    assert pace.left(downloaded(400, 20, phase="upload")) is None
+    assert pace.left(downloaded(0, 20, phase="recover")) is None
+
+
 def test_a_copy_is_told_a_line_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     with PlainSteps() as shown:
         for second, rows in enumerate((0, 50, 99, 100, 180, 500)):

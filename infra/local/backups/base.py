@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from infra.backups import Backup, BackupKind
+from infra.backups import Backup, BackupKind, Work
 from infra.local import postgres
 from infra.local.backups import chain, pieces
 from infra.local.backups.index import DOCUMENT, Index
@@ -44,6 +45,10 @@ UPLOADS = 2
 REPLAY_SECONDS = 30.0
 ARCHIVE_SECONDS = 60.0
 COPY_SECONDS = 6 * 3600.0
+_COPIED = """
+SELECT coalesce((SELECT max(backup_streamed) FROM pg_stat_progress_basebackup), 0)::bigint,
+    (SELECT sum(pg_database_size(oid)) FROM pg_database)::bigint
+"""
 
 
 @dataclass(frozen=True)
@@ -181,15 +186,16 @@ async def _copy(
         extra = ["--incremental", str(manifest)]
     began = CLOCK.now()
     port = site.dial_port(region, source)
-    await site.run(
-        "pg_basebackup",
-        *("-D", str(folder / "data"), "-X", "none", "--checkpoint", "fast", "--no-sync"),
-        *("--manifest-checksums", "CRC32C", "--label", id, *extra),
-        *("-d", f"host={HOST} port={port} user={postgres.REPLICATION} dbname=replication"),
-        instance=source,
-        password=site.secrets.replication,
-        seconds=COPY_SECONDS,
-    )
+    with parts.working(index.database, functools.partial(_copied, parts, source, parent)):
+        await site.run(
+            "pg_basebackup",
+            *("-D", str(folder / "data"), "-X", "none", "--checkpoint", "fast", "--no-sync"),
+            *("--manifest-checksums", "CRC32C", "--label", id, *extra),
+            *("-d", f"host={HOST} port={port} user={postgres.REPLICATION} dbname=replication"),
+            instance=source,
+            password=site.secrets.replication,
+            seconds=COPY_SECONDS,
+        )
     ended = CLOCK.now()
     await site.run(
         "pg_verifybackup", "-n", "-q", str(folder / "data"), instance=source, seconds=COPY_SECONDS
@@ -206,6 +212,13 @@ async def _copy(
         began,
         ended,
     )
+
+
+async def _copied(parts: Parts, source: str, parent: Backup | None) -> Work:
+    """How much of it increments will be is not known before."""
+    async with parts.monitor.session(source) as session:
+        done, size = await session.fetchrow(_COPIED)
+    return Work("copy", done, 0 if parent else max(done, size))
 
 
 async def _refresh(parts: Parts, source: str, primary: str) -> None:
@@ -252,14 +265,22 @@ async def _upload(
     def pack(name: str, piece: Sequence[pieces.Part]) -> bytes:
         return seal(vault.key, name, pieces.read(taken.folder, piece))
 
+    uploaded = 0
+
     async def one(number: int) -> JSON:
+        nonlocal uploaded
         name, piece = f"{database}/{id}/piece-{number + 1:05}", plan.pieces[number]
         stored = await vault.store.put(name, await loop.run_in_executor(packers, pack, name, piece))
+        uploaded += sum(part.size for part in piece)
         return pieces.to_json(piece, stored.size, stored.sha256)
+
+    async def far() -> Work:
+        return Work("upload", uploaded, plan.size)
 
     packers = ThreadPoolExecutor(UPLOADS, "packer", initializer=_give_way)
     try:
-        listed = await every(one, range(len(plan.pieces)), at_once=UPLOADS)
+        with parts.working(database, far):
+            listed = await every(one, range(len(plan.pieces)), at_once=UPLOADS)
     finally:
         packers.shutdown(wait=False)
     backup = Backup(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
-from infra.backups import JSON, Archive, Backup, BackupKind, Point, Restored, Target
+import asyncpg
+
+from infra.backups import JSON, Archive, Backup, BackupKind, Point, Restored, Target, Work
 from infra.local.backups import archives, base, points, restore, restored, verify
 from infra.local.backups.parts import Parts
 from infra.local.cluster import Cluster
 from infra.local.monitor import Monitor
 from infra.local.site import Site
-from runtime.errors import Invalid
+from runtime.errors import Invalid, Problem
 from runtime.shardmap import ShardMap
 
 
@@ -20,6 +23,12 @@ class LocalBackups:
 
     def __init__(self, site: Site, monitor: Monitor, cluster: Cluster) -> None:
         self.parts = Parts(site, monitor, cluster)
+
+    async def working(self, on: str) -> Work | None:
+        asked = self.parts.work.get(on)
+        with contextlib.suppress(Problem, asyncpg.PostgresError):
+            return None if asked is None else await asked()
+        return None
 
     async def archives(self) -> Sequence[Archive]:
         return await asyncio.to_thread(archives.archives, self.parts.site)

@@ -8,14 +8,15 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 
+from infra.backups import Work
 from infra.local import faults
 from infra.local import layout as files
 from infra.local.backups.index import Shelves, shelves
@@ -39,6 +40,8 @@ class Parts:
     monitor: Monitor
     cluster: Cluster
     given: Shelves | None = None
+    # database, server or instance → how to learn how far its backup or restore is
+    work: dict[str, Callable[[], Awaitable[Work]]] = field(default_factory=dict)
 
     @cached_property
     def shelves(self) -> Shelves:
@@ -67,6 +70,15 @@ class Parts:
         home = shard_map.shards[database].home
         regions = [r for r in self.site.topology.regions if r.name in self.shelves.vaults]
         return [r for r in regions if r.name != home] or regions
+
+    @contextlib.contextmanager
+    def working(self, on: str, asked: Callable[[], Awaitable[Work]]) -> Iterator[None]:
+        """While it is held, `asked` says how far the work on `on` is."""
+        self.work[on] = asked
+        try:
+            yield
+        finally:
+            self.work.pop(on, None)
 
 
 @contextlib.contextmanager
