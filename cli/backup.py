@@ -142,7 +142,9 @@ async def restore(
         if to is Place.in_place and not run.dry_run:
             if run.interactive and run.confirm is None:
                 recover.announce(await client.plan("restore", args, run.reason))
-            run.insist(database, f"{database} goes back; what was written to it since is given up.")
+            await run.insist(
+                database, f"{database} goes back; what was written to it since is given up."
+            )
         ended = await work.perform(run, client, "restore", args)
     if ended is None:
         return
@@ -160,7 +162,7 @@ async def discard(
     """End a server that a restore left beside the platform, and remove its files."""
     async with work.connect(run) as client:
         await client.restored(id)
-    run.agree(f"End {id} and remove its files?")
+    await run.agree(f"End {id} and remove its files?")
     await recover.carry_out(run, "restore-discard", {"id": id})
 
 
@@ -253,7 +255,9 @@ async def prune(
         if not run.dry_run:
             plan = await client.plan("prune", {"keep_full": keep_full}, run.reason)
             kept = plan["expected"]["keepFull"]
-            run.agree(f"Remove what is older than the newest {kept} full backups of each database?")
+            await run.agree(
+                f"Remove what is older than the newest {kept} full backups of each database?"
+            )
         ended = await work.perform(run, client, "prune", {"keep_full": keep_full})
     if ended is None:
         return

@@ -84,7 +84,7 @@ async def replay(run: Run, ids: Ids = None, every: All = False, region: Region =
         if run.dry_run or not letters:
             _show(run, found["region"], letters)
             return
-        run.agree(f"Replay {len(letters)} events of {found['region']}?")
+        await run.agree(f"Replay {len(letters)} events of {found['region']}?")
         answer = await client.replay_letters(found["region"], _ids(letters), run.reason)
     _tell(run, "replayed", answer)
 
@@ -107,7 +107,7 @@ async def drop(run: Run, ids: Ids = None, every: All = False, region: Region = N
             _show(run, found["region"], letters)
             return
         what = f"This drops {len(letters)} events of {found['region']}: nobody will handle them."
-        run.insist(found["region"], what)
+        await run.insist(found["region"], what)
         answer = await client.drop_letters(found["region"], _ids(letters), run.reason)
     _tell(run, "dropped", answer)
 

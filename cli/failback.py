@@ -37,5 +37,5 @@ async def plan(run: Run, to: To = None, exit_code: recover.ExitCode = False) -> 
 async def run(run: Run, to: To = None) -> None:
     """Rejoin the home region's servers and hand everything back to them."""
     if not run.dry_run:
-        run.agree(f"Hand everything back to {to or 'the primary region'}?")
+        await run.agree(f"Hand everything back to {to or 'the primary region'}?")
     await recover.carry_out(run, "failback", {"to": to} if to else {})

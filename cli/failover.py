@@ -65,7 +65,7 @@ async def run(run: Run, target: Target, loss: Loss = False, unfenced: Unfenced =
         if run.interactive and run.confirm is None:
             async with work.connect(run) as client:
                 recover.announce(await client.plan("failover", args, run.reason))
-        run.insist(target, f"This fails {target} over; what was not replicated is lost.")
+        await run.insist(target, f"This fails {target} over; what was not replicated is lost.")
     await recover.carry_out(run, "failover", args)
 
 
@@ -90,7 +90,9 @@ async def acknowledge(
             "Say why the failovers may be followed by another; it is kept with them.",
             hint="add --reason 'why'",
         )
-    run.agree(f"Acknowledge the failovers of {database}? The next one is then automatic again.")
+    await run.agree(
+        f"Acknowledge the failovers of {database}? The next one is then automatic again."
+    )
     async with work.connect(run) as client:
         answer = await client.acknowledge(database, run.reason)
     count = answer["acknowledged"]

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cli import find, recover, rehearsal, render, work
+from cli.asking import prompt
 from cli.itself import Ended, Execute, execute
 from cli.leaf import Run
 from cli.render import Table
-from cli.steps import choose, prompt, told, unanswered
+from cli.steps import choose, told, unanswered
 from runbooks.book import Runbook, Step, Value
 from runtime.errors import Declined, Invalid, Needless, OperationFailed, Problem, Refused
 

@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import render
+from cli.asking import prompt
 from cli.settings import Output, Settings
 from runtime.errors import Declined, Exit, Problem, Refused
 
@@ -47,28 +48,24 @@ class Run:
     def interactive(self) -> bool:
         return not self.no_input and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def agree(self, question: str) -> None:
+    async def agree(self, question: str) -> None:
         """For what loses nothing: asks at a terminal, goes ahead without one.
 
         Raises `Declined`.
         """
         if self.yes or not self.interactive:
             return
-        sys.stderr.write(f"{question} [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if (await prompt(f"{question} [y/N] ")).lower() not in ("y", "yes"):
             raise Declined("Declined: nothing was changed.")
 
-    def insist(self, name: str, consequence: str) -> None:
+    async def insist(self, name: str, consequence: str) -> None:
         """For what may lose data: the name has to be typed, `--yes` is not enough.
 
         Raises `Refused` or `Declined`.
         """
         given = self.confirm
         if given is None and self.interactive:
-            sys.stderr.write(f"{consequence}\nType {name} to go on: ")
-            sys.stderr.flush()
-            given = sys.stdin.readline().strip()
+            given = await prompt(f"{consequence}\nType {name} to go on: ")
             if given != name:
                 raise Declined("Declined: nothing was changed.")
         if given is None:

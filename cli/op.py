@@ -115,7 +115,7 @@ async def resume(run: Run, id: Id) -> None:
 @leaf(app, "abort", shared=(*READS, "reason"), examples=("regionctl op abort op-12 --yes",))
 async def abort(run: Run, id: Id) -> int:
     """Stop an operation after the step that it is in. Nothing is undone."""
-    run.agree(f"Abort {id}? What it did so far stays done.")
+    await run.agree(f"Abort {id}? What it did so far stays done.")
     async with work.connect(run) as client:
         work.show_operation(run.output, await client.abort(id, run.reason))
     return Exit.OK

@@ -157,9 +157,11 @@ async def down(
     run.state_dir = directory
     if not run.dry_run:
         if delete_data:
-            run.insist(platform.name, f"This deletes all data of {platform.name} in {directory}.")
+            await run.insist(
+                platform.name, f"This deletes all data of {platform.name} in {directory}."
+            )
         else:
-            run.agree(f"Stop {platform.name}? Its data stays.")
+            await run.agree(f"Stop {platform.name}? Its data stays.")
     try:
         async with work.connect(run) as client:
             await work.perform(run, client, "decommission", {}, show_empty=run.detach)

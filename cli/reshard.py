@@ -135,7 +135,7 @@ async def end(run: Run, verb: str, args: Mapping[str, Any], consequence: str) ->
             await work.perform(run, client, verb, args)
             return
         name = (await client.topology())["name"]
-        run.insist(name, consequence)
+        await run.insist(name, consequence)
         stopped = await _stop(run, client, [each for each in MOVING if each != verb])
         try:
             operation = await work.perform(run, client, verb, args)

@@ -123,7 +123,7 @@ async def reshard_(
 ) -> None:
     """Move slots until there are so many shards, while customers write."""
     if not run.dry_run:
-        run.agree(f"Move users until there are {to} shards?")
+        await run.agree(f"Move users until there are {to} shards?")
     args = {"to": to, "batch": batch, "soak": soak}
     async with work.connect(run) as client:
         if run.dry_run:
@@ -179,7 +179,7 @@ async def finish(
 ) -> None:
     """End a reshard for good: copies of moved rows and empty shards go."""
     if not run.dry_run:
-        run.agree("Finish the reshard? It cannot be taken back then.")
+        await run.agree("Finish the reshard? It cannot be taken back then.")
     await recover.carry_out(run, "reshard-finish", {"early": early})
 
 

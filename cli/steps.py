@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from cli import render
+from cli.asking import prompt
 from runbooks.book import Runbook, Step, Value, filled
-from runtime.errors import Declined, Invalid
+from runtime.errors import Invalid
 
 Choice = Literal["go", "skip", "quit"]
 WIDTH = 100
@@ -45,23 +44,6 @@ def unanswered(book: Runbook, names: list[str]) -> Invalid:
     said = "; ".join(f"{name}: {asks[name].says}" for name in names)
     given = " ".join(f"--set {name}={asks[name].example}" for name in names)
     return Invalid(f"{book.name} has to know {said}.", hint=f"such as {given}")
-
-
-async def prompt(question: str) -> str:
-    """The next line that a person types; Ctrl-C ends the wait. Raises `Declined` at its end."""
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(sys.stdin, ready.set)
-    try:
-        await ready.wait()
-        line = sys.stdin.readline()
-    finally:
-        loop.remove_reader(sys.stdin)
-    if not line:
-        raise Declined("Nobody answers any more: nothing was done.")
-    return line.strip()
 
 
 async def choose(offer: str, go: Sequence[str]) -> Choice:

@@ -53,7 +53,7 @@ async def run(run: Run, database: Database = None, to: To = None) -> None:
     """Switch over. Refused when anything would be lost."""
     args = _args(database, to)
     if not run.dry_run:
-        run.agree(f"Move {database or 'every database'}{f' to {to}' if to else ''}?")
+        await run.agree(f"Move {database or 'every database'}{f' to {to}' if to else ''}?")
     await recover.carry_out(run, "switchover", args)
 
 

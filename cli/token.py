@@ -96,7 +96,7 @@ async def revoke(
     ],
 ) -> None:
     """End a token now. What it was used for stays in the audit log."""
-    run.agree(f"Revoke the token {id}? Whoever uses it is refused from now on.")
+    await run.agree(f"Revoke the token {id}? Whoever uses it is refused from now on.")
     async with work.connect(run) as client:
         token = await client.revoke_token(id, run.reason)
     document = {"apiVersion": "regionctl/v1", "kind": "Token", **token}

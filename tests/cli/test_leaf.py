@@ -44,19 +44,19 @@ def test_a_problem_becomes_its_exit_code_and_a_message(
     assert "regionctl op watch op-7" in captured.err
 
 
-def test_without_a_terminal_a_lossless_change_goes_ahead() -> None:
-    Run(no_input=True).agree("Move everything?")
+async def test_without_a_terminal_a_lossless_change_goes_ahead() -> None:
+    await Run(no_input=True).agree("Move everything?")
 
 
-def test_without_a_terminal_a_severe_change_needs_the_name() -> None:
+async def test_without_a_terminal_a_severe_change_needs_the_name() -> None:
     with pytest.raises(Refused, match="--yes is not enough"):
-        Run(no_input=True, yes=True).insist("s1", "This may lose data.")
-    Run(no_input=True, confirm="s1").insist("s1", "This may lose data.")
+        await Run(no_input=True, yes=True).insist("s1", "This may lose data.")
+    await Run(no_input=True, confirm="s1").insist("s1", "This may lose data.")
 
 
-def test_another_name_does_not_confirm() -> None:
+async def test_another_name_does_not_confirm() -> None:
     with pytest.raises(Refused, match="s2"):
-        Run(no_input=True, confirm="s2").insist("s1", "This may lose data.")
+        await Run(no_input=True, confirm="s2").insist("s1", "This may lose data.")
 
 
 def test_declining_is_its_own_exit_code() -> None:

@@ -214,3 +214,11 @@ def test_yes_alone_is_not_the_name(platform: Plane) -> None:
         person.awaits("type two-regions to go on")
         person.types("q")
         assert person.ends()[0] == 8
+
+
+def test_ctrl_c_at_a_question_ends_the_command_at_once(tmp_path: Path) -> None:
+    with at_a_terminal(tmp_path, "op", "abort", "op-1") as person:
+        person.awaits("[y/N] ")
+        person.process.send_signal(signal.SIGINT)
+        person.awaits("interrupted")
+        assert person.process.wait(WAIT_SECONDS) == 130
