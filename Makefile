@@ -143,7 +143,7 @@ bench: $(INSTALLED) $(BENCH_INSTALLED)
 	@$(BIN)/python benchmarks/restore_copy.py
 	@$(BIN)/python benchmarks/backup_overhead.py
 	@$(BIN)/python benchmarks/shard_loss.py
-	@$(BIN)/python -m benchmarks.dash
+	@PYTHONPATH=. $(BIN)/python benchmarks/dash.py
 
 kills: $(INSTALLED)
 	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)
