@@ -35,8 +35,8 @@ from tests.control_plane.served import served, state_dir
 
 JSON = dict[str, Any]
 TITLE = "The dashboard"
-TEXT = """`PYTHONPATH=. python benchmarks/dash.py`. A platform in memory behind a real control plane; CPU is the
-dashboard's own, a repaint changes every figure of 50 regions and 200 shards."""
+TEXT = """`PYTHONPATH=. python benchmarks/dash.py`. A platform in memory behind a real control
+plane; CPU is the dashboard's own, a repaint changes every figure of 50 regions and 200 shards."""
 ROWS, COLUMNS = 36, 120
 WARM_SECONDS, REST_SECONDS = 5.0, 20.0
 REPAINTS, STARTS = 20, 5
