@@ -58,7 +58,14 @@ async def adopt_shards(world: World, *, count: int) -> JSON:
 
 
 async def adopt_new_shards(world: World, *, shards: Sequence[str]) -> JSON:
-    """The map has these shards, which own nothing yet; those that it has are left alone."""
+    """The map has these shards, which own nothing yet; those that it has are left alone.
+
+    That a former shard of the name failed over does not keep the new one from doing so.
+    """
+    known = (await newest(world)).shards
+    for name in shards:
+        if name not in known:
+            await world.store.acknowledge(name, "the failovers were of a former shard of this name")
 
     def change(shard_map: ShardMap) -> ShardMap:
         for name in shards:

@@ -108,6 +108,18 @@ async def test_fewer_shards_keep_every_row_and_the_empty_ones_end(platform: Plat
     await whole(platform)
 
 
+async def test_a_new_shard_is_not_kept_from_failing_over_by_what_befell_one_of_its_name(
+    platform: Platform,
+) -> None:
+    await settled(platform)
+    await platform.store.record_failover("s3", "failover", "op-1")
+    await platform.run("reshard", **{**GROW, "to": 2})
+    await platform.run("reshard-finish", early=True)
+    await platform.run("reshard", **GROW)
+    (record,) = await platform.store.failovers("s3")
+    assert record.acknowledged
+
+
 async def test_a_process_with_the_old_topology_ends_so_that_the_next_one_goes_on(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
