@@ -117,7 +117,7 @@ async def test_a_new_shard_is_not_kept_from_failing_over_by_what_befell_one_of_i
     await platform.run("reshard-finish", early=True)
     await platform.run("reshard", **GROW)
     (record,) = await platform.store.failovers("s3")
-    assert record.acknowledged
+    assert record["acknowledged"]
 
 
 async def test_a_process_with_the_old_topology_ends_so_that_the_next_one_goes_on(
