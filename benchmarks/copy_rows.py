@@ -154,7 +154,7 @@ async def measure(pair: Pair, users: int, orders: int, rounds: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=12000)
+    parser.add_argument("--users", type=int, default=36000)
     parser.add_argument("--orders", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
