@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from infra.local.backups.seal import Damaged
 from runtime.errors import OperationFailed
 
 SEGMENT = (1, 3)
+
+
+def blocks(data: bytes, size: int) -> Iterator[memoryview]:
+    view = memoryview(data)
+    return (view[at : at + size] for at in range(0, len(data), size))
 
 
 def test_a_folder_comes_back_from_its_pieces_as_it_was(tmp_path: Path) -> None:
@@ -35,8 +41,8 @@ def test_a_folder_comes_back_from_its_pieces_as_it_was(tmp_path: Path) -> None:
         (new / name).mkdir(parents=True)
     for piece in plan.pieces:
         data = pieces.read(old, piece)
-        parts = pieces.check("piece", pieces.to_json(piece, 1, ""), data)
-        pieces.write(new, parts, data, None)
+        parts = pieces.parts_of("piece", pieces.to_json(piece, 1, ""))
+        assert pieces.write(new, "piece", parts, blocks(data, 4000), None) == len(data)
     assert {p.relative_to(new): p.read_bytes() for p in new.rglob("*") if p.is_file()} == {
         p.relative_to(old): p.read_bytes() for p in old.rglob("*") if p.is_file()
     }
@@ -56,13 +62,19 @@ def test_every_byte_of_every_file_is_in_one_piece_and_no_piece_is_too_large(
     assert found == {str(number): size for number, size in enumerate(sizes)}
 
 
-def test_a_piece_that_is_not_the_listed_one_is_damaged() -> None:
-    piece = (Part("a", 0, 3),)
+@pytest.mark.parametrize("data", [b"", b"ab", b"abcdef", b"abcdefg"])
+def test_a_piece_that_is_not_the_listed_one_is_damaged(data: bytes, tmp_path: Path) -> None:
+    piece = (Part("a", 0, 3), Part("b", 0, 2))
     with pytest.raises(Damaged):
-        pieces.check("s1/x/piece-00001", pieces.to_json(piece, 1, ""), b"ab")
-    outside = pieces.to_json((Part("../a", 0, 3),), 1, "")
+        pieces.check("s1/x/piece-00001", pieces.to_json(piece, 1, ""), data)
+    with pytest.raises(Damaged, match="s1/x/piece-00001"):
+        pieces.write(tmp_path, "s1/x/piece-00001", piece, blocks(data, 2), None)
+
+
+@pytest.mark.parametrize("path", ["../a", "/a", "b/../../a"])
+def test_no_piece_is_written_outside_of_its_folder(path: str) -> None:
     with pytest.raises(Damaged, match="outside"):
-        pieces.check("piece", outside, b"abc")
+        pieces.parts_of("piece", pieces.to_json((Part(path, 0, 3),), 1, ""))
 
 
 RECORDS = b"""\

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.backups.seal import TAG, Damaged, Key, seal, unseal
+from infra.local.backups.seal import BLOCK, TAG, Damaged, Key, blocks, seal, unseal
 from runtime.errors import Invalid, OperationFailed, Refused
 
 KEY = Key(bytes(range(32)))
@@ -27,6 +27,14 @@ def test_what_is_sealed_comes_back(data: bytes) -> None:
     assert unseal(KEY, "s1/a", chunked(data)) == data
 
 
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 1])
+def test_what_is_sealed_comes_back_in_blocks(size: int) -> None:
+    data = os.urandom(size)
+    found = [bytes(block) for block in blocks(KEY, "s1/a", seal(KEY, "s1/a", data))]
+    assert b"".join(found) == data
+    assert all(len(block) <= BLOCK for block in found)
+
+
 SEALED = chunked(DATA)
 
 
@@ -36,6 +44,8 @@ def test_any_changed_byte_is_found(at: int, by: int) -> None:
     changed[at] ^= by
     with pytest.raises((Damaged, Refused)):
         unseal(KEY, "s1/a", bytes(changed))
+    with pytest.raises((Damaged, Refused)):
+        next(blocks(KEY, "s1/a", bytes(changed)))
 
 
 @given(st.integers(0, len(SEALED) - 1))

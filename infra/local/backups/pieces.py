@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,19 +90,34 @@ def read(folder: Path, piece: Iterable[Part]) -> bytes:
     return bytes(found)
 
 
-def write(folder: Path, piece: Iterable[Part], data: bytes, owner: SystemUser | None) -> None:
-    """The parts of a piece are in their files, which other pieces may be writing to as well."""
-    offset = 0
+def write(
+    folder: Path,
+    name: str,
+    piece: Iterable[Part],
+    blocks: Iterator[memoryview],
+    owner: SystemUser | None,
+) -> int:
+    """The bytes of the piece `name` are in its files, which other pieces may be writing to as well.
+    Returns how many. Raises `Damaged` when they are not as many as the piece has."""
+    block, written = memoryview(b""), 0
     for part in piece:
         descriptor = os.open(folder / part.path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             if owner is not None:
                 os.fchown(descriptor, owner.uid, owner.gid)
-            view = memoryview(data)[offset : offset + part.size]
-            os.pwrite(descriptor, view, part.offset)
+            offset, end = part.offset, part.offset + part.size
+            while offset < end:
+                block = block or next(blocks, block)
+                if not block:
+                    raise _other(name)
+                done = os.pwrite(descriptor, block[: end - offset], offset)
+                block, offset = block[done:], offset + done
+            written += part.size
         finally:
             os.close(descriptor)
-        offset += part.size
+    if block or next(blocks, block):
+        raise _other(name)
+    return written
 
 
 def to_json(piece: Iterable[Part], stored: int, sha256: str) -> JSON:
@@ -115,16 +130,24 @@ def to_json(piece: Iterable[Part], stored: int, sha256: str) -> JSON:
     }
 
 
-def check(name: str, known: Mapping[str, Any], data: bytes) -> tuple[Part, ...]:
-    """The parts of the piece that was fetched by its SHA-256. Raises `Damaged`."""
+def parts_of(name: str, known: Mapping[str, Any]) -> tuple[Part, ...]:
+    """Where the bytes of the piece `name` belong, as backup.json says. Raises `Damaged`."""
     parts = tuple(Part(*part) for part in known["parts"])
-    if len(data) != sum(part.size for part in parts):
-        raise Damaged(
-            f"The backup object {name} is damaged: it is not what backup.json says.",
-            hint="Use another backup: regionctl backup list; then take a full one.",
-            extra={"object": name},
-        )
     for part in parts:
         if part.path.startswith("/") or ".." in Path(part.path).parts:
             raise Damaged(f"The backup {name} names a file outside of itself: {part.path}.")
     return parts
+
+
+def check(name: str, known: Mapping[str, Any], data: bytes) -> None:
+    """It is as large as backup.json says. Raises `Damaged`."""
+    if len(data) != known["bytes"]:
+        raise _other(name)
+
+
+def _other(name: str) -> Damaged:
+    return Damaged(
+        f"The backup object {name} is damaged: it is not what backup.json says.",
+        hint="Use another backup: regionctl backup list; then take a full one.",
+        extra={"object": name},
+    )

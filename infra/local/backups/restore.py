@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from infra.backups import Backup, Target
 from infra.local import layout as files
 from infra.local.backups import chain, pieces, points, recover, wal
 from infra.local.backups.chain import Extent, Segment, Stop
-from infra.local.backups.index import Index, Object
+from infra.local.backups.index import Index
 from infra.local.backups.parts import Parts, every, run
 from infra.local.backups.recover import Copy, Recovered
 from infra.local.backups.seal import Damaged
@@ -155,9 +155,6 @@ async def download(parts: Parts, index: Index, id: str, folder: Path) -> int:
     for name in document["folders"]:
         files.make_folder(folder / name, owner=parts.site.user, mode=0o700)
 
-    # Neighbouring pieces are of one file, and writers of one file only get in each other's way.
-    writing = asyncio.Lock()
-
     async def one(number: int) -> int:
         name = f"piece-{number + 1:05}"
         if name not in by_name:
@@ -166,13 +163,13 @@ async def download(parts: Parts, index: Index, id: str, folder: Path) -> int:
                 hint="Use another backup: regionctl backup list; then take a full one.",
                 extra={"object": f"{index.database}/{id}/{name}"},
             )
-        found: Object = by_name[name]
-        known = document["pieces"][number]
-        data = await parts.shelves.fetch(found, known["sha256"])
-        wanted = pieces.check(found.name, known, data)
-        async with writing:
-            await asyncio.to_thread(pieces.write, folder, wanted, data, parts.site.user)
-        return len(data)
+        found, known = by_name[name], document["pieces"][number]
+        wanted = pieces.parts_of(found.name, known)
+
+        def write(blocks: Iterator[memoryview]) -> int:
+            return pieces.write(folder, found.name, wanted, blocks, parts.site.user)
+
+        return await parts.shelves.vaults[found.region].use(found.name, known["sha256"], write)
 
     return sum(await every(one, range(len(document["pieces"]))))
 

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from infra.local.backups.seal import Damaged, Key, seal, unseal
+from infra.local.backups.seal import Damaged, Key, blocks, seal, unseal
 from runtime.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ ANSWER_SECONDS = 5.0
 BYTES_A_SECOND = 4 << 20
 AT_ONCE = 4
 _SHA256 = "sha256"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Store:
             return await found.bytes_async()
 
         body = bytes(await self._ask(name, rest, found.meta["size"]))
-        digest = hashlib.sha256(body).hexdigest()
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
         if found.attributes.get(_SHA256) != digest:
             raise _damaged(name, "its SHA-256 is not what it was when it was stored")
         if sha256 not in ("", digest):
@@ -255,6 +256,11 @@ class Vault:
         """What was put. Raises as `Store.get` and `unseal`."""
         sealed = await self.store.get(name, sha256)
         return await asyncio.to_thread(unseal, self.key, name, sealed)
+
+    async def use(self, name: str, sha256: str, work: Callable[[Iterator[memoryview]], T]) -> T:
+        """What `work` makes, in a thread, of what was put: see `blocks`. Raises as `get`."""
+        sealed = await self.store.get(name, sha256)
+        return await asyncio.to_thread(lambda: work(blocks(self.key, name, sealed)))
 
 
 async def _request(method: str, host: str, port: int, url: Any) -> int:
