@@ -62,7 +62,11 @@ class Recovered:
 
 
 def configure(parts: Parts, copy: Copy, recovery: str = "") -> None:
-    """What holds for the copy also when somebody starts it by hand."""
+    """What holds for the copy also when somebody starts it by hand.
+
+    It summarizes no WAL: a summarizer that misses a segment, which recovery has renamed, waits ten
+    seconds before it looks again, and a shutdown waits for it.
+    """
     user, folder = parts.site.user, copy.pgdata
     settings = f"""\
 # A restored copy, apart from the platform. Written by regionctl.
@@ -76,6 +80,7 @@ archive_command = ''
 archive_library = ''
 restore_command = ''
 max_logical_replication_workers = 0
+summarize_wal = off
 default_transaction_read_only = on
 {recovery}"""
     files.replace_file(folder / "postgresql.conf", postgres.common(), owner=user)
