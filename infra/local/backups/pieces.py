@@ -20,6 +20,7 @@ from infra.local.layout import SystemUser
 JSON = dict[str, Any]
 PIECE_BYTES = 16 * 1024 * 1024
 MANIFEST = "backup_manifest"
+LARGE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ def write(
                 done = os.pwrite(descriptor, block[: end - offset], offset)
                 block, offset = block[done:], offset + done
             written += part.size
+            if part.size >= LARGE:
+                os.fdatasync(descriptor)  # the disk works while others are fetched and expanded
         finally:
             os.close(descriptor)
     if block or next(blocks, block):

@@ -123,9 +123,10 @@ async def prepare(parts: Parts, way: Way, work: Path, meter: Meter) -> Path:
     meter.lap("verify")
     pgdata = work / "pgdata"
     await asyncio.to_thread(shutil.rmtree, pgdata, ignore_errors=True)
+    # The server flushes all of it before recovery, as after a crash (recovery_init_sync_method).
     await run(
         parts,
-        *("pg_combinebackup", "--link", "--no-manifest", "-o", str(pgdata)),
+        *("pg_combinebackup", "--link", "--no-sync", "--no-manifest", "-o", str(pgdata)),
         *(str(folder) for folder in folders),
         seconds=WORK_SECONDS,
     )
