@@ -114,13 +114,22 @@ def write(
                 done = os.pwrite(descriptor, block[: end - offset], offset)
                 block, offset = block[done:], offset + done
             written += part.size
-            if part.size >= LARGE:
-                os.fdatasync(descriptor)  # the disk works while others are fetched and expanded
         finally:
             os.close(descriptor)
     if block or next(blocks, block):
         raise _other(name)
     return written
+
+
+def flush(folder: Path, piece: Iterable[Part]) -> None:
+    """What was written of it is on the disk, when it is enough to be worth it."""
+    for part in piece:
+        if part.size >= LARGE:
+            descriptor = os.open(folder / part.path, os.O_WRONLY)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def to_json(piece: Iterable[Part], stored: int, sha256: str) -> JSON:

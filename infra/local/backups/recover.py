@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ from runtime.errors import OperationFailed
 
 RECOVERY_SECONDS = 6 * 3600.0
 START_SECONDS = 120.0
+# How the server flushes the directory before recovery: all of it at once, where that can be done.
+FLUSH = "syncfs" if sys.platform == "linux" else "fsync"
 _HBA = f"host all {postgres.SUPERUSER} {HOST}/32 scram-sha-256\n"
 # Whether replay is paused can only be asked while there is any.
 _PRESENT = """\
@@ -102,6 +105,7 @@ def recovery_settings(wal: Path, timeline: int, stop: Stop) -> str:
     command = command.replace("\\", "\\\\").replace("'", "''")
     lines = [
         f"restore_command = '{command}'",
+        f"recovery_init_sync_method = {FLUSH}",
         f"recovery_target_timeline = '{timeline}'",
         "recovery_target_action = pause",
     ]

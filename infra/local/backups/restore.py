@@ -11,6 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,9 +171,16 @@ async def download(parts: Parts, index: Index, id: str, folder: Path) -> int:
         def write(blocks: Iterator[memoryview]) -> int:
             return pieces.write(folder, found.name, wanted, blocks, parts.site.user)
 
-        return await parts.shelves.vaults[found.region].use(found.name, known["sha256"], write)
+        size = await parts.shelves.vaults[found.region].use(found.name, known["sha256"], write)
+        flusher.submit(pieces.flush, folder, wanted)
+        return size
 
-    return sum(await every(one, range(len(document["pieces"]))))
+    # The disk works meanwhile, and nobody waits for it.
+    flusher = ThreadPoolExecutor(1, "flusher")
+    try:
+        return sum(await every(one, range(len(document["pieces"]))))
+    finally:
+        flusher.shutdown(wait=False, cancel_futures=True)
 
 
 async def verify_input(parts: Parts, id: str, folder: Path) -> None:
