@@ -7,8 +7,10 @@ subscription, and lets in the superuser alone, on a port of its own.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +34,7 @@ from runtime.errors import OperationFailed
 
 RECOVERY_SECONDS = 6 * 3600.0
 START_SECONDS = 120.0
+STOP_SECONDS = 300.0
 # How the server flushes the directory before recovery: all of it at once, where that can be done.
 FLUSH = "syncfs" if sys.platform == "linux" else "fsync"
 _HBA = f"host all {postgres.SUPERUSER} {HOST}/32 scram-sha-256\n"
@@ -136,7 +139,7 @@ async def recover(
             )
         await _loosen(parts, copy)
     finally:
-        await halt(parts, copy)
+        await halt(copy)
     return reached
 
 
@@ -255,15 +258,18 @@ async def serve(parts: Parts, copy: Copy) -> None:
     await wait_until(CLOCK, answers, what=f"{copy.name} to answer", seconds=START_SECONDS)
 
 
-async def halt(parts: Parts, copy: Copy) -> None:
-    """Stopped cleanly, when it runs."""
-    if running(copy) is not None:
-        with contextlib.suppress(OperationFailed):  # it may have ended by itself
-            await run(
-                parts,
-                *("pg_ctl", "stop", "-D", str(copy.pgdata), "-m", "fast", "-w", "-t", "300", "-s"),
-                seconds=320,
-            )
+async def halt(copy: Copy) -> None:
+    """Stopped cleanly, when it runs. Raises `TimedOut`."""
+    pid = running(copy)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+        os.kill(pid, signal.SIGINT)  # a fast shutdown
+
+    async def ended() -> bool:
+        return running(copy) is None
+
+    await wait_until(CLOCK, ended, what=f"{copy.name} to stop", seconds=STOP_SECONDS, every=0.01)
 
 
 def kill(copy: Copy) -> None:
