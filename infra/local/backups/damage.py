@@ -22,7 +22,7 @@ from infra.local.backups.chain import SEGMENT_BYTES
 from infra.local.backups.index import DOCUMENT, Index, Object, Shelves
 from infra.local.backups.parts import Parts, every
 from infra.local.backups.restore import Meter
-from infra.local.backups.store import Store, Stored, Vault
+from infra.local.backups.store import Digests, Store, Stored, Vault
 from infra.lsn import format_lsn
 from runtime.errors import Problem, Refused, Unavailable
 
@@ -39,8 +39,8 @@ class Copies(Store):
     async def ensure(self) -> None:
         await self._store.ensure()
 
-    async def put(self, name: str, body: bytes) -> Stored:
-        return self._named(await self._store.put(self._prefix + name, body))
+    async def put(self, name: str, body: bytes, known: Digests | None = None) -> Stored:
+        return self._named(await self._store.put(self._prefix + name, body, known))
 
     async def get(self, name: str, sha256: str = "") -> bytes:
         return await self._store.get(self._prefix + name, sha256)

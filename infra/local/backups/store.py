@@ -43,6 +43,19 @@ class Stored:
     sha256: str = ""
 
 
+@dataclass(frozen=True)
+class Digests:
+    """Of a body, in hexadecimal digits: what it is known by, and what the storage says of it."""
+
+    sha256: str
+    md5: str
+
+
+def digests(body: bytes) -> Digests:
+    md5 = hashlib.md5(body, usedforsecurity=False)
+    return Digests(hashlib.sha256(body).hexdigest(), md5.hexdigest())
+
+
 class Store:
     """The bucket at the S3 endpoint `endpoint`, a base URL of `region`.
 
@@ -69,12 +82,14 @@ class Store:
         if status not in (200, 204, 409):
             raise self._away("the bucket", f"HTTP {status}")
 
-    async def put(self, name: str, body: bytes) -> Stored:
-        """`name` holds `body`, whatever it held before, and the storage says so itself."""
+    async def put(self, name: str, body: bytes, known: Digests | None = None) -> Stored:
+        """`name` holds `body`, whatever it held before, and the storage says so itself. `known`
+        saves us from computing them."""
         import obstore
 
-        digest = hashlib.sha256(body).hexdigest()
-        attributes = {"Content-Type": "application/octet-stream", _SHA256: digest}
+        if known is None:
+            known = await asyncio.to_thread(digests, body)
+        attributes = {"Content-Type": "application/octet-stream", _SHA256: known.sha256}
 
         async def send() -> Any:
             s3 = self._s3()
@@ -87,10 +102,10 @@ class Store:
         except NotFound:
             await self.ensure()
             await self._ask(name, send, len(body))
-        return await self._confirm(name, body, digest)
+        return await self._confirm(name, len(body), known)
 
-    async def _confirm(self, name: str, body: bytes, digest: str) -> Stored:
-        """What the storage has by that name is `body`. Raises `Damaged`."""
+    async def _confirm(self, name: str, size: int, known: Digests) -> Stored:
+        """What the storage has by that name is what was put. Raises `Damaged`."""
         import obstore
 
         async def head() -> Any:
@@ -99,11 +114,11 @@ class Store:
 
         meta, attributes = await self._ask(name, head)
         etag = str(meta["e_tag"] or "").strip('"')
-        if meta["size"] != len(body) or attributes.get(_SHA256) != digest:
-            raise _damaged(name, f"the storage has {meta['size']} of {len(body)} bytes")
-        if etag != hashlib.md5(body, usedforsecurity=False).hexdigest():
+        if meta["size"] != size or attributes.get(_SHA256) != known.sha256:
+            raise _damaged(name, f"the storage has {meta['size']} of {size} bytes")
+        if etag != known.md5:
             await self.get(name)  # an ETag need not be the MD5: then the bytes themselves say it
-        return Stored(name, meta["size"], meta["last_modified"], digest)
+        return Stored(name, meta["size"], meta["last_modified"], known.sha256)
 
     async def get(self, name: str, sha256: str = "") -> bytes:
         """What was put; with `sha256`, that very one of perhaps several under this name. Raises
