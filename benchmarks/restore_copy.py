@@ -89,7 +89,8 @@ async def fill(provider: LocalProvider, megabytes: int) -> Backup:
     """A shard of that size at least, with the product's tables and indexes, and its full backup."""
     for region in provider.topology.regions:
         await provider.ensure_region(region.name)
-    await provider.ensure_running(["link.us-west-2", "objects.us-west-2a"])
+    stores = ["objects.us-east-1a", "objects.us-west-2a"]
+    await provider.ensure_running(["link.us-west-2", *stores])
     shard_map = one_shard(provider)
     await provider.create_primary(PRIMARY)
     await provider.publish_map(shard_map)
@@ -204,8 +205,8 @@ def row(name: str, seconds: Sequence[float], megabytes: float, plain: float) -> 
 PHASES = {
     "download": "the target proven; pieces and WAL fetched, authenticated, unsealed, written",
     "verify": "pg_verifybackup, by the backup's own manifest",
-    "combine": "pg_combinebackup, which also flushes every file",
-    "recover": "the server starts, replays, is promoted where the archive ends, stops",
+    "combine": "pg_combinebackup, by hard links",
+    "recover": "the server flushes the rest, replays, is promoted where the archive ends, stops",
     "checksums": "pg_checksums, every page",
 }
 METHOD = """\
