@@ -159,8 +159,8 @@ class Work:
 
 class Backups(Protocol):
     async def working(self, on: str) -> Work | None:
-        """How far this process is with the backup of the database `on`, or with the restore of the
-        server or instance `on`; None when it is not at it."""
+        """How far this process is with the backup of the database `on`, the check of the backup
+        `on`, or the restore of the server or instance `on`; None when it is not at it."""
         ...
 
     async def archives(self) -> Sequence[Archive]:

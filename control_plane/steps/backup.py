@@ -24,7 +24,7 @@ async def take_backup(world: World, *, database: str, kind: BackupKind) -> JSON:
 
 async def verify_backup(world: World, *, id: str) -> JSON:
     """Raises `OperationFailed`, naming what is damaged or missing."""
-    found = await world.provider.backups.verify(id)
+    found = await told(world, id, world.provider.backups.verify(id))
     problems = found["problems"]
     if problems:
         more = f" and {len(problems) - TOLD_PROBLEMS} more" * (len(problems) > TOLD_PROBLEMS)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.backups import Backup, Target
+from infra.backups import Backup, Target, Work
 from infra.local import layout as files
 from infra.local.backups import chain, pieces, points, recover, wal
 from infra.local.backups.chain import Extent, Segment, Stop
@@ -49,18 +49,27 @@ class Way:
         return self.covered[-1][0]
 
 
+PHASES = ("download", "verify", "combine", "recover", "checksums")
+
+
 @dataclass
 class Meter:
-    """Seconds of each phase, and bytes that were downloaded."""
+    """Seconds of each phase, and bytes that were downloaded, of `all`."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     bytes: int = 0
+    all: int = 0
     _since: float = field(default_factory=time.monotonic)
 
     def lap(self, phase: str) -> None:
         now = time.monotonic()
         self.seconds[phase] = round(now - self._since, 3)
         self._since = now
+
+    async def far(self) -> Work:
+        """How far the restore is."""
+        phase = next((each for each in PHASES if each not in self.seconds), PHASES[-1])
+        return Work(phase, self.bytes, self.all) if phase == PHASES[0] else Work(phase)
 
 
 async def find_way(
@@ -115,8 +124,9 @@ async def prepare(parts: Parts, way: Way, work: Path, meter: Meter) -> Path:
     """The data directory before recovery, in `work`; the WAL for it lies in `work`/wal."""
     require_room(way, work)
     folders = [parts.folder(work / f"input-{n}") for n in range(len(way.links))]
+    meter.all = sum(backup.bytes for backup in way.links)
     for folder, backup in zip(folders, way.links, strict=True):
-        meter.bytes += await download(parts, way.index, backup.id, folder)
+        await download(parts, way.index, backup.id, folder, meter)
     meter.bytes += await fetch_wal(parts, way, work / "wal")
     meter.lap("download")
     for folder, backup in zip(folders, way.links, strict=True):
@@ -150,14 +160,14 @@ def require_room(way: Way, work: Path) -> None:
         )
 
 
-async def download(parts: Parts, index: Index, id: str, folder: Path) -> int:
-    """All files of one backup, each piece being what backup.json says. Returns the bytes."""
+async def download(parts: Parts, index: Index, id: str, folder: Path, meter: Meter) -> None:
+    """All files of one backup, each piece being what backup.json says."""
     document = await parts.shelves.document_of(index, id)
     by_name = {each.name.rpartition("/")[2]: each for each in index.objects[id]}
     for name in document["folders"]:
         files.make_folder(folder / name, owner=parts.site.user, mode=0o700)
 
-    async def one(number: int) -> int:
+    async def one(number: int) -> None:
         name = f"piece-{number + 1:05}"
         if name not in by_name:
             raise Damaged(
@@ -171,14 +181,14 @@ async def download(parts: Parts, index: Index, id: str, folder: Path) -> int:
         def write(blocks: Iterator[memoryview]) -> int:
             return pieces.write(folder, found.name, wanted, blocks, parts.site.user)
 
-        size = await parts.shelves.vaults[found.region].use(found.name, known["sha256"], write)
+        vault = parts.shelves.vaults[found.region]
+        meter.bytes += await vault.use(found.name, known["sha256"], write)
         flusher.submit(pieces.flush, folder, wanted)
-        return size
 
     # The disk works meanwhile, and nobody waits for it.
     flusher = ThreadPoolExecutor(1, "flusher")
     try:
-        return sum(await every(one, range(len(document["pieces"]))))
+        await every(one, range(len(document["pieces"])))
     finally:
         flusher.shutdown(wait=False, cancel_futures=True)
 

@@ -53,7 +53,8 @@ async def aside(
         meter = Meter()
         look = parts.folder(folder / "look")
         way = await restore.find_way(parts, database, target, backup, look)
-        reached = await restore.build(parts, way, copy, meter)
+        with parts.working(id, meter.far):
+            reached = await restore.build(parts, way, copy, meter)
         await asyncio.to_thread(shutil.rmtree, look)
         restored = _restored(id, database, copy, reached, meter)
         document = _json(restored) | {"target": target_json(target), "backup": way.backup.id}
@@ -213,7 +214,8 @@ async def _into_work(
     way = await restore.find_way(parts, database, target, backup, parts.folder(work / "look"))
     meter = Meter()
     histories = _histories(parts.site.pgdata(instance))
-    reached = await restore.build(parts, way, copy, meter, histories=histories)
+    with parts.working(instance, meter.far):
+        reached = await restore.build(parts, way, copy, meter, histories=histories)
     return {
         "lsn": reached.lsn,
         "timeline": reached.timeline,

@@ -11,6 +11,7 @@ from infra.local.backups import chain, restore, wal
 from infra.local.backups.chain import SEGMENT_BYTES, Segment
 from infra.local.backups.index import Index
 from infra.local.backups.parts import Parts, every, exclusive
+from infra.local.backups.restore import Meter
 from infra.lsn import format_lsn
 from runtime.errors import NotFound, OperationFailed, Problem, Unavailable
 
@@ -33,13 +34,15 @@ async def verify(parts: Parts, id: str) -> JSON:
 
 async def _verify(parts: Parts, index: Index, id: str, scratch: Path) -> JSON:
     problems: list[str] = []
-    read = pieces = 0
+    pieces = 0
     links = chain.chain_of(index.backups, id)
+    meter = Meter(all=sum(each.bytes for each in links))
     for backup in links:
         folder = parts.folder(scratch / "input")
         pieces += backup.pieces
         try:
-            read += await restore.download(parts, index, backup.id, folder)
+            with parts.working(id, meter.far):
+                await restore.download(parts, index, backup.id, folder, meter)
             await restore.verify_input(parts, backup.id, folder)
         except Unavailable:
             raise
@@ -55,7 +58,7 @@ async def _verify(parts: Parts, index: Index, id: str, scratch: Path) -> JSON:
     problems += await verify_wal(parts, index, covered, scratch / "wal", backup.stop)
     return {
         "pieces": pieces,
-        "bytes": read + len(covered) * SEGMENT_BYTES,
+        "bytes": meter.bytes + len(covered) * SEGMENT_BYTES,
         "segments": len(covered),
         "problems": problems,
     }
