@@ -41,7 +41,7 @@ from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
 FORMAT = 1
-UPLOADS = 2
+UPLOADS = 1
 REPLAY_SECONDS = 30.0
 ARCHIVE_SECONDS = 60.0
 COPY_SECONDS = 6 * 3600.0
