@@ -2,6 +2,7 @@
 #   make demo   two regions come up, are broken in four ways, and the verdict sheet is printed
 #   make test   every test; make check: lint, formatting, types, import contracts
 #   make bench  writes benchmarks/RESULTS.md
+#   make tools  brings Prometheus, Alertmanager and their checkers into .tools (Debian packages)
 #   make docs   writes docs/reference from the commands themselves
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
@@ -18,10 +19,10 @@ PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs audit bench kills soak clean
+.PHONY: help install demo tools test check docs audit bench kills soak clean
 
 help:
-	@sed -n '2,9s/^# *//p' Makefile
+	@sed -n '2,10s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -128,6 +129,10 @@ check: $(INSTALLED)
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit -q -c pyproject.toml --severity-level medium -r $(PACKAGES)
 	@$(BIN)/python -m pip --disable-pip-version-check check
+
+# Tests of the monitoring are skipped without them. Downloads once; starts and installs nothing.
+tools:
+	@.ci/tools
 
 docs: $(INSTALLED)
 	@$(BIN)/python -m cli.reference

@@ -328,6 +328,7 @@ def add_routes(app: FastAPI) -> None:
     """All routes behind the gate, and the one renderer of errors."""
     app.add_middleware(Gate)
     app.include_router(public)
+    app.include_router(api_overview.metrics)
     app.include_router(v1)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)

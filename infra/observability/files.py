@@ -1,0 +1,52 @@
+"""All files of the monitoring, by their paths below one folder. Pure.
+
+prometheus.yml rules/*.yml targets/*.json    Prometheus
+alertmanager.yml                             Alertmanager
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from infra.observability import alertmanager, alerts, prometheus
+from infra.observability.model import Pace, Receivers, Target
+from infra.observability.prometheus import ControlPlaneAccess
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """`own` and `alertmanager` are the addresses ("host:port") of the two programs."""
+
+    platform: str
+    targets: tuple[Target, ...]
+    own: str
+    alertmanager: str
+    access: ControlPlaneAccess
+    receivers: Receivers = field(default_factory=Receivers)
+    pace: Pace = field(default_factory=Pace)
+
+
+def files(wanted: Monitoring) -> dict[str, str]:
+    """Path → text."""
+    config = prometheus.document(
+        wanted.platform,
+        wanted.pace,
+        wanted.access,
+        own=wanted.own,
+        alertmanager=wanted.alertmanager,
+    )
+    return {
+        "prometheus.yml": text(config),
+        "rules/alerts.yml": text(alerts.document(wanted.pace)),
+        "alertmanager.yml": text(alertmanager.document(wanted.pace, wanted.receivers)),
+        **prometheus.target_files(wanted.targets),
+    }
+
+
+def text(document: Mapping[str, Any] | Iterable[Any]) -> str:
+    """YAML in the document's own order, one line an expression."""
+    return yaml.safe_dump(document, sort_keys=False, width=10_000, allow_unicode=True)

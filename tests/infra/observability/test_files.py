@@ -1,0 +1,97 @@
+"""The files are ones that Prometheus and Alertmanager accept, whoever is to be told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.observability import alerts
+from infra.observability.files import files
+from infra.observability.model import Pace, Receivers, duration
+from infra.topology import load
+from runbooks.book import read as runbook
+from tests.infra.observability.tools import monitoring, run, write
+
+PAGER = Receivers(pagerduty_key_file="secrets/pagerduty")
+CHAT = Receivers(slack_url_file="secrets/slack")
+BOTH = Receivers("secrets/pagerduty", "secrets/slack")
+ALL = Receivers("secrets/pagerduty", "secrets/slack", webhook_url="http://127.0.0.1:9/")
+HOOK = Receivers(webhook_url="http://127.0.0.1:9/")
+
+
+def test_prometheus_accepts_its_configuration_and_every_rule(tmp_path: Path) -> None:
+    write(tmp_path, monitoring())
+    said = run("promtool", "check", "config", "prometheus.yml", folder=tmp_path)
+    rules = sum(len(group["rules"]) for group in alerts.document(Pace())["groups"])
+    assert f"{rules} rules found" in said
+
+
+def test_rules_may_be_as_quick_as_a_test_needs_them(tmp_path: Path) -> None:
+    quick = Pace(scrape=0.5, evaluate=0.5, window=5, hold=0, group=0.2, again=60)
+    write(tmp_path, monitoring(HOOK, quick))
+    run("promtool", "check", "config", "prometheus.yml", folder=tmp_path)
+    run("amtool", "check-config", "alertmanager.yml", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("receivers", "critical", "warning"),
+    [
+        (Receivers(), "nobody", "nobody"),
+        (PAGER, "pagerduty", "nobody"),
+        (CHAT, "slack", "slack"),
+        (BOTH, "pagerduty", "slack"),
+        (HOOK, "webhook", "webhook"),
+        (ALL, "webhook,pagerduty", "webhook,slack"),
+    ],
+)
+def test_critical_alerts_wake_somebody_up_and_warnings_are_for_the_chat(
+    tmp_path: Path, receivers: Receivers, critical: str, warning: str
+) -> None:
+    write(tmp_path, monitoring(receivers))
+    run("amtool", "check-config", "alertmanager.yml", folder=tmp_path)
+    for severity, told in (("critical", critical), ("warning", warning)):
+        route = ("config", "routes", "test", "--config.file=alertmanager.yml")
+        said = run(
+            "amtool", *route, f"--verify.receivers={told}", f"severity={severity}", folder=tmp_path
+        )
+        assert said.strip() == told
+
+
+def test_no_secret_is_in_any_file() -> None:
+    texts = files(monitoring(ALL))
+    assert "secrets/pagerduty" in texts["alertmanager.yml"]
+    assert not [
+        name for name, text in texts.items() if "routing_key:" in text or "api_url:" in text
+    ]
+
+
+def test_every_service_gateway_and_the_edge_are_looked_at_by_their_own_names() -> None:
+    topology = load("two-regions")
+    written = files(monitoring())
+    seen = {
+        row["labels"]["instance"]
+        for name, text in written.items()
+        if name.startswith("targets/")
+        for row in json.loads(text)
+    }
+    wanted = {spec.id for spec in topology.by_id.values() if spec.kind in ("service", "envoy")}
+    assert seen == wanted | {"control-plane"}
+
+
+def test_every_alert_says_what_to_do_in_a_runbook_that_exists() -> None:
+    rules = [rule for group in alerts.document(Pace())["groups"] for rule in group["rules"]]
+    names = [rule["alert"] for rule in rules]
+    assert len(set(names)) == len(names)
+    for rule in rules:
+        assert runbook(rule["annotations"]["runbook"]).title
+        assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0, "0ms"), (0.5, "500ms"), (15, "15s"), (90, "90s"), (300, "5m"), (14400, "4h")],
+)
+def test_durations_are_written_as_prometheus_reads_them(seconds: float, written: str) -> None:
+    assert duration(seconds) == written
