@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
 from loadtests.histograms import MICROSECONDS, NAMED, empty
-from loadtests.recorder import ERROR, LIMITED, OK, WHOLE, Key, Second, Tally, quantiles
+from loadtests.recorder import ERROR, LIMITED, OK, WHOLE, Key, Pair, Second, Tally, quantiles
 
 JSON = dict[str, Any]
-Encoded = tuple[str, str]
+Report = list[Any]
 # Seconds over which the live percentiles are taken, so that they do not jump.
 WINDOW = 5
 
@@ -23,7 +23,7 @@ class Seen:
     """The latest reports of one worker."""
 
     tally: Tally = field(default_factory=Tally)
-    pairs: dict[Key, Encoded] = field(default_factory=dict)
+    pairs: dict[Key, Report] = field(default_factory=dict)
     seconds: dict[int, list[Any]] = field(default_factory=dict)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     lag: str = ""
@@ -45,8 +45,8 @@ class Collector:
             seen.lag = report["lag"]
             seen.errors = Counter({(a, b): count for a, b, count in report["errors"]})
             seen.seconds |= {int(number): each for number, each in report["seconds"].items()}
-        for endpoint, journey, phase, outcome, intended, service in report.get("pairs", ()):
-            seen.pairs[endpoint, journey, phase, outcome] = (intended, service)
+        for endpoint, journey, phase, outcome, pair in report.get("pairs", ()):
+            seen.pairs[endpoint, journey, phase, outcome] = pair
 
     @property
     def tally(self) -> Tally:
@@ -107,7 +107,7 @@ class Collector:
         errors: Counter[tuple[str, str]] = sum(
             (seen.errors for seen in self.workers.values()), Counter()
         )
-        rows = self._rows()
+        found = self._rows()
         return {
             "offered": {"planned": planned, "started": tally.started, "dropped": tally.dropped},
             "generator": {
@@ -118,8 +118,8 @@ class Collector:
                 "cpuMax": round(tally.cpu, 3),
                 "clockJumps": tally.jumps,
             },
-            "endpoints": [each for each in rows if each["name"] != WHOLE],
-            "journeys": [each for each in rows if each["name"] == WHOLE],
+            "endpoints": [each for each in found if each["name"] != WHOLE],
+            "journeys": [each for each in found if each["name"] == WHOLE],
             "timeline": [_moment(number, each) for number, each in self.seconds().items()],
             "errors": [
                 {"endpoint": endpoint, "kind": kind, "count": count}
@@ -128,28 +128,29 @@ class Collector:
         }
 
     def _rows(self) -> list[JSON]:
-        merged: dict[Key, list[Encoded]] = defaultdict(list)
+        merged: dict[Key, Pair] = defaultdict(Pair)
         for seen in self.workers.values():
-            for key, encoded in seen.pairs.items():
-                merged[key].append(encoded)
-        found: dict[tuple[str, str, str], dict[str, list[Encoded]]] = defaultdict(dict)
-        for (endpoint, journey, phase, outcome), each in sorted(merged.items()):
-            found[endpoint, journey, phase][outcome] = each
-        return [endpoint_row(*key, outcomes) for key, outcomes in found.items()]
+            for key, report in seen.pairs.items():
+                merged[key].add(report)
+        return rows(merged)
 
 
-def endpoint_row(
-    name: str, journey: str, phase: str, outcomes: Mapping[str, Iterable[Encoded]]
-) -> JSON:
-    """One row of run.json. An error counts with the time that it took; what met a rate limit was
-    not carried out, and counts apart."""
-    pairs = {outcome: _add(encoded) for outcome, encoded in outcomes.items()}
-    both = [pairs[outcome] for outcome in (OK, ERROR) if outcome in pairs]
-    intended, service = empty(), empty()
-    for pair in both:
-        intended.add(pair[0])
-        service.add(pair[1])
-    counts = {outcome: int(pair[0].get_total_count()) for outcome, pair in pairs.items()}
+def rows(merged: Mapping[Key, Pair]) -> list[JSON]:
+    """The rows of run.json: one for each endpoint, journey and phase."""
+    found: dict[tuple[str, str, str], dict[str, Pair]] = defaultdict(dict)
+    for (endpoint, journey, phase, outcome), pair in sorted(merged.items(), key=lambda e: e[0]):
+        found[endpoint, journey, phase][outcome] = pair
+    return [_row(*key, outcomes) for key, outcomes in found.items()]
+
+
+def _row(name: str, journey: str, phase: str, outcomes: Mapping[str, Pair]) -> JSON:
+    """An error counts with the time that it took; what met a rate limit was not carried out, and
+    counts apart."""
+    whole = Pair()
+    for outcome in (OK, ERROR):
+        if outcome in outcomes:
+            whole.add(outcomes[outcome].report())
+    counts = {outcome: int(pair.intended.get_total_count()) for outcome, pair in outcomes.items()}
     return {
         "name": name,
         "journey": journey,
@@ -157,33 +158,30 @@ def endpoint_row(
         "ok": counts.get(OK, 0),
         "errors": counts.get(ERROR, 0),
         "limited": counts.get(LIMITED, 0),
-        "intended": intended.encode().decode(),
-        "service": service.encode().decode(),
-        "intendedMs": figures(intended),
-        "serviceMs": figures(service),
+        "intended": whole.intended.encode().decode(),
+        "service": whole.service.encode().decode(),
+        "intendedMs": figures(whole.intended, whole.intended_sum),
+        "serviceMs": figures(whole.service, whole.service_sum),
         "outcomes": [
-            {"outcome": outcome, "count": counts[outcome], "intendedMs": figures(pair[0])}
-            for outcome, pair in pairs.items()
+            {
+                "outcome": outcome,
+                "count": counts[outcome],
+                "intendedMs": figures(pair.intended, pair.intended_sum),
+            }
+            for outcome, pair in outcomes.items()
         ],
     }
 
 
-def _add(encoded: Iterable[Encoded]) -> tuple[HdrHistogram, HdrHistogram]:
-    intended, service = empty(), empty()
-    for one, other in encoded:
-        intended.decode_and_add(one)
-        service.decode_and_add(other)
-    return intended, service
-
-
-def figures(histogram: HdrHistogram) -> JSON:
-    """Percentiles, highest and mean in milliseconds; all None of nothing."""
-    if not histogram.get_total_count():
+def figures(histogram: HdrHistogram, total: int) -> JSON:
+    """Percentiles, highest and mean in milliseconds; all None of nothing. `total`: the sum."""
+    count = histogram.get_total_count()
+    if not count:
         return dict.fromkeys((*NAMED, "max", "mean"))
     at = histogram.get_percentile_to_value_dict(list(NAMED.values()))
     found = {name: at[percent] / MICROSECONDS for name, percent in NAMED.items()}
     found["max"] = histogram.get_max_value() / MICROSECONDS
-    found["mean"] = round(histogram.get_mean_value() / MICROSECONDS, 3)
+    found["mean"] = round(total / count / MICROSECONDS, 3)
     return found
 
 
