@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +12,20 @@ from cli import find, programs, render, work
 from cli.leaf import MUTATES, SEVERE, Run, group, leaf
 from cli.render import Output, Table
 from cli.settings import DEFAULT_NAME, PORT_OFFSET_AT_MOST, Settings
-from runtime.errors import NotFound, Refused, Unavailable
+from runtime.errors import Invalid, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
     from control_plane.client import Client
 
 BOOTSTRAP = "control_plane.bootstrap"
+
+
+class Extra(StrEnum):
+    """What a platform can have beside what its topology says."""
+
+    monitoring = "monitoring"
+
+
 app = group()
 
 
@@ -29,6 +38,7 @@ app = group()
         "regionctl up --topology mine.yaml --port-offset 1000",
         "regionctl up --dry-run",
         "regionctl up --listen 10.0.0.5 --tls-cert api.pem --tls-key api.key",
+        "regionctl up --with monitoring",
     ),
 )
 async def up(
@@ -52,8 +62,15 @@ async def up(
     tls_key: Annotated[
         Path | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's key.")
     ] = None,
+    added: Annotated[
+        Extra | None,
+        typer.Option("--with", help="Prometheus and Alertmanager run too, from now on."),
+    ] = None,
+    removed: Annotated[Extra | None, typer.Option("--without", help="They do no more.")] = None,
 ) -> None:
     """Make the platform exist, or mend what is missing of it. May be repeated at any time."""
+    if added is not None and added is removed:
+        raise Invalid(f"--with {added} and --without {removed} contradict each other.")
     directory = find.state_dir(run.state_dir, _name(topology) if topology else None)
     run.state_dir = directory
     if run.dry_run and not (directory / "state.json").exists():
@@ -68,14 +85,19 @@ async def up(
         named = {"--listen": listen, "--tls-cert": tls_cert, "--tls-key": tls_key}
         for option, value in {"--port-offset": offset, **named}.items():
             arguments += [option, str(value)] if value is not None else []
-        await programs.call(BOOTSTRAP, *arguments)
+        extras = {"--monitoring": added, "--no-monitoring": removed}
+        arguments += [option for option, value in extras.items() if value is not None]
+        made = await programs.call(BOOTSTRAP, *arguments)
+    else:
+        made = {}
     async with work.connect(run) as client:
         if not run.dry_run and not run.detach:
             await _join(run, client)
         await work.perform(run, client, "provision", {}, show_empty=run.detach)
         if run.dry_run or run.detach:
             return
-        show(run.output, find.platform(directory), await client.status())
+        monitoring = made.get("monitoring", {})
+        show(run.output, find.platform(directory), await client.status(), monitoring)
 
 
 async def _join(run: Run, client: Client) -> None:
@@ -104,8 +126,13 @@ def _as_made(directory: Path, topology: str | None, offset: int | None) -> tuple
     )
 
 
-def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> None:
-    """Where the platform is and what to type next."""
+def show(
+    output: Output,
+    platform: find.Platform,
+    status: dict[str, Any],
+    monitoring: dict[str, str],
+) -> None:
+    """Where the platform is and what to type next. `monitoring`: URLs by program."""
     authority = platform.state_dir / "ca" / "ca.pem"
     document = {
         "apiVersion": "regionctl/v1",
@@ -116,6 +143,7 @@ def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> Non
         "caFile": str(authority),
         "stateDir": str(platform.state_dir),
         "controlPlane": platform.address,
+        "monitoring": monitoring,
     }
     rows = [
         ("platform", platform.name),
@@ -123,6 +151,7 @@ def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> Non
         ("entry", document["entryUrl"]),
         ("CA file", document["caFile"]),
         ("state", document["stateDir"]),
+        *monitoring.items(),
     ]
     more = platform.option
     foot = [

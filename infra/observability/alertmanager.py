@@ -14,7 +14,10 @@ JSON = dict[str, Any]
 PAGE, CHAT, WEBHOOK, NOBODY = "pagerduty", "slack", "webhook", "nobody"
 
 # Several alerts in one message need not have one summary.
-TITLE = "{{ with .CommonAnnotations.summary }}{{ . }}{{ else }}{{ .GroupLabels.alertname }}{{ end }}"
+TITLE = (
+    "{{ with .CommonAnnotations.summary }}{{ . }}"
+    "{{ else }}{{ .GroupLabels.alertname }} {{ .GroupLabels.region }}{{ end }}"
+)
 TEXT = (
     "{{ range .Alerts }}{{ .Annotations.summary }}: {{ .Annotations.description }}\n"
     "Next: {{ .Annotations.command }}\n{{ end }}"

@@ -37,12 +37,14 @@ ENVOY_SERIES = (
 
 @dataclass(frozen=True)
 class ControlPlaneAccess:
-    """How Prometheus may ask the control plane: `token_file` has a token of the role viewer, and
-    `certificate_file` the certificate that it shows, "" when it speaks plain HTTP (on loopback).
+    """How Prometheus may ask the control plane: `token_file` has a token of the role viewer,
+    `certificate_file` the certificate that it shows, `server_name` a name in it; both "" when it
+    speaks plain HTTP (on loopback).
     """
 
     token_file: str
     certificate_file: str = ""
+    server_name: str = ""
 
 
 def document(
@@ -85,8 +87,9 @@ def _envoys(job: str) -> JSON:
 def _control_plane(access: ControlPlaneAccess) -> JSON:
     job = {**_job(CONTROL_PLANE), "authorization": {"credentials_file": access.token_file}}
     if access.certificate_file:
-        # The very certificate is trusted, whatever name or address it was made for.
-        tls = {"ca_file": access.certificate_file, "insecure_skip_verify": False}
+        tls = {"ca_file": access.certificate_file}
+        if access.server_name:
+            tls["server_name"] = access.server_name
         job |= {"scheme": "https", "tls_config": tls}
     return job
 
