@@ -34,6 +34,7 @@ COMMANDS = {
     "runbook": Lazy("cli.runbook", "What to do about a symptom, step by step.", group=True),
     "op": Lazy("cli.op", "Operations: everything that was or is being done.", group=True),
     "region": Lazy("cli.region", "Regions.", group=True),
+    "load": Lazy("cli.load", "Load tests against the promised levels; capacity.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),
     "backup": Lazy("cli.backup", "Backups, restores and restore points.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),

@@ -2,7 +2,8 @@
 
     python -m loadtests.profiles [NAME] [--rate-scale X] [--seconds S] [--seed N]
 
-Prints all of them, or the plan of one, as JSON. Rates are arrivals (journeys) a second; one journey
+Prints all of them, or the plan of one, as JSON; exit code 2 and a problem document (RFC 9457) for
+what cannot be. Rates are arrivals (journeys) a second; one journey
 is about three requests.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.arrivals import STEADY, WARM_UP, Plan, Segment, Spacing, hottest, phases
+from loadtests.arrivals import STEADY, WARM_UP, Plan, Segment, Spacing, due, hottest, phases
 
 JSON = dict[str, Any]
 MIX = {"checkout": 0.35, "refresh": 0.35, "search": 0.2, "cancel": 0.1}
@@ -212,13 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.name:
             plan = named(asked.name, asked.rate_scale, asked.seconds, asked.seed)
-            document: JSON = plan.document()
+            document: JSON = {**plan.document(), "arrivals": due(plan)}
         else:
             document = {"profiles": listing()}
     except ValueError as error:
-        parser.error(str(error))
+        document = {"type": "urn:regionctl:problem:Invalid", "status": 422, "detail": f"{error}."}
     sys.stdout.write(json.dumps(document) + "\n")
-    return 0
+    return 2 if "type" in document else 0
 
 
 if __name__ == "__main__":
