@@ -35,6 +35,7 @@ COMMANDS = {
     "op": Lazy("cli.op", "Operations: everything that was or is being done.", group=True),
     "region": Lazy("cli.region", "Regions.", group=True),
     "load": Lazy("cli.load", "Load tests against the promised levels; capacity.", group=True),
+    "scale": Lazy("cli.scale", "How many instances a service has.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),
     "backup": Lazy("cli.backup", "Backups, restores and restore points.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),

@@ -22,6 +22,7 @@ from control_plane import (
     api_backups,
     api_events,
     api_overview,
+    api_scaling,
     api_shards,
     arguments,
     drills,
@@ -321,6 +322,7 @@ v1.include_router(api_access.router)
 v1.include_router(api_events.router)
 v1.include_router(api_backups.router)
 v1.include_router(api_overview.router)
+v1.include_router(api_scaling.router)
 v1.include_router(api_shards.router)
 
 

@@ -79,6 +79,10 @@ class Client:
         """The platform on one page, for dashboards."""
         return await self._document("GET", "/v1/overview")
 
+    async def scaling(self) -> JSON:
+        """How many instances each service has in each zone, what they use, and why so many."""
+        return await self._document("GET", "/v1/scaling")
+
     async def topology(self) -> JSON:
         return await self._document("GET", "/v1/topology")
 

@@ -17,6 +17,7 @@ from control_plane.steps import (
     reshard_copy,
     reshard_owners,
     restore,
+    scale,
     switchover,
 )
 
@@ -29,6 +30,7 @@ HANDLERS: dict[str, Handler] = {
     "start-databases": provision.start_databases,
     "stop-databases": provision.stop_databases,
     "adopt-map": provision.adopt_map,
+    "set-instances": scale.set_instances,
     "set-epochs": provision.set_epochs,
     "publish-map": provision.publish_map,
     "clone-standbys": provision.clone_standbys,

@@ -43,6 +43,7 @@ WORDS = {
     "shard rollback": "--confirm two-regions",
     "shard abort": "--confirm two-regions",
     "load run": "smoke --seconds 1 --rate-scale 0.1",
+    "scale set": "orders --to 2",
     "backup create": "s1",
     "backup verify": "{backup}",
     "backup restore": "s1 --to new",
