@@ -75,7 +75,7 @@ class MonitoringChoices:
     slack_url_file: str
     slack_channel: str | None
     alert_webhook: str
-    scrape_seconds: float | None
+    scrape_seconds: int | None
 
 
 def choices(environment: Mapping[str, str] | None = None) -> Choices:
@@ -95,12 +95,8 @@ def monitoring_choices(environment: Mapping[str, str] | None = None) -> Monitori
     webhook, seconds = given["alert_webhook"], given["scrape_seconds"]
     if webhook and not webhook.startswith(("http://", "https://")):
         raise Invalid(f"REGIONCTL_ALERT_WEBHOOK is {webhook!r}; it must be an http(s) URL.")
-    try:
-        every = float(seconds) if seconds else None
-    except ValueError:
-        every = 0.0
-    if every is not None and not 0.5 <= every <= 300:
-        raise Invalid(f"REGIONCTL_SCRAPE_SECONDS is {seconds!r}; it must be from 0.5 to 300.")
+    if seconds and not (seconds.isdecimal() and 1 <= int(seconds) <= 300):
+        raise Invalid(f"REGIONCTL_SCRAPE_SECONDS is {seconds!r}; it must be from 1 to 300.")
     return MonitoringChoices(
         prometheus_bin=given["prometheus_bin"] or None,
         alertmanager_bin=given["alertmanager_bin"] or None,
@@ -108,7 +104,7 @@ def monitoring_choices(environment: Mapping[str, str] | None = None) -> Monitori
         slack_url_file=_absolute(given["slack_url_file"]),
         slack_channel=given["slack_channel"] or None,
         alert_webhook=webhook,
-        scrape_seconds=every,
+        scrape_seconds=int(seconds) if seconds else None,
     )
 
 

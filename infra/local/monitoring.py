@@ -26,6 +26,7 @@ from infra.observability.files import Monitoring
 from infra.observability.files import files as texts_of
 from infra.observability.model import CONTROL_PLANE, Pace, Receivers, Target, targets
 from infra.observability.prometheus import ControlPlaneAccess, target_files
+from infra.slo import of_levels
 from infra.topology import EDGE, Topology
 from runtime.errors import Refused
 
@@ -129,6 +130,7 @@ def write(
         access=ControlPlaneAccess(
             str(token_file(layout)), access.get("certificate", ""), access.get("name", "")
         ),
+        slos=of_levels(topology.service_levels, topology.name),
         receivers=choice.receivers,
         pace=Pace.every(choice.scrape_seconds),
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.observability.model import Pace, Receivers, duration
+from infra.observability.model import Pace, Receivers
+from infra.slo import duration
 
 JSON = dict[str, Any]
 PAGE, CHAT, WEBHOOK, NOBODY = "pagerduty", "slack", "webhook", "nobody"

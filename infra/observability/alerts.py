@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from infra.observability.model import CONTROL_PLANE, GATEWAYS, SERVICES, Pace, duration
+from infra.observability.model import CONTROL_PLANE, GATEWAYS, SERVICES, Pace
+from infra.slo import duration
 from infra.topology import EDGE
 
 JSON = dict[str, Any]

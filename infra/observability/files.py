@@ -12,20 +12,24 @@ from typing import Any
 
 import yaml
 
+from infra import slo_prometheus
 from infra.observability import alertmanager, alerts, prometheus
 from infra.observability.model import Pace, Receivers, Target
 from infra.observability.prometheus import ControlPlaneAccess
+from infra.slo import Slo
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """`own` and `alertmanager` are the addresses ("host:port") of the two programs."""
+    """`own` and `alertmanager` are the addresses ("host:port") of the two programs; `slos` what
+    burn-rate rules are made of."""
 
     platform: str
     targets: tuple[Target, ...]
     own: str
     alertmanager: str
     access: ControlPlaneAccess
+    slos: tuple[Slo, ...] = ()
     receivers: Receivers = field(default_factory=Receivers)
     pace: Pace = field(default_factory=Pace)
 
@@ -42,6 +46,7 @@ def files(wanted: Monitoring) -> dict[str, str]:
     return {
         "prometheus.yml": text(config),
         "rules/alerts.yml": text(alerts.document(wanted.pace)),
+        "rules/slo.yml": text(slo_prometheus.rules(wanted.slos, wanted.pace.scrape)),
         "alertmanager.yml": text(alertmanager.document(wanted.pace, wanted.receivers)),
         **prometheus.target_files(wanted.targets),
     }

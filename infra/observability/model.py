@@ -92,12 +92,3 @@ def targets(topology: Topology, addresses: Mapping[str, str]) -> tuple[Target, .
     ]
     own = addresses[CONTROL_PLANE]
     return (*found, Target(CONTROL_PLANE, CONTROL_PLANE, own, CONTROL_PLANE, "", ""))
-
-
-def duration(seconds: float) -> str:
-    """As Prometheus and Alertmanager write it: 90 → "90s", 300 → "5m", 0.5 → "500ms"."""
-    milliseconds = round(seconds * 1000)
-    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if milliseconds and milliseconds % length == 0:
-            return f"{milliseconds // length}{unit}"
-    return f"{milliseconds}ms"

@@ -18,8 +18,8 @@ from infra.observability.model import (
     SERVICES,
     Pace,
     Target,
-    duration,
 )
+from infra.slo import duration
 from infra.topology import EDGE
 
 JSON = dict[str, Any]

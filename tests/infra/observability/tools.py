@@ -11,6 +11,7 @@ import pytest
 from infra.observability.files import Monitoring, files
 from infra.observability.model import CONTROL_PLANE, Pace, Receivers, targets
 from infra.observability.prometheus import ControlPlaneAccess
+from infra.slo import of_levels
 from infra.topology import Topology, load
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,6 +48,7 @@ def monitoring(receivers: Receivers | None = None, pace: Pace | None = None) -> 
         own="127.0.0.1:17998",
         alertmanager="127.0.0.1:17999",
         access=ControlPlaneAccess("secrets/control-plane.token"),
+        slos=of_levels(topology.service_levels, topology.name),
         receivers=receivers or Receivers(),
         pace=pace or Pace(),
     )
