@@ -78,11 +78,12 @@ def check_installed() -> None:
 
 
 async def check_gates(file: Path) -> None:
-    """Raises `Invalid` for a gate file that cannot be used."""
+    """Raises `Invalid` for a gate file that cannot be used. One with a gate that no run can hold
+    can be: the run will fail by it."""
     code, said, errors = await _ended("loadtests.judge", "--lint", str(file))
-    if code == Exit.OK:
-        return
     found = _document(said)
+    if code == Exit.OK or found.get("usable"):
+        return
     faults = found.get("faults") or [found.get("error") or errors.strip()[-400:]]
     raise Invalid(
         f"{file} cannot be used: {faults[0]}",

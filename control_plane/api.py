@@ -24,6 +24,7 @@ from control_plane import (
     api_overview,
     api_scaling,
     api_shards,
+    api_slo,
     arguments,
     drills,
     report,
@@ -324,6 +325,7 @@ v1.include_router(api_backups.router)
 v1.include_router(api_overview.router)
 v1.include_router(api_scaling.router)
 v1.include_router(api_shards.router)
+v1.include_router(api_slo.router)
 
 
 def add_routes(app: FastAPI) -> None:

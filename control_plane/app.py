@@ -23,6 +23,7 @@ from control_plane import api
 from control_plane import settings as environment
 from control_plane.autoscaler import Autoscaler
 from control_plane.keeper import Keeper
+from control_plane.minutes import Minutes
 from control_plane.operations import Operation
 from control_plane.pages import Pages
 from control_plane.plane import ControlPlane
@@ -91,7 +92,8 @@ async def _assemble(settings: Settings, clock: Clock) -> AsyncIterator[ControlPl
     try:
         await store.save_topology(topology.digest(), topology.name, asdict(topology))
         async with _provider(topology, settings, clock) as provider:
-            sampler, pages = Sampler(provider, clock), Pages(clock, store.bell)
+            sampler = Sampler(provider, clock, Minutes(store.database))
+            pages = Pages(clock, store.bell)
             began = clock.monotonic()
             scaler = Autoscaler(provider, store, clock)
             yield ControlPlane(

@@ -1,6 +1,6 @@
 """Service level objectives: a subset of OpenSLO v1 as YAML, and the alerts on their budgets. Pure.
 
-One file has a document of kind SLO for each objective (https://openslo.com, OpenSLO/OpenSLO v1):
+One file has a document of kind SLO for each objective (github.com/OpenSLO/OpenSLO, v1):
 
     errors        a ratio of bad requests, budgeting by occurrences
     latency       a threshold in milliseconds, budgeting by occurrences
@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import yaml
 
 from infra.topology_policies import ServiceLevels
 
@@ -127,11 +125,10 @@ def _kept(target: float) -> float:
     return min(max(round(target, 12), HAIR), 1 - HAIR)
 
 
-def to_yaml(slos: Iterable[Slo]) -> str:
-    """The file, with the gates of a load run that the objectives amount to."""
-    return yaml.safe_dump_all(
-        [document(slo) for slo in slos], sort_keys=False, allow_unicode=True, width=100
-    )
+def file(name: str, slos: Iterable[Slo]) -> JSON:
+    """All objectives as one document, with the gates of a load run that they amount to."""
+    items = [document(slo) for slo in slos]
+    return {"apiVersion": "regionctl/v1", "kind": "SloFile", "name": name, "items": items}
 
 
 def document(slo: Slo) -> JSON:

@@ -1,5 +1,6 @@
 """An SLO file as it is written: read, checked whole, told what is wrong with it. Pure.
 
+It has a document of kind SLO for each objective, or one of kind SloFile whose `items` they are.
 What of OpenSLO v1 is not known here (composite SLOs, data sources, alert policies) is refused
 with its place, not passed over: an objective that nobody looks at is worse than none.
 """
@@ -175,6 +176,7 @@ def parse(text: str, source: str) -> tuple[Slo, ...]:
     try:
         documents = [each for each in yaml.safe_load_all(text) if each is not None]
         roots = [each for each in yaml.compose_all(text, Loader=yaml.SafeLoader) if _full(each)]
+        documents, roots = _unpacked(documents, roots)
     except yaml.YAMLError as error:
         raise topology_faults.not_yaml(error, source, EXAMPLE) from error
     found: list[Slo] = []
@@ -189,6 +191,21 @@ def parse(text: str, source: str) -> tuple[Slo, ...]:
     if faults:
         raise Invalid("\n".join(faults), hint=f"A complete example: {EXAMPLE}")
     return tuple(found)
+
+
+def _unpacked(documents: list[Any], roots: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The documents and their nodes; of a SloFile its items in its place."""
+    found: tuple[list[Any], list[Any]] = [], []
+    for document, root in zip(documents, roots, strict=True):
+        items = document.get("items") if isinstance(document, dict) else None
+        if isinstance(items, list) and document.get("kind") == "SloFile":
+            nodes = next(value for key, value in root.value if key.value == "items")
+            found[0].extend(items)
+            found[1].extend(nodes.value)
+        else:
+            found[0].append(document)
+            found[1].append(root)
+    return found
 
 
 def _full(node: Any) -> bool:

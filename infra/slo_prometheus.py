@@ -31,7 +31,9 @@ TIMED = f"envoy_http_downstream_rq_time_count{{{EDGE}}}"
 SCRAPE_SECONDS = 15.0
 # A rate needs several scrapes, and one of them may be missing.
 SCRAPES = 4
-ALERTS = {"page": "SloBurnPage", "ticket": "SloBurnTicket"}
+# Severity of the SLO → name of the alert, severity by which Alertmanager routes it.
+ALERTS = {"page": ("SloBurnPage", "critical"), "ticket": ("SloBurnTicket", "warning")}
+RUNBOOK = "service-outage"
 
 
 def to_yaml(slos: Iterable[Slo], scrape_seconds: float = SCRAPE_SECONDS) -> str:
@@ -107,7 +109,7 @@ def _name(seconds: float) -> str:
 
 def _alerts(slo: Slo) -> list[JSON]:
     found = []
-    for severity, name in ALERTS.items():
+    for severity, (name, routed) in ALERTS.items():
         mine = [alert for alert in slo.alerts if alert.severity == severity]
         if not mine:
             continue
@@ -120,12 +122,13 @@ def _alerts(slo: Slo) -> list[JSON]:
             {
                 "alert": name,
                 "expr": "\nor\n".join(_burns(slo, alert) for alert in mine),
-                "labels": {"severity": severity, "slo": slo.name, "service": slo.service},
+                "labels": {"severity": routed, "slo": slo.name, "service": slo.service},
                 "annotations": {
                     "summary": f"{slo.name}: the error budget of {duration(slo.window_seconds)} "
                     "is burning too fast",
                     "description": f"{slo.description or slo.name}: {100 * slo.target:g} % must be "
                     f"good. Fires at a burn of {pairs}.",
+                    "runbook": RUNBOOK,
                     "command": "regionctl slo check",
                 },
             }

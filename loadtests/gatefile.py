@@ -1,6 +1,7 @@
 """Reads a gate file: what a load run must hold, written in an SLO file (OpenSLO v1, YAML). Pure.
 
-Of each document of kind SLO only `spec.objectives`, `spec.budgetingMethod`, `spec.timeWindow` and
+A file has one document of kind SLO for each objective, or one of kind SloFile whose `items` they
+are. Of each SLO only `spec.objectives`, `spec.budgetingMethod`, `spec.timeWindow` and
 the block `x-regionctl` are looked at here; the platform reads the rest.
 
     x-regionctl:
@@ -22,10 +23,9 @@ from typing import Any
 
 import yaml
 
-from loadtests.histograms import NAMED
-
 JSON = Mapping[str, Any]
 
+NAMED = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 OPERATORS = ("<=", "<", ">=", ">", "==")
 SELECTORS = ("phase", "endpoint", "journey")
 # Metric → what its value is measured in.
@@ -146,7 +146,7 @@ def _read(text: str, source: str, faults: list[str]) -> GateFile:
         documents = [each for each in yaml.safe_load_all(text) if each is not None]
     except yaml.YAMLError as error:
         raise Unreadable(f"{source} is not YAML: {' '.join(str(error).split())}") from error
-    slos = [each for each in documents if isinstance(each, dict) and each.get("kind") == "SLO"]
+    slos = [each for each in _unpacked(documents) if each.get("kind") == "SLO"]
     if not slos:
         raise Unreadable(f"{source} has no document of kind SLO")
     gates: list[Gate] = []
@@ -162,6 +162,15 @@ def _read(text: str, source: str, faults: list[str]) -> GateFile:
         burns += alerts
         gates += _each(_gate, own.get("gates"), f"{name}: x-regionctl.gates", faults)
     return GateFile(_name(slos), tuple(gates), tuple(objectives), tuple(burns))
+
+
+def _unpacked(documents: Iterable[object]) -> Iterable[JSON]:
+    """Each document that is a mapping; those of a SloFile one by one."""
+    for document in documents:
+        if isinstance(document, dict) and document.get("kind") == "SloFile":
+            yield from _unpacked(document.get("items") or ())
+        elif isinstance(document, dict):
+            yield document
 
 
 def impossible(name: str, objectives: Iterable[Objective], burns: Iterable[Burn]) -> list[str]:

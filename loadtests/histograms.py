@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from hdrh.histogram import HdrHistogram
 
+from loadtests.gatefile import NAMED as NAMED
+
 JSON = Mapping[str, Any]
 Clock = Literal["intended", "service"]
 
@@ -19,7 +21,6 @@ MICROSECONDS = 1000.0  # in a millisecond
 HIGHEST_MICROSECONDS = 3_600_000_000
 FIGURES = 3
 WARM_UP = "warm-up"
-NAMED = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 ABOVE = 30  # samples that must lie above a quantile that is believed
 
 

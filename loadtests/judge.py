@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests import budget, gate
 from loadtests.gatefile import GateFile, Unreadable, lint, parse
 
 JSON = dict[str, Any]
@@ -31,8 +30,12 @@ EXITS = {PASSED: 0, FAILED: 10, INVALID: 9}
 USAGE = 2
 
 
-def judged(run: Mapping[str, Any], file: GateFile, faults: Sequence[str]) -> JSON:
-    """The run with its verdict. Pure. `faults`: why the measurement cannot be trusted."""
+def judged(run: Mapping[str, Any], file: GateFile) -> JSON:
+    """The run with its verdict. Pure."""
+    # Histograms need the extra [load]; looking a file over does not.
+    from loadtests import budget, gate, validity
+
+    faults = validity.faults(run)
     verdicts = gate.judge(run, file.gates, file.objectives)
     because = [*faults, *(f"{v.gate.metric}: {v.because}" for v in verdicts if v.met is None)]
     missed = any(verdict.met is False for verdict in verdicts)
@@ -44,21 +47,6 @@ def judged(run: Mapping[str, Any], file: GateFile, faults: Sequence[str]) -> JSO
         "budget": [each.to_json() for each in budget.of(run, file.objectives)],
         "verdict": INVALID if because else FAILED if missed else PASSED,
     }
-
-
-def faults(run: Mapping[str, Any]) -> list[str]:
-    """Why the measurement itself cannot be trusted; nothing when it can."""
-    generator, offered = run["generator"], run["offered"]
-    found = {
-        "the generator was late": generator["lagP99Ms"] > 5.0,
-        "the generator had no processor left": generator["cpuMax"] > 0.8,
-        "a worker was lost": generator["missing"] > 0,
-        "the clock jumped": generator["clockJumps"] > 0,
-        "arrivals were dropped": offered["dropped"] > 0,
-        "less was offered than planned": offered["started"] < 0.99 * offered["planned"],
-        "the run was broken off": run["partial"],
-    }
-    return [why for why, so in found.items() if so]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,8 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _lint(path: Path) -> int:
-    found = lint(path.read_text(encoding="utf-8"), str(path))
-    print(json.dumps({"file": str(path), "faults": found}))  # noqa: T201
+    """`usable`: nothing is wrong but gates that no run can hold; such a run fails."""
+    text = path.read_text(encoding="utf-8")
+    found = lint(text, str(path))
+    try:
+        usable = bool(parse(text, str(path)).gates)
+    except Unreadable:
+        usable = False
+    print(json.dumps({"file": str(path), "usable": usable, "faults": found}))  # noqa: T201
     return USAGE if found else 0
 
 
@@ -92,7 +86,7 @@ def _judge(folder: Path, gate_file: Path | None, drill: Path | None) -> int:
     file = GateFile("")
     if gate_file is not None:
         file = parse(gate_file.read_text(encoding="utf-8"), str(gate_file))
-    document = judged(run, file, faults(run))
+    document = judged(run, file)
     write(folder / "run.json", json.dumps(document, indent=1))
     line = {key: document[key] for key in ("id", "verdict", "validity", "gates")}
     print(json.dumps(line))  # noqa: T201

@@ -42,8 +42,8 @@ WORDS = {
     "shard reshard": "--to 4",
     "shard rollback": "--confirm two-regions",
     "shard abort": "--confirm two-regions",
-    "load run": "smoke --seconds 1 --rate-scale 0.1",
     "scale set": "orders --to 2",
+    "load run": "smoke --seconds 1 --rate-scale 0.1",
     "backup create": "s1",
     "backup verify": "{backup}",
     "backup restore": "s1 --to new",
@@ -54,6 +54,8 @@ WORDS = {
     "events dlq drop": "--all --confirm us-east-1",
     "token create": "ada --role viewer",
     "token revoke": "{token}",
+    "slo lint": "no-such-file.yaml",
+    "slo export": "prometheus",
     "completion": "bash",
 }
 """What a command needs to be told; others are run as they are."""
@@ -63,6 +65,7 @@ ENDS = {
     "drill verify-report": Exit.USAGE,
     "failover plan": Exit.REFUSED,
     "failover run": Exit.REFUSED,
+    "slo lint": Exit.USAGE,
     "load run": Exit.VOID,
     "op resume": Exit.REFUSED,
     "op abort": Exit.REFUSED,
@@ -77,6 +80,7 @@ ENDS = {
 NEED_NO_CONTROL_PLANE = {
     *("config show", "config path", "info"),
     *("drill verify-report", "runbook list", "runbook show", "doctor", "version", "completion"),
+    "slo lint",
     *("up", "down"),
 }
 

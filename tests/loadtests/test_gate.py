@@ -39,7 +39,7 @@ def gate(metric: str, op: str, limit: float, **where: str) -> Gate:
 
 
 def verdict_of(document: JSON, *gates: Gate, objectives: tuple[Objective, ...] = ()) -> JSON:
-    return judge.judged(document, GateFile("slo", gates, objectives), judge.faults(document))
+    return judge.judged(document, GateFile("slo", gates, objectives))
 
 
 def calm(seed: int = 1, count: int = 3000) -> list[float]:
