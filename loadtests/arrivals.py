@@ -52,7 +52,7 @@ class Segment:
         root = sqrt(max(self.from_rate**2 + 2 * slope * area, 0.0))
         # The usual formula divides by the slope, which may be 0; this one by a rate.
         total = self.from_rate + root
-        return min(2 * area / total, self.seconds) if total > 0 else self.seconds
+        return min(2 * area / total, self.seconds) if total > 0 else 0.0
 
     def document(self) -> JSON:
         rates = {"fromRate": self.from_rate, "toRate": self.to_rate}
