@@ -6,17 +6,19 @@ alertmanager.yml                             Alertmanager
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from infra import slo_prometheus
-from infra.observability import alertmanager, alerts, prometheus
+from infra.observability import alertmanager, alerts, grafana, prometheus
+from infra.observability import logs as observed
 from infra.observability.model import Pace, Receivers, Target
 from infra.observability.prometheus import ControlPlaneAccess
 from infra.slo import Slo
+from infra.topology_policies import ServiceLevels
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,21 @@ def files(wanted: Monitoring) -> dict[str, str]:
         "rules/slo.yml": text(slo_prometheus.rules(wanted.slos, wanted.pace.scrape)),
         "alertmanager.yml": text(alertmanager.document(wanted.pace, wanted.receivers)),
         **prometheus.target_files(wanted.targets),
+    }
+
+
+def everything(wanted: Monitoring, levels: ServiceLevels, logs: Sequence[str]) -> dict[str, str]:
+    """These, and the files of what no platform starts by itself. `logs`: patterns of its logs."""
+    more = {
+        **grafana.files(levels, f"http://{wanted.own}"),
+        **observed.files(wanted.platform, logs),
+    }
+    return {
+        **files(wanted),
+        **{
+            path: grafana.text(document) if path.endswith(".json") else text(document)
+            for path, document in more.items()
+        },
     }
 
 
