@@ -160,7 +160,9 @@ def phase_at(run: JSON, second: float) -> str:
 
 
 def measured_seconds(run: JSON) -> float:
-    """How long the run was measured: from the end of the warm-up on."""
+    """How long the run was measured: from the end of the warm-up on, to where it was ended."""
     seconds = float(run["plan"]["seconds"])
+    if run["partial"] and run["timeline"]:
+        seconds = min(seconds, run["timeline"][-1]["t"] + 1.0)
     ends = [float(p["to"]) for p in run["plan"]["phases"] if p["name"] == WARM_UP]
     return max(seconds - max(ends, default=0.0), 0.0)

@@ -35,7 +35,8 @@ def judged(run: Mapping[str, Any], file: GateFile) -> JSON:
     # Histograms need the extra [load]; looking a file over does not.
     from loadtests import budget, gate, validity
 
-    faults = validity.faults(run)
+    # A drill ends its load when it has seen enough: that is its plan.
+    faults = validity.faults({**run, "partial": run["partial"] and "drill" not in run})
     verdicts = gate.judge(run, file.gates, file.objectives)
     because = [*faults, *(f"{v.gate.metric}: {v.because}" for v in verdicts if v.met is None)]
     missed = any(verdict.met is False for verdict in verdicts)
@@ -87,10 +88,20 @@ def _judge(folder: Path, gate_file: Path | None, drill: Path | None) -> int:
     if gate_file is not None:
         file = parse(gate_file.read_text(encoding="utf-8"), str(gate_file))
     document = judged(run, file)
-    write(folder / "run.json", json.dumps(document, indent=1))
+    _write_reports(folder, document)
     line = {key: document[key] for key in ("id", "verdict", "validity", "gates")}
     print(json.dumps(line))  # noqa: T201
     return EXITS[document["verdict"]]
+
+
+def _write_reports(folder: Path, run: JSON) -> None:
+    """Beside run.json, and it last: a run that is judged has its reports."""
+    from loadtests import report_html, report_junit, report_text
+
+    write(folder / "report.html", report_html.page(run))
+    write(folder / "report.md", report_text.markdown(run))
+    write(folder / "junit.xml", report_junit.junit(run))
+    write(folder / "run.json", json.dumps(run, indent=1))
 
 
 def write(path: Path, text: str) -> None:

@@ -38,6 +38,7 @@ def endpoint(
         "phase": phase,
         "ok": len(intended) - errors,
         "errors": errors,
+        "limited": 0,
         "intended": encoded(late),
         "service": encoded(busy),
         "intendedMs": percentiles(late),
