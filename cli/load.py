@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import find, load_child, load_live, programs, render
+from cli import find, load_child, load_live, load_report, programs, render
 from cli.leaf import READS, Run, group, leaf
 from cli.render import Output, Table
 from cli.suggest import unknown
 from runtime.errors import Exit
 
 app = group()
+app.registered_commands += load_report.app.registered_commands
 JSON = dict[str, Any]
 Profile = Annotated[
     str, typer.Argument(metavar="PROFILE", help="Such as smoke; load profiles shows them.")

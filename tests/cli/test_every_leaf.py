@@ -54,6 +54,8 @@ WORDS = {
     "events dlq drop": "--all --confirm us-east-1",
     "token create": "ada --role viewer",
     "token revoke": "{token}",
+    "load report": "no-such-run",
+    "load compare": "no-such-run no-such-run",
     "slo lint": "no-such-file.yaml",
     "slo export": "prometheus",
     "completion": "bash",
@@ -66,6 +68,8 @@ ENDS = {
     "failover plan": Exit.REFUSED,
     "failover run": Exit.REFUSED,
     "slo lint": Exit.USAGE,
+    "load report": Exit.USAGE,
+    "load compare": Exit.USAGE,
     "load run": Exit.VOID,
     "op resume": Exit.REFUSED,
     "op abort": Exit.REFUSED,
@@ -80,7 +84,7 @@ ENDS = {
 NEED_NO_CONTROL_PLANE = {
     *("config show", "config path", "info"),
     *("drill verify-report", "runbook list", "runbook show", "doctor", "version", "completion"),
-    "slo lint",
+    *("slo lint", "load report", "load compare"),
     *("up", "down"),
 }
 
