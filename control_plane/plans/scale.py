@@ -32,7 +32,7 @@ def plan(
     """
     known = known_map(shard_map)
     region = topology.region(observed.route or known.shards[CATALOG].home)
-    zones = [zone] if zone else [region.name + letter for letter in region.zones]
+    zones = [zone] if zone is not None else [region.name + letter for letter in region.zones]
     wanted = topology
     for each in zones:
         wanted = wanted.with_instances(service, each, to)
@@ -44,7 +44,7 @@ def plan(
     changed = [each for each in zones if not _as_wanted(topology, observed, service, each, to)]
     return Plan(
         "scale",
-        f"{service}.{zone}" if zone else service,
+        f"{service}.{zone}" if zone is not None else service,
         tuple(
             Step("set-instances", {"service": service, "zone": each, "count": to})
             for each in changed
