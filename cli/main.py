@@ -37,6 +37,7 @@ COMMANDS = {
     "scale": Lazy("cli.scale", "How many instances a service has.", group=True),
     "slo": Lazy("cli.slo", "Objectives, error budgets, burn; rules for Prometheus.", group=True),
     "load": Lazy("cli.load", "Load tests against the promised levels; capacity.", group=True),
+    "monitoring": Lazy("cli.monitoring", "Prometheus, Alertmanager, Grafana files.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),
     "backup": Lazy("cli.backup", "Backups, restores and restore points.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),

@@ -71,14 +71,14 @@ async def up(
     """Make the platform exist, or mend what is missing of it. May be repeated at any time."""
     if added is not None and added is removed:
         raise Invalid(f"--with {added} and --without {removed} contradict each other.")
-    directory = find.state_dir(run.state_dir, _name(topology) if topology else None)
+    directory = find.state_dir(run.state_dir, name_of(topology) if topology else None)
     run.state_dir = directory
     if run.dry_run and not (directory / "state.json").exists():
         raise Refused(
             f"There is no platform in {directory} yet, so there is nothing to compare with.",
             hint="regionctl up makes it; --dry-run then shows what a further up would do",
         )
-    wanted, offset = _as_made(directory, topology, port_offset)
+    wanted, offset = as_made(directory, topology, port_offset)
     arguments = ["up", "--topology", wanted, "--state-dir", str(directory)]
     if not run.dry_run:
         render.note(f"state in {directory}")
@@ -108,11 +108,11 @@ async def _join(run: Run, client: Client) -> None:
             await work.wait(run, client, operation)
 
 
-def _name(topology: str) -> str:
+def name_of(topology: str) -> str:
     return Path(topology).stem if topology.endswith((".yaml", ".yml")) else topology
 
 
-def _as_made(directory: Path, topology: str | None, offset: int | None) -> tuple[str, int]:
+def as_made(directory: Path, topology: str | None, offset: int | None) -> tuple[str, int]:
     """Topology and port offset: as asked, or as the platform was made with, or the defaults."""
     try:
         made = find.platform(directory)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +17,13 @@ from control_plane import settings as environment
 from control_plane.client import Client
 from control_plane.listen import Listen
 from infra.local import layout as files
-from infra.local import monitoring, ports, servers
+from infra.local import monitoring, ports, scaling, servers
 from infra.local.layout import Layout
 from infra.local.monitoring import ALERTMANAGER, PROMETHEUS, Choice
 from infra.local.ports import Ports
 from infra.local.supervisor import Program, Supervisor, tail
 from infra.observability.model import Pace, Receivers
+from infra.observability.prometheus import ControlPlaneAccess
 from infra.topology import Topology
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import OperationFailed, Refused, TimedOut
@@ -75,27 +76,31 @@ def programs(paths: Layout, topology: Topology, table: Ports, where: Listen) -> 
     if choice is None:
         return []
     with files.explain_disk(paths.root):
-        monitoring.write(paths, choice, topology, table, _access(paths, where, table))
+        certificate = monitoring.folder(paths) / "control-plane.pem"
+        if where.certificate is not None:
+            files.replace_file(certificate, where.certificate)
+        own = access(where, str(monitoring.token_file(paths)), str(certificate))
+        pace = Pace.every(choice.scrape_seconds)
+        address = urlsplit(where.address(table.control)).netloc
+        by_now = replace(topology, counts=scaling.read(paths))
+        theirs = ports.table(by_now, table.control - ports.BASE)
+        monitoring.write(
+            paths,
+            monitoring.wanted(by_now, theirs, address, own, choice.receivers, pace),
+        )
         return monitoring.programs(paths, choice, table)
 
 
-def _access(paths: Layout, where: Listen, table: Ports) -> Mapping[str, str]:
-    """How Prometheus reaches the control plane, whose certificate it is shown."""
-    address = urlsplit(where.address(table.control)).netloc
+def access(where: Listen, token: str, certificate: str) -> ControlPlaneAccess:
+    """How Prometheus may ask the control plane, with these two files."""
     if where.certificate is None:
-        return {"address": address}
-    path = monitoring.folder(paths) / "control-plane.pem"
-    files.replace_file(path, where.certificate)
+        return ControlPlaneAccess(token)
     first = x509.load_pem_x509_certificate(where.certificate.encode())
     names: list[Any] = []
     with contextlib.suppress(x509.ExtensionNotFound):
         found = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = [each.value for each in found]
-    return {
-        "address": address,
-        "certificate": str(path),
-        "name": str(names[0]) if names else "",
-    }
+    return ControlPlaneAccess(token, certificate, str(names[0]) if names else "")
 
 
 async def settle(paths: Layout, supervisor: Supervisor, table: Ports, where: Listen) -> JSON:

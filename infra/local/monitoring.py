@@ -24,7 +24,7 @@ from infra.local.ports import HOST, Ports
 from infra.local.supervisor import Program
 from infra.observability.files import Monitoring
 from infra.observability.files import files as texts_of
-from infra.observability.model import CONTROL_PLANE, Pace, Receivers, Target, targets
+from infra.observability.model import CONTROL_PLANE, SERVICES, Pace, Receivers, Target, targets
 from infra.observability.prometheus import ControlPlaneAccess, target_files
 from infra.slo import of_levels
 from infra.topology import EDGE, Topology
@@ -48,14 +48,14 @@ class Choice:
     scrape_seconds: float = Pace.scrape
 
 
-def find(name: str, given: str | None) -> str:
+def find(name: str, given: str | None, brought: Path = BROUGHT) -> str:
     """The program: as given, in PATH, or as `make tools` brought it. Raises `Refused`."""
     if given:
         if os.access(given, os.X_OK) and Path(given).is_file():
             return given
         raise Refused(f"{given} is not a program.", hint=f"unset REGIONCTL_{name.upper()}_BIN")
     for each in NAMES[name]:
-        found = shutil.which(each) or shutil.which(each, path=str(BROUGHT))
+        found = shutil.which(each) or shutil.which(each, path=str(brought))
         if found:
             return found
     raise Refused(
@@ -116,31 +116,45 @@ def scraped(topology: Topology, table: Ports, control_plane: str) -> tuple[Targe
     return targets(topology, {**found, CONTROL_PLANE: control_plane})
 
 
-def write(
-    layout: Layout, choice: Choice, topology: Topology, table: Ports, access: Mapping[str, str]
-) -> None:
-    """All its files. `access`: "address" of the control plane, "certificate" file and "name" in it
-    where that speaks TLS."""
+def wanted(
+    topology: Topology,
+    table: Ports,
+    control_plane: str,
+    access: ControlPlaneAccess,
+    receivers: Receivers,
+    pace: Pace,
+) -> Monitoring:
+    """What the files are made from. `topology` and `table` know of further instances of services;
+    `control_plane`: its "host:port"."""
     both = addresses(table)
-    wanted = Monitoring(
+    return Monitoring(
         topology.name,
-        scraped(topology, table, access["address"]),
+        scraped(topology, table, control_plane),
         own=both[PROMETHEUS],
         alertmanager=both[ALERTMANAGER],
-        access=ControlPlaneAccess(
-            str(token_file(layout)), access.get("certificate", ""), access.get("name", "")
-        ),
+        access=access,
         slos=of_levels(topology.service_levels, topology.name),
-        receivers=choice.receivers,
-        pace=Pace.every(choice.scrape_seconds),
+        receivers=receivers,
+        pace=pace,
     )
-    _replace(folder(layout), texts_of(wanted))
 
 
-def follow(layout: Layout, topology: Topology, table: Ports, control_plane: str) -> None:
-    """What the topology has by now is looked at; Prometheus notices by itself."""
+def write(layout: Layout, monitoring: Monitoring) -> None:
+    """Its files, where both programs read them."""
+    _replace(folder(layout), texts_of(monitoring))
+
+
+def log_files(layout: Layout) -> list[str]:
+    """Patterns of all logs of the platform."""
+    return [str(layout.root / below / "logs" / "*.log") for below in ("regions/*", "global")]
+
+
+def follow(layout: Layout, topology: Topology, table: Ports) -> None:
+    """The services that the topology has by now are looked at; Prometheus notices by itself."""
     if read(layout) is not None:
-        _replace(folder(layout), target_files(scraped(topology, table, control_plane)))
+        lists = target_files(scraped(topology, table, ""))
+        path = f"targets/{SERVICES}.json"
+        _replace(folder(layout), {path: lists[path]})
 
 
 def _replace(below: Path, texts: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from infra.local import (
     corrupting,
     fencing,
     layout,
+    monitoring,
     observe,
     ports,
     postgres,
@@ -198,6 +199,7 @@ class LocalProvider:
         wanted = self.topology.with_instances(service, zone, count)
         site = scaling.changed(self.site, wanted)
         scaling.record(site.layout, wanted)
+        monitoring.follow(site.layout, wanted, site.ports)
         self.site, self.topology = site, wanted
         async with self._alone(zone[:-1]):
             await scaling.tell_supervisor(self.site, zone[:-1])

@@ -33,6 +33,7 @@ WORDS = {
     "runbook show": "database-failure",
     "runbook run": "reshard --set to=4 --unattended --from 3",
     "op show": "op-1",
+    "monitoring files": "--out {out}",
     "op watch": "op-1",
     "op resume": "op-1",
     "op abort": "op-1",
@@ -84,11 +85,11 @@ ENDS = {
 NEED_NO_CONTROL_PLANE = {
     *("config show", "config path", "info"),
     *("drill verify-report", "runbook list", "runbook show", "doctor", "version", "completion"),
-    *("slo lint", "load report", "load compare"),
+    *("slo lint", "load report", "load compare", "monitoring files"),
     *("up", "down"),
 }
 
-SLOW = {"doctor", "version"}
+SLOW = {"doctor", "version", "monitoring files"}
 """They start programs."""
 
 ODD = ("", "a/b", "-1", "\udc80", "x" * 300)
@@ -137,7 +138,7 @@ def names(platform: Plane) -> dict[str, str]:
     found = {name: told(platform, *command.split()) for name, command in said.items()}
     found["token"] = json.loads(found["token"])["id"]
     (platform.home / "viewer").write_text(found["viewer"])
-    return found
+    return {**found, "out": str(platform.home / "monitoring")}
 
 
 def told(platform: Plane, *words: str) -> str:

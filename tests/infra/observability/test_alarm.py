@@ -30,7 +30,7 @@ from tests.control_plane.platform import Platform
 from tests.control_plane.served import TOKEN, serving, state_dir
 from tests.infra.frontdoor import FrontDoor, front_door
 from tests.infra.observability.tools import program, write
-from tests.infra.processes import free_ports
+from tests.infra.processes import neighbours
 
 pytestmark = pytest.mark.process
 QUICK = Pace(scrape=1, evaluate=1, window=10, hold=1, group=1)
@@ -89,18 +89,10 @@ def door(tmp_path: Path) -> Iterator[FrontDoor]:
         yield door
 
 
-def neighbours() -> int:
-    """A port before which two more are free."""
-    for port in free_ports(20):
-        if not any(ports.holder(each) for each in (port - 2, port - 1)):
-            return port
-    raise AssertionError("no free ports")
-
-
 @contextmanager
 def running(root: Path, receiver: Receiver, *targets: Target) -> Iterator[dict[str, str]]:
     """Prometheus and Alertmanager as a platform has them, looking at `targets`: their URLs."""
-    layout, table = Layout(root), replace(ports.table(load("two-regions")), control=neighbours())
+    layout, table = Layout(root), replace(ports.table(load("two-regions")), control=neighbours(2))
     both = monitoring.addresses(table)
     receivers = Receivers(webhook_url=receiver.url)
     choice = Choice(program(PROMETHEUS), program(ALERTMANAGER), receivers)
