@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import find, load_child, load_live, load_report, programs, render
+from cli import load_capacity, load_child, load_live, load_report, render
 from cli.leaf import READS, Run, group, leaf
 from cli.render import Output, Table
-from cli.suggest import unknown
 from runtime.errors import Exit
 
 app = group()
-app.registered_commands += load_report.app.registered_commands
+for part in (load_report, load_capacity):
+    app.registered_commands += part.app.registered_commands
 JSON = dict[str, Any]
 Profile = Annotated[
     str, typer.Argument(metavar="PROFILE", help="Such as smoke; load profiles shows them.")
@@ -30,7 +28,7 @@ MET = {True: "met", False: "missed", None: "unknown"}
 @leaf(app, "profiles", examples=("regionctl load profiles", "regionctl load profiles -o json"))
 async def profiles(run: Run) -> None:
     """The load profiles: how many arrivals a second, how long, and what for."""
-    found = await _profiles()
+    found = await load_child.profiles()
     rows = [
         (each["name"], each["peakRate"], render.seconds(each["seconds"]), each["purpose"])
         for each in found
@@ -100,7 +98,7 @@ async def run(
 ) -> int:
     """Run a load test. Exit 0 passed, 10 a gate is missed, 9 the measurement proves nothing."""
     options = {"--rate-scale": rate_scale, "--seconds": seconds, "--seed": seed}
-    plan = await _plan(profile, options)
+    plan = await load_child.plan_of(profile, options)
     if run.dry_run:
         _show_plan(run.output, plan)
         return Exit.OK
@@ -108,8 +106,7 @@ async def run(
     if gate is not None:
         await load_child.check_gates(gate)
     target = load_child.find_target(run.state_dir, url, ca, client)
-    id = time.strftime("load-%Y%m%d-%H%M%S", time.gmtime()) + f"-{os.getpid()}"
-    folder = (report_dir or _usual_folder(run, url) / id).expanduser().absolute()
+    id, folder = load_child.new_folder(run.state_dir, report_dir, url)
     more = {
         "--workers": workers,
         "--expect-workers": expect_workers,
@@ -118,7 +115,7 @@ async def run(
         "--out": folder,
         "--id": id,
     }
-    words = [*target.words(), *_words({"--profile": profile, **options, **more})]
+    words = [*target.words(), *load_child.words({"--profile": profile, **options, **more})]
     words += ["--raw"] if raw else []
     with load_live.of(f"{profile} → {target.url}", float(plan["seconds"])) as shown:
         code = await load_child.follow("loadtests.run", words, shown.tell)
@@ -180,19 +177,6 @@ def _foot(document: JSON, folder: Path) -> list[str]:
     return [*lines, f"report: {folder}", f"{document['profile']}: {document['verdict']}"]
 
 
-async def _profiles() -> list[JSON]:
-    found = await programs.call("loadtests.profiles")
-    return list(found["profiles"])
-
-
-async def _plan(profile: str, options: Mapping[str, Any]) -> JSON:
-    """Raises `NotFound` for an unknown profile, `Invalid` for a plan that cannot be."""
-    names = {each["name"]: each for each in await _profiles()}
-    if profile not in names:
-        raise unknown("load profile", profile, names)
-    return await programs.call("loadtests.profiles", profile, *_words(options))
-
-
 def _show_plan(output: Output, plan: JSON) -> None:
     rows = [
         (each["kind"], each["fromRate"], each["toRate"], render.seconds(each["seconds"]))
@@ -205,15 +189,6 @@ def _show_plan(output: Output, plan: JSON) -> None:
     table = Table(("segment", "from/s", "to/s", "lasts"), rows, title=plan["profile"], foot=foot)
     document = {"apiVersion": "regionctl/v1", "kind": "LoadPlan", **plan}
     render.show(output, document, tables=[table], names=[plan["profile"]])
-
-
-def _usual_folder(run: Run, url: str | None) -> Path:
-    """Beside the platform's other reports; here for one that is elsewhere."""
-    return Path("load") if url else find.platform(run.state_dir).state_dir / "load"
-
-
-def _words(options: Mapping[str, Any]) -> list[str]:
-    return [str(word) for pair in options.items() if pair[1] is not None for word in pair]
 
 
 def _where(where: Mapping[str, str]) -> str:

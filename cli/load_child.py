@@ -10,16 +10,19 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import os
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli import find
+from cli import find, programs
 from cli.settings import Settings, child_environment
+from cli.suggest import unknown
 from runtime.errors import Exit, Invalid, Problem, Refused
 
 JSON = dict[str, Any]
@@ -69,6 +72,32 @@ def find_target(
 
 def _if_there(path: Path) -> Path | None:
     return path if path.exists() else None
+
+
+async def profiles() -> list[JSON]:
+    found = await programs.call("loadtests.profiles")
+    return list(found["profiles"])
+
+
+async def plan_of(profile: str, options: Mapping[str, Any]) -> JSON:
+    """Raises `NotFound` for an unknown profile, `Invalid` for a plan that cannot be."""
+    names = {each["name"]: each for each in await profiles()}
+    if profile not in names:
+        raise unknown("load profile", profile, names)
+    return await programs.call("loadtests.profiles", profile, *words(options))
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """Options for a program; those that are None are left out."""
+    return [str(word) for pair in options.items() if pair[1] is not None for word in pair]
+
+
+def new_folder(state_dir: Path | None, asked: Path | None, url: str | None) -> tuple[str, Path]:
+    """The id of a run that begins now, and where its reports go: beside the platform's others, or
+    here for a platform that is elsewhere."""
+    id = time.strftime("load-%Y%m%d-%H%M%S", time.gmtime()) + f"-{os.getpid()}"
+    usual = Path("load") if url else find.platform(state_dir).state_dir / "load"
+    return id, (asked or usual / id).expanduser().absolute()
 
 
 def check_installed() -> None:

@@ -55,6 +55,7 @@ WORDS = {
     "events dlq drop": "--all --confirm us-east-1",
     "token create": "ada --role viewer",
     "token revoke": "{token}",
+    "load capacity": "--ceiling 350",
     "load report": "no-such-run",
     "load compare": "no-such-run no-such-run",
     "slo lint": "no-such-file.yaml",
@@ -71,7 +72,6 @@ ENDS = {
     "slo lint": Exit.USAGE,
     "load report": Exit.USAGE,
     "load compare": Exit.USAGE,
-    "load run": Exit.VOID,
     "op resume": Exit.REFUSED,
     "op abort": Exit.REFUSED,
     "shard rollback": Exit.REFUSED,
@@ -85,6 +85,7 @@ ENDS = {
 NEED_NO_CONTROL_PLANE = {
     *("config show", "config path", "info"),
     *("drill verify-report", "runbook list", "runbook show", "doctor", "version", "completion"),
+    *("load profiles", "load run", "load capacity"),
     *("slo lint", "load report", "load compare", "monitoring files"),
     *("up", "down"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ TEA = {"sku": "tea-1", "name": "Tea", "stock": 9}
 class Target:
     """`delay` seconds pass before each answer; all of them wait while it is frozen."""
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, tls: ssl.SSLContext | None = None) -> None:
         self.delay = delay
+        self.tls = tls
         self.count: Counter[str] = Counter()
         self.limit_after: int | None = None
         self.url = ""
@@ -44,8 +46,9 @@ class Target:
         self._loop = asyncio.get_running_loop()
         self._thawed = asyncio.Event()
         self._thawed.set()
-        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(self._talk, "127.0.0.1", 0, ssl=self.tls)
+        scheme = "https" if self.tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ready()
         await over.wait()
         server.close()
@@ -107,8 +110,8 @@ async def _head(reader: asyncio.StreamReader) -> str:
 
 
 @contextmanager
-def open_target(delay: float = 0.005) -> Iterator[Target]:
-    target, started = Target(delay), threading.Event()
+def open_target(delay: float = 0.005, tls: ssl.SSLContext | None = None) -> Iterator[Target]:
+    target, started = Target(delay, tls), threading.Event()
     loop = asyncio.new_event_loop()
     over = asyncio.Event()
 
