@@ -44,7 +44,7 @@ WORDS = {
     "shard rollback": "--confirm two-regions",
     "shard abort": "--confirm two-regions",
     "scale set": "orders --to 2",
-    "load run": "smoke --seconds 1 --rate-scale 0.1",
+    "load run": "smoke --seconds 1 --dry-run",
     "backup create": "s1",
     "backup verify": "{backup}",
     "backup restore": "s1 --to new",
