@@ -116,7 +116,9 @@ class Autoscaler:
     ) -> None:
         asked = {"service": group.service, "zone": group.zone, "to": decision.count}
         intent = Intent("scale", group.name, asked, decision.because)
-        await self.opener.open(intent, observed, shard_map)
+        if await self.opener.open(intent, observed, shard_map):
+            # If that fails, it is tried again when as many looks have asked for it once more.
+            self.looks[group].clear()
 
 
 def groups(topology: Topology) -> list[Group]:

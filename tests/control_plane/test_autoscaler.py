@@ -19,7 +19,7 @@ from control_plane.plans.scale import service_lock
 from control_plane.steps import HANDLERS
 from infra.provider import Fault
 from infra.topology import ScalingPolicy, load
-from runtime.errors import Invalid, NotFound, Refused
+from runtime.errors import Invalid, NotFound, OperationFailed, Refused
 from tests.control_plane.platform import Platform
 from tests.control_plane.scenarios import LOSS, provisioned
 from tests.control_plane.toys import world_of
@@ -35,6 +35,8 @@ class Scaled:
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self.scaler = Autoscaler(platform.provider, platform.store, platform.clock)
+        self.handlers = dict(HANDLERS)
+        self.ended: list[str] = []
 
     def count(self, service: str = "orders", zone: str = HERE) -> int:
         return self.platform.topology.count(service, zone)
@@ -56,8 +58,7 @@ class Scaled:
             if operation.kind == "scale":
                 claim = await store.claim(operation.id, "worker")
                 assert claim is not None
-                ended = await run(store, claim, HANDLERS, make)
-                assert ended.state == "succeeded", ended.problem
+                self.ended.append((await run(store, claim, self.handlers, make)).state)
 
     async def opened(self) -> list[Operation]:
         """Oldest first."""
@@ -81,6 +82,7 @@ async def test_a_busy_service_gets_instances_and_loses_them_when_it_is_idle(scal
     shrunk = await scaled.passes(7 * MINUTE)
     assert shrunk == sorted(shrunk, reverse=True)
     assert shrunk[-1] == 1
+    assert set(scaled.ended) == {"succeeded"}
     opened = await scaled.opened()
     assert {each.requested_by for each in opened} == {"autoscaler"}
     assert [each.plan.steps[0].args["count"] for each in opened] == [2, 3, 1]
@@ -147,6 +149,17 @@ async def test_nothing_changes_beside_an_operation_that_is_in_the_way(
 
 async def nobody() -> None:
     return None
+
+
+async def test_a_change_that_fails_is_tried_again_only_after_a_while(scaled: Scaled) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise OperationFailed("planted")
+
+    scaled.handlers["set-instances"] = fail
+    scaled.platform.provider.demand[ORDERS] = 1.0
+    assert set(await scaled.passes(5 * MINUTE)) == {1}
+    assert 2 <= len(scaled.ended) <= 5
+    assert set(scaled.ended) == {"failed"}
 
 
 async def test_by_hand_only_nothing_is_opened_and_everything_is_told() -> None:

@@ -78,7 +78,7 @@ restore_command = ''
 max_logical_replication_workers = 0
 default_transaction_read_only = on
 {recovery}"""
-    files.replace_file(folder / "postgresql.conf", postgres.common(), owner=user)
+    files.replace_file(folder / "postgresql.conf", postgres.common(parts.site.topology), owner=user)
     files.replace_file(folder / "regionctl.conf", settings, owner=user)
     files.replace_file(folder / "postgresql.auto.conf", "", owner=user)
     files.replace_file(folder / "pg_hba.conf", _HBA, owner=user)
