@@ -3,6 +3,7 @@
 #   make test   every test; make check: lint, formatting, types, import contracts
 #   make bench  writes benchmarks/RESULTS.md
 #   make tools  brings Prometheus, Alertmanager and their checkers into .tools (Debian packages)
+#   make ci-load  smoke load under the gate, then drills; reports in build/ci-load
 #   make docs   writes docs/reference from the commands themselves
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
@@ -19,10 +20,10 @@ PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tools test check docs audit bench kills soak clean
+.PHONY: help install demo tools test check ci-load docs audit bench kills soak clean
 
 help:
-	@sed -n '2,10s/^# *//p' Makefile
+	@sed -n '2,11s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -128,7 +129,13 @@ check: $(INSTALLED)
 	@$(BIN)/mypy benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit -q -c pyproject.toml --severity-level medium -r $(PACKAGES)
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github/workflows
 	@$(BIN)/python -m pip --disable-pip-version-check check
+
+# PROFILE=baseline GATE=slo.yaml DRILLS="zone-failure reshard" choose others.
+ci-load: $(INSTALLED)
+	@.ci/load
 
 # Tests of the monitoring are skipped without them. Downloads once; starts and installs nothing.
 tools:

@@ -1,5 +1,6 @@
 """Every port of a platform, from one table.
 
+    base - 2 Prometheus       base - 1 Alertmanager, where the platform is monitored
     base + 0 control plane    + 1 edge (HTTPS)    + 2 edge admin    + 3 global supervisor
     base + 4 to base + 11     restored servers, which stand beside the platform
     base + 12 onwards         two ports for each instance but databases, in the topology's order:
