@@ -66,19 +66,29 @@ async def capacity(
     workers: Annotated[
         int, typer.Option("--workers", min=1, max=64, help="Load processes on this machine.")
     ] = 1,
+    lag_limit_ms: Annotated[
+        float,
+        typer.Option(
+            "--lag-limit-ms",
+            min=0.1,
+            help="How late requests may start; 50 is a tenth of what ends the run.",
+        ),
+    ] = 50.0,
 ) -> None:
     """Instances, shards and connections for so many customers, by Little's law.
 
     Without --run or --ceiling the breakpoint profile is run: the load grows until answers are late
-    or wrong. Exit 9 when that measured the load generator and not the platform.
+    or wrong, or the load generator is at its end: then the platform bears at least so much. Exit 9
+    when nothing was measured.
     """
     from control_plane import capacity as law
 
     measured: Measured | None = None
     found: Sequence[Step] = ()
     if of is not None or ceiling is None:
-        options = {"--rate-scale": rate_scale, "--seconds": seconds, "--workers": workers}
-        document = _there(run, of) if of is not None else await _measure(run, options)
+        options = {"--rate-scale": rate_scale, "--seconds": seconds}
+        more = {"--workers": workers, "--lag-limit-ms": lag_limit_ms}
+        document = _there(run, of) if of is not None else await _measure(run, options, more)
         measured, found = law.read(document), law.steps(document)
     if ceiling is not None:
         measured = law.stated(ceiling, response_ms / 1000, measured)
@@ -98,19 +108,19 @@ def _there(run: Run, where: str) -> JSON:
         raise Invalid(f"{folder}/run.json cannot be read: {error}.") from error
 
 
-async def _measure(run: Run, options: Mapping[str, Any]) -> JSON:
-    """A breakpoint run as it was judged. Raises `MeasurementVoid`."""
-    plan_options = {name: options[name] for name in ("--rate-scale", "--seconds")}
-    plan = await load_child.plan_of(PROFILE, plan_options)
+async def _measure(run: Run, options: Mapping[str, Any], more: Mapping[str, Any]) -> JSON:
+    """A breakpoint run as it was judged: its plan by `options`. Raises `MeasurementVoid`."""
+    plan = await load_child.plan_of(PROFILE, options)
     load_child.check_installed()
     target = load_child.find_target(run.state_dir, None, None, None)
     id, folder = load_child.new_folder(run.state_dir, None, None)
-    more = {"--profile": PROFILE, **options, "--out": folder, "--id": id}
-    words = [*target.words(), *load_child.words(more)]
+    all_ = {"--profile": PROFILE, **options, **more, "--out": folder, "--id": id}
+    words = [*target.words(), *load_child.words(all_)]
     with load_live.of(f"{PROFILE} → {target.url}", float(plan["seconds"])) as shown:
         code = await load_child.follow("loadtests.run", words, shown.tell)
     _, document = await load_child.judge(folder, None)
-    if code == Exit.INTERRUPTED or not document["validity"]["valid"]:
+    ended_late = (document.get("brokeAt") or {}).get("by") == "generator"
+    if code == Exit.INTERRUPTED or not (document["validity"]["valid"] or ended_late):
         because = "; ".join(document["validity"]["because"]) or "it was interrupted"
         raise MeasurementVoid(
             f"The ceiling is not known: {because}.",
@@ -124,7 +134,7 @@ def tables(answer: JSON) -> list[Table]:
     """What was measured, what is assumed, what is needed."""
     measured, assumed, need = answer["measured"], answer["assumed"], answer["needed"]
     steps = [
-        (each["rate"], each["requests"], each["p99_ms"], each["errors"], each["held"])
+        (each["rate"], each["requests"], each["p99_ms"], each["errors"], _held(each))
         for each in answer["steps"]
     ]
     bears, shard = measured["ceiling"], assumed["writes_per_shard"]
@@ -161,6 +171,10 @@ def tables(answer: JSON) -> list[Table]:
         ("connections in each instance's pool", need["pool_of_instance"]),
     ]
     return [*shown, Table(("needed", "how many"), answers, foot=foot)]
+
+
+def _held(step: JSON) -> str:
+    return "late generator" if step["late"] else "yes" if step["held"] else "no"
 
 
 def _ms(seconds: float) -> str:

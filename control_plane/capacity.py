@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any
 
 from runtime.errors import Invalid
@@ -29,7 +30,8 @@ class Step:
     """One step of a breakpoint run: what was offered, and what became of it.
 
     `rate`: arrivals a second; `requests` of which the outcome is known, a second. `held`: neither
-    latency nor errors were beyond the plan's limits.
+    latency nor errors were beyond the plan's limits. `late`: the generator was, so that the step
+    says nothing of the platform.
     """
 
     rate: float
@@ -37,6 +39,7 @@ class Step:
     p99_ms: float | None
     errors: float
     held: bool
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,31 +192,36 @@ def steps(run: JSON) -> list[Step]:
         seconds = [each for each in run["timeline"] if begin + 1 <= each["t"] < end]
         begin = end
         if segment["kind"] in ("step", "constant") and seconds:
-            found.append(_step(segment["fromRate"], seconds, limits))
+            found.append(_step(segment["fromRate"], seconds, limits, _lag_limit(run)))
     return found
 
 
-def _step(rate: float, seconds: Sequence[JSON], limits: JSON) -> Step:
+def _lag_limit(run: JSON) -> float:
+    return float(run["generator"]["lagLimitMs"])
+
+
+def _step(rate: float, seconds: Sequence[JSON], limits: JSON, lag_limit: float) -> Step:
     """Its p99 is the median of those of its seconds: one slow second is not yet the ceiling."""
     answered = sum(each["ok"] + each["errors"] for each in seconds)
     errors = sum(each["errors"] for each in seconds) / answered if answered else 1.0
-    slow = sorted(each["p99Ms"] for each in seconds if each["p99Ms"] is not None)
-    p99 = slow[len(slow) // 2] if slow else None
+    slow = [each["p99Ms"] for each in seconds if each["p99Ms"] is not None]
+    p99 = median(slow) if slow else None
+    late = median(each["lateMs"] for each in seconds) > lag_limit
     held = (
         p99 is not None
         and p99 <= limits.get("p99Ms", math.inf)
         and errors <= limits.get("errors", 1.0)
     )
-    return Step(rate, answered / len(seconds), p99, errors, held)
+    return Step(rate, answered / len(seconds), p99, errors, held and not late, late)
 
 
 def ceiling_of(found: Sequence[Step]) -> tuple[float, bool]:
-    """The most requests a second of the steps before the first that did not hold; whether one
-    did not."""
+    """The most requests a second of the steps before the first that did not hold; whether it was
+    the platform that did not."""
     bore = 0.0
     for step in found:
         if not step.held:
-            return bore, True
+            return bore, not step.late
         bore = max(bore, step.requests)
     return bore, False
 

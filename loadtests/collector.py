@@ -188,7 +188,8 @@ def figures(histogram: HdrHistogram, total: int) -> JSON:
 def _moment(number: int, second: Second) -> JSON:
     p50, p99 = quantiles(second.slow, (0.5, 0.99))
     counts = {"started": second.started, "ok": second.ok, "errors": second.errors}
-    return {"t": number, **counts, "p50Ms": p50, "p99Ms": p99}
+    late = round(second.late * 1000, 3)
+    return {"t": number, **counts, "p50Ms": p50, "p99Ms": p99, "lateMs": late}
 
 
 def _lag_ms(lag: HdrHistogram) -> JSON:

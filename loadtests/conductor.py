@@ -12,9 +12,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import gevent
@@ -23,7 +25,7 @@ from loadtests import journeys, record
 from loadtests.arrivals import Plan, due, read
 from loadtests.collector import WINDOW, Collector
 from loadtests.record import Ending
-from loadtests.recorder import COLUMNS, quantiles
+from loadtests.recorder import COLUMNS, Second, quantiles
 from loadtests.validity import CPU_LIMIT
 
 JSON = dict[str, Any]
@@ -32,6 +34,8 @@ LEAD_SECONDS = 1.0
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 5.0
 STOP_SECONDS = 10.0
+# So many looks, a second apart, must find a limit passed: one slow moment is not the ceiling.
+BEYOND_LOOKS = 5
 LOST = "missing"
 
 log = logging.getLogger(__name__)
@@ -80,6 +84,7 @@ class Conductor:
         self._names: list[str] = []
         self._stopped_at: float | None = None
         self._broke: JSON | None = None
+        self._beyond = 0
         self._samples: Any = None
         self.begin = 0.0
         self.seen = Collector(0)
@@ -170,34 +175,24 @@ class Conductor:
         )
 
     def _look(self, at: float) -> None:
-        """Ends a run whose plan has limits as soon as they are passed."""
-        limits = self.score.plan.limits
-        if not limits or self._broke or self.score.plan.phase_at(at) == self._first_phase:
+        """Ends a run whose plan has limits when they have been passed for some seconds."""
+        if not self.score.plan.limits or self._broke or not self._judged(at):
             return
         # The last second is still being answered.
         seconds = self.seen.seconds(max(int(at) - WINDOW, 0))
         whole = [each for number, each in seconds.items() if number < int(at) - 1]
-        slow: dict[int, int] = {}
-        for second in whole:
-            for step, count in second.slow.items():
-                slow[step] = slow.get(step, 0) + count
-        answered = sum(each.ok + each.errors for each in whole)
-        (p99,) = quantiles(slow, (0.99,))
-        by = None
-        if p99 is not None and p99 > limits["p99Ms"]:
-            by = "latency"
-        elif answered and sum(each.errors for each in whole) > limits["errors"] * answered:
-            by = "errors"
-        elif self.seen.tally.cpu > CPU_LIMIT:
+        by, p99 = beyond(whole, self.score.plan.limits, self.score.lag_limit)
+        if self.seen.tally.cpu > CPU_LIMIT:
             by = "generator"
-        if by:
+        self._beyond = self._beyond + 1 if by else 0
+        if self._beyond >= BEYOND_LOOKS:
             rate = sum(each.started for each in whole) / max(len(whole), 1)
             self._broke = {"by": by, "t": round(at, 1), "rate": round(rate, 1), "p99Ms": p99}
             self.stop()
 
-    @property
-    def _first_phase(self) -> str:
-        return self.score.plan.phases[0].name
+    def _judged(self, at: float) -> bool:
+        plan = self.score.plan
+        return plan.phase_at(at) != plan.phases[0].name
 
     def _tell(self, line: JSON) -> None:
         """A line of progress; nobody may be listening any more."""
@@ -207,3 +202,23 @@ class Conductor:
             os.write(self._progress, json.dumps(line).encode() + b"\n")
         except OSError:
             self._progress = None
+
+
+def beyond(
+    seconds: Sequence[Second], limits: Mapping[str, float], lag_limit: float
+) -> tuple[str, float | None]:
+    """What was too much in these seconds ("": nothing), and their p99 in ms.
+
+    A generator that is late itself says nothing of the target's latency, so it is looked at first.
+    """
+    slow: Counter[int] = Counter()
+    for second in seconds:
+        slow.update(second.slow)
+    (p99,) = quantiles(slow, (0.99,))
+    errors = sum(second.errors for second in seconds)
+    answered = errors + sum(second.ok for second in seconds)
+    if seconds and median(second.late for second in seconds) * 1000 > lag_limit:
+        return "generator", p99
+    if p99 is not None and p99 > limits["p99Ms"]:
+        return "latency", p99
+    return ("errors" if errors > limits["errors"] * answered else ""), p99

@@ -48,21 +48,24 @@ class Sample:
 
 @dataclass
 class Second:
-    """One second of a run: `slow` counts latencies (from the intended start) by `step`."""
+    """One second of a run: `slow` counts latencies (from the intended start) by `step`, `late` is
+    by how many seconds the generator was late at most."""
 
     started: int = 0
     ok: int = 0
     errors: int = 0
+    late: float = 0.0
     slow: Counter[int] = field(default_factory=Counter)
 
     def report(self) -> list[Any]:
-        return [self.started, self.ok, self.errors, dict(self.slow)]
+        return [self.started, self.ok, self.errors, self.late, dict(self.slow)]
 
     def add(self, report: list[Any]) -> None:
         self.started += report[0]
         self.ok += report[1]
         self.errors += report[2]
-        self.slow.update({int(step): count for step, count in report[3].items()})
+        self.late = max(self.late, report[3])
+        self.slow.update({int(step): count for step, count in report[4].items()})
 
 
 @dataclass
@@ -124,7 +127,9 @@ class Recorder:
     def started(self, intended: float, lag: float) -> None:
         """An arrival began, `lag` seconds later than the generator could have begun it."""
         self.tally.started += 1
-        self._second(intended).started += 1
+        second = self._second(intended)
+        second.started += 1
+        second.late = max(second.late, lag)
         self._lag.record_value(microseconds(lag))
 
     def request(self, sample: Sample) -> None:

@@ -5,7 +5,8 @@ gate. Whether there are samples enough for a gated quantile is for the gate to s
 
 The limits: k6's guide asks for at most 80 % of the processor; a start 5 ms late is a twentieth of
 the latency target. A machine on which that cannot be kept states another lag limit, and the run
-says so.
+says so. A run that was to go on until the target breaks ended with both at their limits: which of
+its steps can be trusted is for `regionctl load capacity` to say.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def faults(run: JSON) -> list[str]:
     answered = _answered(run)
     found = [*_workers(run), *_samples(run, answered)]
     if answered:
-        found += [*_offered(run), *_pace(run), *_limited(run, answered)]
+        found += [*_offered(run), *_limited(run, answered)]
+        if (run.get("brokeAt") or {}).get("by", "generator") == "generator":
+            found += _pace(run)
     return found
 
 

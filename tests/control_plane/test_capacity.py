@@ -97,10 +97,14 @@ def test_what_cannot_be_assumed_is_refused(assumed: Assumed) -> None:
         needed(capacity.stated(100, 0.05), assumed)
 
 
-def breakpoint_run(*rates_and_p99: tuple[float, float]) -> dict[str, Any]:
-    """Steps of four seconds; each arrival makes three requests, one of which is a write."""
+def breakpoint_run(*rates_and_p99: tuple[float, float], late: float = 1.0) -> dict[str, Any]:
+    """Steps of four seconds, in the last of which the generator was `late` milliseconds.
+
+    Each arrival makes three requests, one of which is a write.
+    """
     timeline = [
         {"t": 4 * number + second, "ok": 3 * rate, "errors": 0, "p99Ms": p99}
+        | {"lateMs": late if number == len(rates_and_p99) - 1 else 1.0}
         for number, (rate, p99) in enumerate(rates_and_p99)
         for second in range(4)
     ]
@@ -114,6 +118,7 @@ def breakpoint_run(*rates_and_p99: tuple[float, float]) -> dict[str, Any]:
     return {
         "plan": {"segments": segments, "limits": {"p99Ms": 500.0, "errors": 0.01}},
         "offered": {"started": arrivals},
+        "generator": {"lagLimitMs": 50.0},
         "timeline": timeline,
         "endpoints": [
             {**row, "name": "GET /products", "ok": 2 * arrivals},
@@ -134,6 +139,11 @@ def test_the_ceiling_is_the_last_step_that_held() -> None:
 
 def test_a_run_that_never_broke_gives_a_ceiling_that_is_at_least_so_high() -> None:
     assert capacity.ceiling_of([Step(20, 60, 30.0, 0.0, True)]) == (60, False)
+
+
+def test_a_late_generator_says_that_the_platform_bears_at_least_so_much() -> None:
+    run = breakpoint_run((20, 30), (40, 60), (60, 900), late=80.0)
+    assert capacity.ceiling_of(capacity.steps(run)) == (120, False)
 
 
 def test_a_run_of_which_no_step_held_says_nothing() -> None:

@@ -62,4 +62,7 @@ def test_a_machine_may_state_another_lag_limit() -> None:
 
 
 def test_a_breakpoint_run_that_ended_at_its_limit_is_no_broken_off_one() -> None:
-    assert faults({**GOOD, "partial": True, "brokeAt": {"by": "latency", "rate": 80}}) == []
+    late = {**changed("generator", lagP99Ms=90.0), "partial": True}
+    assert faults({**late, "brokeAt": {"by": "latency", "rate": 80}}) == []
+    (because,) = faults({**late, "brokeAt": {"by": "generator", "rate": 80}})
+    assert "late" in because
