@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from control_plane import evidence, figures, ledger, report
+from control_plane import drills_load, evidence, figures, ledger, report
 from control_plane.report_text import ledger_rows, seconds
 from runtime.errors import MeasurementVoid
 
@@ -73,7 +73,10 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         ),
         f"<p>Recovery time p50 {seconds(spread['p50'])}, p95 {seconds(spread['p95'])}, "
         f"max {seconds(spread['max'])}.</p>",
-        "".join(f"<p>{escape(line)}.</p>" for line in figures.lines(document)),
+        "".join(
+            f"<p>{escape(line)}.</p>"
+            for line in (*figures.lines(document), *drills_load.sentences(document))
+        ),
         "<h2>What clients saw in the slowest run</h2>",
         timeline(document, files),
         "<h2>Phases</h2>",
@@ -100,6 +103,10 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         _table(
             ("run", "verdict", "target", "recovery", "write gap", "lost", "failed", "unknown"),
             [_repeat(each) for each in document["repeats"]],
+        ),
+        *(
+            f"<h2>{escape(title)}</h2>{_table(head, rows)}"
+            for title, head, rows in drills_load.tables(document)
         ),
         "<h2>Made with</h2>",
         _table(("what", "version"), sorted(document["versions"].items())),
