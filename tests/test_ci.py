@@ -63,7 +63,7 @@ def test_no_job_can_hang_for_ever_or_write_to_the_repository() -> None:
     [
         ("contents: read", "contents: everything"),
         ("runs-on:", "run-on:"),
-        ("make ci-load\n", "echo ${{ github.event.pull_request.title }}\n"),
+        ("run: make ci-load", "run: echo ${{ github.event.pull_request.title }}"),
         ("actions/checkout@v6", "somebody/checkout@v6"),
     ],
 )
