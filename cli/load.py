@@ -77,6 +77,10 @@ async def run(
         typer.Option("--bind", metavar="HOST:PORT", help="Where workers elsewhere join."),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Keep every sample: samples.csv.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure this machine first; refuse what is beyond it."),
+    ] = False,
     report_dir: Annotated[
         Path | None, typer.Option("--report-dir", help="Where run.json and the reports go.")
     ] = None,
@@ -116,7 +120,7 @@ async def run(
         "--id": id,
     }
     words = [*target.words(), *load_child.words({"--profile": profile, **options, **more})]
-    words += ["--raw"] if raw else []
+    words += [*(["--raw"] if raw else []), *(["--calibrate"] if calibrate else [])]
     with load_live.of(f"{profile} → {target.url}", float(plan["seconds"])) as shown:
         code = await load_child.follow("loadtests.run", words, shown.tell)
     judging = asyncio.ensure_future(load_child.judge(folder, gate))

@@ -160,7 +160,7 @@ async def follow(module: str, words: Sequence[str], tell: Callable[[JSON], None]
     last = errors.strip().splitlines()[-1:] or [f"it ended with exit code {code}"]
     match code:
         case Exit.REFUSED:
-            raise Refused(f"No load was started: {last[0]}.", hint="--report-dir, or " + INSTALL)
+            raise Refused(f"No load was started: {last[0]}.", hint="regionctl load run -h")
         case Exit.USAGE:
             raise Invalid(f"No load was started: {last[0]}", hint="regionctl load profiles")
         case Exit.OK | Exit.VOID | Exit.INTERRUPTED:

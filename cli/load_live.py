@@ -20,6 +20,7 @@ JSON = Mapping[str, Any]
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
 STAGES = {
+    "calibrated": "a load worker can send {requestsPerSecond}/s",
     "users": "registering {users} users",
     "workers": "starting {workers} worker(s)",
     "started": "waiting for the workers",

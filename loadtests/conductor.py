@@ -36,6 +36,8 @@ GRACE_SECONDS = 5.0
 STOP_SECONDS = 10.0
 # So many looks, a second apart, must find a limit passed: one slow moment is not the ceiling.
 BEYOND_LOOKS = 5
+# A target of which not one answer has come by then is down.
+SILENCE_SECONDS = 10.0
 LOST = "missing"
 
 log = logging.getLogger(__name__)
@@ -175,14 +177,18 @@ class Conductor:
         )
 
     def _look(self, at: float) -> None:
-        """Ends a run whose plan has limits when they have been passed for some seconds."""
+        """Ends a run against a target that is down, and one whose plan has limits when they have
+        been passed for some seconds."""
+        tally = self.seen.tally
+        if at > SILENCE_SECONDS and tally.errors and not tally.ok:
+            self.stop()
         if not self.score.plan.limits or self._broke or not self._judged(at):
             return
         # The last second is still being answered.
         seconds = self.seen.seconds(max(int(at) - WINDOW, 0))
         whole = [each for number, each in seconds.items() if number < int(at) - 1]
         by, p99 = beyond(whole, self.score.plan.limits, self.score.lag_limit)
-        if self.seen.tally.cpu > CPU_LIMIT:
+        if tally.cpu > CPU_LIMIT:
             by = "generator"
         self._beyond = self._beyond + 1 if by else 0
         if self._beyond >= BEYOND_LOOKS:
@@ -195,13 +201,14 @@ class Conductor:
         return plan.phase_at(at) != plan.phases[0].name
 
     def _tell(self, line: JSON) -> None:
-        """A line of progress; nobody may be listening any more."""
+        """A line of progress. When who started the run has gone, it is ended."""
         if self._progress is None:
             return
         try:
             os.write(self._progress, json.dumps(line).encode() + b"\n")
         except OSError:
             self._progress = None
+            self.stop()
 
 
 def beyond(

@@ -74,7 +74,12 @@ class Player:
         room = math.ceil(places(plan) / part["workers"])
         http = session(part["url"], self._ca, plan.timeout, room, self._events, user)
         access = Access(http, self._client)
-        access.open()
+        try:
+            access.open()
+        except Exception as error:
+            recorder.trouble(f"no access token: {error!r}")
+            done(self.report())
+            return
         begin = time.monotonic() + part["beginAt"] - time.time()
         watch = gevent.spawn(_watch, recorder)
         stage = _Stage(recorder, Cast.read(part["cast"]), http, access, monotonic_since(begin))

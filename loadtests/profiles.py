@@ -29,6 +29,8 @@ REQUESTS_EACH = 4
 # A Poisson process now and then has half as many again in a minute.
 MARGIN = 1.5
 MOST_USERS = 20_000
+# When most come for the users of one shard: there are enough of them on one of so many shards.
+HOT_USERS = 4
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def plan_of(
         segments=segments,
         phases=phases([(WARM_UP, warm_up), (STEADY, total)]),
         mix=MIX,
-        users=users_for(peak, MIX, profile.skew),
+        users=users_for(peak, MIX, profile.skew) * (HOT_USERS if profile.hot else 1),
         skew=profile.skew,
         hot=profile.hot,
         limits=profile.limits,

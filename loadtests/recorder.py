@@ -151,6 +151,10 @@ class Recorder:
         if sample.kind:
             self._errors[f"{WHOLE} {sample.journey}", sample.kind] += 1
 
+    def trouble(self, kind: str) -> None:
+        """What kept the worker itself from doing its part."""
+        self._errors["(worker)", kind] += 1
+
     def report(self) -> Iterator[JSON]:
         """What has changed since the last one, in pieces that each take a moment to make."""
         samples, self._samples = self._samples, []

@@ -23,6 +23,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ from typing import Any
 
 from loadtests import arrivals, cast, profiles
 from loadtests.arrivals import Plan
+from loadtests.calibrate import too_much
 from loadtests.validity import LAG_LIMIT_MS
 
 JSON = dict[str, Any]
@@ -75,6 +77,17 @@ def unwritable(folder: Path) -> str:
         return f"{folder} cannot be written: {error.strerror}"
 
 
+def beyond_this_machine(plan: Plan, workers: int) -> str:
+    """Why the plan is too much for the load workers, which is measured first; empty: it is not."""
+    words = [sys.executable, "-m", "loadtests.calibrate"]
+    ended = subprocess.run(words, capture_output=True, text=True, env=_environment(), check=False)
+    if ended.returncode:
+        return f"the load workers could not be calibrated: {ended.stderr.strip()[-300:]}"
+    found = json.loads(ended.stdout)
+    tell(stage="calibrated", **found)
+    return too_much(plan, found["requestsPerSecond"], workers)
+
+
 def tell(**line: Any) -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.write(json.dumps(line) + "\n")
@@ -82,7 +95,10 @@ def tell(**line: Any) -> None:
 
 
 async def run(asked: argparse.Namespace, plan: Plan) -> int:
-    """The whole run. Returns the exit code."""
+    """The whole run. Returns the exit code. To be told to end (SIGTERM) is as good as Ctrl-C."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     begun = time.time()
     id = asked.id or time.strftime("load-%Y%m%d-%H%M%S", time.gmtime(begun)) + f"-{os.getpid()}"
     try:
@@ -269,6 +285,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--bind", type=_address, metavar="HOST:PORT", help="where workers join")
     made.add_argument("--raw", action="store_true", help="write every sample to samples.csv")
     made.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure this machine first; refuse a plan that is more than half of its ceiling",
+    )
+    made.add_argument(
         "--lag-limit-ms",
         type=float,
         default=LAG_LIMIT_MS,
@@ -288,10 +309,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         made.error(str(error))
     asked.out = asked.out.absolute()
-    for refusal in (missing(), unwritable(asked.out)):
-        if refusal:
-            sys.stderr.write(f"{refusal}\n")
-            return REFUSED
+    refusal = missing() or unwritable(asked.out)
+    if asked.calibrate and not refusal:
+        refusal = beyond_this_machine(plan, asked.expect_workers)
+    if refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return REFUSED
     (asked.out / "run.json").unlink(missing_ok=True)
     return asyncio.run(run(asked, plan))
 

@@ -25,6 +25,7 @@ from loadtests.arrivals import (
     share,
     zipf,
 )
+from loadtests.calibrate import too_much
 
 RATES = st.floats(0, 60)
 SEGMENTS = st.lists(
@@ -190,3 +191,12 @@ def test_skew_prefers_the_first_and_reaches_everybody(count: int, skew: float, d
     assert isclose(bounds[-1], 1.0)
     assert all(before >= after - 1e-12 for before, after in pairwise(shares))
     assert 0 <= pick(bounds, draw) < count
+
+
+@given(st.floats(1, 1000), st.floats(1, 5000), st.integers(1, 8))
+def test_a_plan_is_too_much_for_workers_that_it_would_use_by_more_than_half(
+    rate: float, ceiling: float, workers: int
+) -> None:
+    made = replace(plan([Segment("constant", rate, rate, 5)]), mix={"browse": 1, "refresh": 1})
+    refused = too_much(made, ceiling, workers)
+    assert bool(refused) == (rate * 1.5 > ceiling * workers / 2)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -36,14 +36,19 @@ def test_a_saturated_generator_proves_nothing(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_without_a_worker_that_is_lost_and_proves_nothing(tmp_path: Path) -> None:
     plan = replace(STEADY_RUN, segments=(Segment("constant", 30, 30, 9),))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    elsewhere = ("--bind", f"127.0.0.1:{port}", "--expect-workers", 2)
+    worker = ("-f", "loadtests/locustfile.py", "--worker", "--master-port", str(port))
     with open_target() as target:
-        shot = Shot(tmp_path, plan, target.url, "--workers", 2, *patient())
-        workers = shot.until(lambda line: line.get("stage") == "started")["workers"]
-        before = shot.until(running)
-        os.kill(workers[0], signal.SIGKILL)
+        shot = Shot(tmp_path, plan, target.url, *elsewhere, *patient())
+        with subprocess.Popen([sys.executable, "-m", "locust", *worker]) as joined:
+            before = shot.until(running)
+            joined.kill()
         after = [line for line in shot.lines() if "t" in line][-1]
         code, run = shot.end()
     assert code == 0
+    assert before["started"] > 30
     assert after["started"] > before["started"] + 50
     assert run["generator"]["missing"] == 1
     assert "1 of 2 workers were lost" in run["validity"]["because"]
