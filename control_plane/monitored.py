@@ -108,10 +108,14 @@ async def settle(paths: Layout, supervisor: Supervisor, table: Ports, where: Lis
 
     Raises `OperationFailed` with the last lines of the log of one that does not come up.
     """
+    address = where.address(table.control)
     if monitoring.read(paths) is None:
+        if monitoring.token_file(paths).exists():
+            await _take_token(paths, address)
         monitoring.forget(paths)
         return {}
-    await _give_token(paths, where.address(table.control))
+    if not monitoring.token_file(paths).exists():
+        await _give_token(paths, address)
     both = monitoring.ports(table)
     for name in both.values():
         await supervisor.start_program(name)
@@ -139,12 +143,14 @@ async def _ready(supervisor: Supervisor, name: str, port: int) -> None:
 
 async def _give_token(paths: Layout, address: str) -> None:
     """Prometheus may read, and nothing else. A token whose text was lost is replaced."""
-    path = monitoring.token_file(paths)
-    if path.exists():
-        return
+    await _take_token(paths, address)
+    async with Client(address, state_dir=paths.root) as client:
+        made = await client.create_token(TOKEN_NAME, "viewer", reason="to read metrics")
+    files.replace_file(monitoring.token_file(paths), made["token"])
+
+
+async def _take_token(paths: Layout, address: str) -> None:
     async with Client(address, state_dir=paths.root) as client:
         for each in await client.tokens():
             if each["name"] == TOKEN_NAME and each["state"] == "active":
-                await client.revoke_token(each["id"], "its text is lost")
-        made = await client.create_token(TOKEN_NAME, "viewer", reason="to read metrics")
-    files.replace_file(path, made["token"])
+                await client.revoke_token(each["id"], "Prometheus reads no more with it")

@@ -118,11 +118,17 @@ async def test_both_programs_come_up_and_prometheus_is_let_in_as_a_viewer(tmp_pa
             assert set(urls) == {PROMETHEUS, ALERTMANAGER}
             token = monitoring.token_file(paths).read_text()
             assert await monitored.settle(paths, supervisor, table, Listen()) == urls
+            assert monitoring.token_file(paths).read_text() == token
+            known = [(each.name, each.role) for each in await plane.tokens.list()]
+            assert known == [("prometheus", "viewer")]
+            bearer = {"Authorization": f"Bearer {token}"}
+            async with httpx.AsyncClient(headers=bearer) as client:
+                assert (await client.get(f"{address}/metrics")).status_code == 200
+                monitored.choose(paths, table, False, None)
+                supervisor.write([])
+                await supervisor.update()
+                assert await monitored.settle(paths, supervisor, table, Listen()) == {}
+                assert (await client.get(f"{address}/metrics")).status_code == 401
+            assert not monitoring.folder(paths).exists()
         finally:
             await supervisor.shutdown()
-        assert monitoring.token_file(paths).read_text() == token
-        assert [(each.name, each.role) for each in await plane.tokens.list()] == [
-            ("prometheus", "viewer")
-        ]
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
-            assert (await client.get(f"{address}/metrics")).status_code == 200
