@@ -209,7 +209,9 @@ def _instances() -> list[Alert]:
 
 
 def _databases() -> list[Alert]:
-    moved = "regionctl_database_failover_timestamp_seconds"
+    # Known from what was told last, also while the control plane tells nothing.
+    seen = f"[{duration(FAILOVER_SECONDS)}]"
+    moved = f"last_over_time(regionctl_database_failover_timestamp_seconds{seen})"
     return [
         Alert(
             "DatabaseDown",
