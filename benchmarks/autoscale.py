@@ -5,10 +5,11 @@
 
 The platform is its own and is removed at the end. The load is the profile `spike` of `loadtests`
 (open model: time counts from when a request was intended to start), from this machine too, which
-takes processors from the platform. Prints a line every few seconds, then what came of it: p99 of
-the spike's first half, of its second half, and of the second half of the whole run. Exit 1 unless
-instances grew and shrank, no request failed, and the last of these is within the target; 2 when
-the load generator itself could not be trusted.
+takes processors from the platform: where one machine has to do everything, no single process gets
+near the 70 % of a core at which the default topology scales, so `--cpu` is lower here. Prints a
+line every few seconds, then what came of it: p99 of the spike's first half, of its second half,
+and of the second half of the whole run. Exit 1 unless instances grew and shrank, no request
+failed, and the last of these is within the target; 2 when the load generator could not be trusted.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def options() -> argparse.Namespace:
     made.add_argument("--rate-scale", type=float, default=1.0)
     made.add_argument("--seconds", type=float, default=500.0, help="the whole profile")
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--cpu", type=float, default=70.0, help="cpuPercent of the topology")
+    made.add_argument("--cpu", type=float, default=5.0, help="cpuPercent of the topology")
     made.add_argument("--hold", type=float, default=15.0, help="holdSeconds")
     made.add_argument("--cool", type=float, default=60.0, help="coolSeconds")
     made.add_argument("--most", type=int, default=4, help="maxInstances")

@@ -188,6 +188,7 @@ class LocalProvider:
             if not leaving:
                 await self._adopt(service, zone, count)
             await servers.start(self.site, [spec.id for spec in own])
+            await scaling.ready(self.site, own)
             await scaling.tell_gateways(self.site, region, service, without=leaving)
             if leaving:
                 await scaling.drained(self.site, leaving)

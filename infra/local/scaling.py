@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # A request may take 12 s (`envoy_config.SERVICE_RETRIES`).
 DRAIN_SECONDS = 15.0
 GATEWAY_SECONDS = 15.0
+READY_SECONDS = 30.0
 
 
 def read(layout: Layout) -> tuple[tuple[str, int], ...]:
@@ -68,6 +69,23 @@ async def tell_supervisor(site: Site, region: str) -> None:
     supervisor = site.supervisors[region]
     supervisor.write(servers.programs(site, region))
     await supervisor.update()
+
+
+async def ready(site: Site, instances: Sequence[InstanceSpec]) -> None:
+    """All of them can serve: a gateway most of whose servers cannot would send requests to any."""
+    for spec in instances:
+
+        async def serves(port: int = site.port(spec.id)) -> bool:
+            return await servers.http_ok(port, "/health/ready", 1.0)
+
+        await wait_until(
+            SystemClock(),
+            serves,
+            what=f"{spec.id} to serve",
+            seconds=READY_SECONDS,
+            every=0.05,
+            hint=f"regionctl logs {spec.id}",
+        )
 
 
 async def tell_gateways(
