@@ -97,6 +97,8 @@ class Conductor:
         self._names = names
         self.seen = Collector(len(names))
         self.begin = time.time() + LEAD_SECONDS
+        if self.out:
+            self.out.mkdir(parents=True, exist_ok=True)
         if self.score.raw and self.out:
             self._samples = (self.out / "samples.csv").open("w", encoding="utf-8", newline="")
             csv.writer(self._samples).writerow(COLUMNS)

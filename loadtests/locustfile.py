@@ -76,6 +76,9 @@ def prepare(environment: Environment, runner: Any, **_: Any) -> None:
     if isinstance(runner, WorkerRunner):
         _join(environment, runner)
     else:
+        # Locust deals its users out to the workers, and each worker needs one.
+        asked.num_users = max(asked.num_users or 1, asked.expect_workers)
+        asked.spawn_rate = max(asked.spawn_rate or 1, asked.num_users)
         hooks.test_start.add_listener(lambda **_: _lead(environment, runner, asked))
         hooks.quitting.add_listener(lambda **_: _close(environment, asked))
 

@@ -22,43 +22,24 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from loadtests import arrivals, cast, profiles
 from loadtests.arrivals import Plan
 from loadtests.calibrate import too_much
+from loadtests.processes import Locusts, environment, started
 from loadtests.validity import LAG_LIMIT_MS
 
 JSON = dict[str, Any]
 MEASURED, USAGE, REFUSED, VOID, INTERRUPTED = 0, 2, 5, 9, 130
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 NEEDS = {"locust": "locust", "hdrh": "hdrhistogram"}
-JOIN_SECONDS = 60
 END_SECONDS = 20.0
-LOOPBACK = "127.0.0.1"
-
-
-@dataclass
-class Locusts:
-    """The processes of one run; `told` is where the master's progress comes from."""
-
-    told: asyncio.StreamReader
-    master: Process
-    workers: list[Process] = field(default_factory=list)
-
-    @property
-    def all(self) -> list[Process]:
-        return [self.master, *self.workers]
 
 
 def missing() -> str:
@@ -80,7 +61,7 @@ def unwritable(folder: Path) -> str:
 def beyond_this_machine(plan: Plan, workers: int) -> str:
     """Why the plan is too much for the load workers, which is measured first; empty: it is not."""
     words = [sys.executable, "-m", "loadtests.calibrate"]
-    ended = subprocess.run(words, capture_output=True, text=True, env=_environment(), check=False)
+    ended = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
     if ended.returncode:
         return f"the load workers could not be calibrated: {ended.stderr.strip()[-300:]}"
     found = json.loads(ended.stdout)
@@ -150,7 +131,9 @@ def _nothing(
 
 async def _locusts(asked: argparse.Namespace) -> bool:
     """Starts them and waits for their end. Returns whether we were interrupted."""
-    async with _started(asked) as locusts:
+    async with started(asked) as locusts:
+        pids = [each.pid for each in locusts.workers]
+        tell(stage="started", master=locusts.master.pid, workers=pids)
         try:
             await _follow(locusts)
         except asyncio.CancelledError:
@@ -171,80 +154,6 @@ async def _follow(locusts: Locusts) -> None:
             sys.stdout.write(line.decode())
             sys.stdout.flush()
     await locusts.master.wait()
-
-
-@asynccontextmanager
-async def _started(asked: argparse.Namespace) -> AsyncIterator[Locusts]:
-    """Master and workers, in sessions of their own: Ctrl-C reaches us alone. None stays."""
-    host, port = asked.bind or (LOOPBACK, _free_port())
-    common = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--loglevel", "WARNING"]
-    read, write = os.pipe()
-    master = [
-        *common, "--headless", "--only-summary", "--master",
-        "--master-bind-host", host, "--master-bind-port", str(port),
-        "--expect-workers", str(asked.expect_workers),
-        "--expect-workers-max-wait", str(JOIN_SECONDS),
-        "--users", str(asked.expect_workers), "--spawn-rate", str(asked.expect_workers),
-        "--host", asked.url, "--exit-code-on-error", "0",
-        "--load-score", str(asked.out / "score.json"), "--load-out", str(asked.out),
-        "--load-progress-fd", str(write),
-    ]  # fmt: skip
-    near = LOOPBACK if host in ("*", "0.0.0.0") else host  # noqa: S104  what was asked for
-    worker = [*common, "--worker", "--master-host", near, "--master-port", str(port)]
-    for option, path in (("--load-ca", asked.ca), ("--load-client", asked.client)):
-        worker += [option, str(path)] if path else []
-    with (asked.out / "locust.log").open("ab") as file:
-        options: JSON = {
-            "stdin": DEVNULL,
-            "stdout": file,
-            "stderr": file,
-            "start_new_session": True,
-            "env": _environment(),
-        }
-        first = await asyncio.create_subprocess_exec(*master, pass_fds=[write], **options)
-        os.close(write)
-        locusts = Locusts(await _reader(read), first)
-        try:
-            for _ in range(asked.workers):
-                locusts.workers.append(await asyncio.create_subprocess_exec(*worker, **options))
-            tell(stage="started", master=first.pid, workers=[each.pid for each in locusts.workers])
-            yield locusts
-        finally:
-            await _end(locusts)
-
-
-async def _end(locusts: Locusts) -> None:
-    """The workers go when the master has told them to, or are made to."""
-    for process in locusts.all:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2.0):
-                await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def _reader(descriptor: int) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    pipe = os.fdopen(descriptor, "rb", buffering=0)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
-    return reader
-
-
-def _environment() -> dict[str, str]:
-    """Locust imports the locustfile by its path: our packages have to be found as here."""
-    root = str(LOCUSTFILE.parent.parent)
-    inherited = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([root, *([inherited] if inherited else [])]),
-    }
-
-
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _last_words(log: Path) -> str:

@@ -43,12 +43,11 @@ def test_a_run_goes_on_without_a_worker_that_is_lost_and_proves_nothing(tmp_path
     with open_target() as target:
         shot = Shot(tmp_path, plan, target.url, *elsewhere, *patient())
         with subprocess.Popen([sys.executable, "-m", "locust", *worker]) as joined:
-            before = shot.until(running)
+            before = shot.until(lambda line: line.get("started", 0) > 40)
             joined.kill()
         after = [line for line in shot.lines() if "t" in line][-1]
         code, run = shot.end()
     assert code == 0
-    assert before["started"] > 30
     assert after["started"] > before["started"] + 50
     assert run["generator"]["missing"] == 1
     assert "1 of 2 workers were lost" in run["validity"]["because"]
