@@ -109,7 +109,8 @@ def _requests() -> list[Panel]:
     hits = _rate(_here("regionctl_cache_total", 'outcome="hit"'))
     looked = _rate(_here("regionctl_cache_total", 'outcome=~"hit|miss"'))
     by, service = "by (component)", "{{component}}"
-    ratio = f"sum {by} ({failed}) / sum {by} ({count})"
+    # A service that never failed has no series of failures.
+    ratio = f"(sum {by} ({failed}) or 0 * sum {by} ({count})) / sum {by} ({count})"
     p99 = f"histogram_quantile(0.99, sum by (component, le) ({times}))"
     slowest = alerts.P99_MILLISECONDS / 1000
     retries = f"sum by (envoy_cluster_name) ({again})"
