@@ -88,7 +88,8 @@ def _total(run: JSON, objective: Objective) -> int:
 
 
 def _requests(run: JSON, objective: Objective) -> list[Spent]:
-    """An endpoint that several journeys ask is one endpoint here."""
+    """All together, each phase, then each endpoint by phase. One that several journeys ask is one
+    endpoint here."""
     groups: dict[tuple[str, str], tuple[int, int]] = {}
     for each in histograms.selected(run, {}):
         counted, bad = _counted(each), _bad(each, objective)
@@ -99,7 +100,9 @@ def _requests(run: JSON, objective: Objective) -> list[Spent]:
         ):
             so_far = groups.get(at, (0, 0))
             groups[at] = so_far[0] + counted, so_far[1] + bad
-    return [_spent(run, objective, at, *counts) for at, counts in groups.items()]
+    place = {EVERYTHING: -1} | {each["name"]: n for n, each in enumerate(run["plan"]["phases"])}
+    ordered = sorted(groups, key=lambda at: (at[0] != EVERYTHING, at[0], place.get(at[1], 99)))
+    return [_spent(run, objective, at, *groups[at]) for at in ordered]
 
 
 def _counted(endpoint: JSON) -> int:

@@ -35,6 +35,7 @@ def judged(run: Mapping[str, Any], file: GateFile) -> JSON:
     # Histograms need the extra [load]; looking a file over does not.
     from loadtests import budget, gate, validity
 
+    run = {**run, "endpoints": in_order(run)}
     # A drill ends its load when it has seen enough: that is its plan.
     faults = validity.faults({**run, "partial": run["partial"] and "drill" not in run})
     verdicts = gate.judge(run, file.gates, file.objectives)
@@ -48,6 +49,15 @@ def judged(run: Mapping[str, Any], file: GateFile) -> JSON:
         "budget": [each.to_json() for each in budget.of(run, file.objectives)],
         "verdict": INVALID if because else FAILED if missed else PASSED,
     }
+
+
+def in_order(run: Mapping[str, Any]) -> list[JSON]:
+    """The endpoints by name, each in the order of the phases."""
+    place = {each["name"]: number for number, each in enumerate(run["plan"]["phases"])}
+    return sorted(
+        run["endpoints"],
+        key=lambda each: (each["name"], each["journey"], place.get(each["phase"], len(place))),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if not self.allowed():
             return
-        body = json.loads(raw)
+        body = json.loads(raw or b"{}")
         key = self.headers["Idempotency-Key"]
         if self.server.down:
             self.answer(503, {"title": "Unavailable"})
