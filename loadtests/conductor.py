@@ -151,7 +151,7 @@ class Conductor:
             return self.run
         plan, now = self.score.plan, time.time()
         at = now - self.begin if self._names else 0.0
-        cut = self.seen.walked < self.seen.expected and at < plan.seconds
+        cut = at < plan.seconds and not self._over()
         partial = self._stopped_at is not None or cut
         planned = self.seen.tally.due if partial else due(plan)
         end = Ending(self.begin or now, now, planned, partial, broke=self._broke)
