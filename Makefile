@@ -4,6 +4,7 @@
 #   make bench  writes benchmarks/RESULTS.md
 #   make tools  brings Prometheus, Alertmanager and their checkers into .tools (Debian packages)
 #   make ci-load  smoke load under the gate, then drills; reports in build/ci-load
+#   make alerts   a drill on a monitored platform: which alerts came, and after how long
 #   make docs   writes docs/reference from the commands themselves
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
@@ -20,10 +21,10 @@ PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tools test check ci-load docs audit bench kills soak clean
+.PHONY: help install demo tools test check ci-load alerts docs audit bench kills soak clean
 
 help:
-	@sed -n '2,11s/^# *//p' Makefile
+	@sed -n '2,12s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -140,6 +141,11 @@ ci-load: $(INSTALLED)
 # Tests of the monitoring are skipped without them. Downloads once; starts and installs nothing.
 tools:
 	@.ci/tools
+
+# DRILL=zone-failure or region-failure breaks something else, OFFSET=n moves the platform's ports.
+alerts: $(INSTALLED) tools
+	@$(BIN)/python benchmarks/alert_drill.py --drill $(or $(DRILL),database-failure) \
+	  $(if $(OFFSET),--offset $(OFFSET))
 
 docs: $(INSTALLED)
 	@$(BIN)/python -m cli.reference

@@ -37,7 +37,7 @@ def test_every_command_of_the_workflow_is_one_of_this_project() -> None:
         program, *words = command.split()
         if program == "make":
             assert words[0] in targets, command
-        else:
+        elif program != "sudo":
             assert (ROOT / program).is_file(), command
 
 
