@@ -2,6 +2,7 @@
 
 scale SERVICE --to N   so many in each zone that serves, or in one
 scale [list]           how many there are, what they use, and why there are so many
+scale hold, release    nothing is scaled but by hand while somebody measures or repairs
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cli.lazy import Defaulting
 from cli.leaf import MUTATES, Run, group, leaf
 from cli.names import known
 from cli.render import Table
+from cli.when import seconds_of
 
 
 class Scaling(Defaulting):
@@ -65,6 +67,35 @@ async def set_(
         args["zone"] = zone
     async with work.connect(run) as client:
         operation = await work.perform(run, client, "scale", args)
+        if operation is not None:
+            work.show_operation(run.output, operation)
+
+
+@leaf(
+    app,
+    "hold",
+    shared=MUTATES,
+    examples=("regionctl scale hold --for 30m --reason 'measuring what one instance bears'",),
+)
+async def hold(
+    run: Run,
+    length: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="So long, such as 30m; a day at most.")
+    ] = "1h",
+) -> None:
+    """Scale nothing but by hand for some time, while somebody measures or repairs."""
+    await _hold(run, seconds_of(length))
+
+
+@leaf(app, "release", shared=MUTATES, examples=("regionctl scale release",))
+async def release(run: Run) -> None:
+    """End a hold before its time."""
+    await _hold(run, 0)
+
+
+async def _hold(run: Run, seconds: int) -> None:
+    async with work.connect(run) as client:
+        operation = await work.perform(run, client, "scale-hold", {"seconds": float(seconds)})
         if operation is not None:
             work.show_operation(run.output, operation)
 

@@ -4,8 +4,9 @@ It looks every few seconds at what each process of a service has used of its cor
 it has seen is durable: a control plane that was started again looks for as long as the topology's
 `scaling` says before it changes anything. How many there should be is, by the provider.
 
-Nothing is changed in a zone that cannot be reached, during the failover of a region, or beside an
-operation that would be in the way (`control_plane.operations.conflicts`), such as a drill.
+Nothing is changed while an operator holds it (`control_plane.plans.scale.hold`), in a zone that
+cannot be reached, during the failover of a region, or beside an operation that would be in the way
+(`control_plane.operations.conflicts`), such as a drill.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from control_plane.decisions import Intent
 from control_plane.opening import Opener
 from control_plane.operations import ACTIVE, REGION_FAILOVER, Operation, conflicts
-from control_plane.plans.scale import service_lock
+from control_plane.plans.scale import HOLD, service_lock
 from control_plane.scaling import Decision, Look, decide, used_between
 from control_plane.store import Store
 from infra.provider import Observed, Provider
@@ -86,15 +88,24 @@ class Autoscaler:
         supervisors = [spec.id for spec in self.topology.instances(kind="supervisor")]
         observed = await self.provider.observe(supervisors)
         active = await self.store.operations(states=ACTIVE, limit=UNFINISHED)
-        now = self.clock.monotonic()
+        by_hand, now = await self._held(), self.clock.monotonic()
         for group in groups(self.topology):
-            held = why_held(self.topology, group, observed, active)
+            held = by_hand or why_held(self.topology, group, observed, active)
             count = self.topology.count(group.service, group.zone)
             looks = tuple(self.looks.get(group, ()))
             decision = decide(self.topology.scaling, count, looks, now, held)
             self.decisions[group] = decision
             if decision.count != count:
                 await self._open(group, decision, observed, shard_map)
+
+    async def _held(self) -> str | None:
+        """Who holds everything, and until when."""
+        holds = await self.store.operations(states=["succeeded"], kinds=[HOLD], limit=1)
+        for each in holds:
+            until = datetime.fromisoformat(each.results[0]["until"])
+            if until > self.clock.now():
+                return f"held until {until:%H:%M:%S} UTC ({each.id}, {each.reason or 'no reason'})"
+        return None
 
     async def _note(self) -> None:
         usage, now = await self.provider.usage(), self.clock.monotonic()

@@ -46,4 +46,5 @@ PLANNERS: dict[str, Callable[..., Plan]] = {
     "restore-discard": restore.discard,
     "restore-point": points.plan,
     "scale": scale.plan,
+    "scale-hold": scale.hold,
 }

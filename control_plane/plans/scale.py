@@ -1,4 +1,7 @@
-"""Scale: a service gets more or fewer instances in a zone, or in each zone that serves."""
+"""Scale: a service gets more or fewer instances in a zone, or in each zone that serves.
+
+And hold: for some time no service is scaled but by hand, because somebody measures or repairs.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from control_plane.plan import Plan, Step
 from control_plane.plans.nodes import known_map
 from infra.provider import Observed
 from infra.topology import Topology
-from runtime.errors import Refused
+from runtime.errors import Invalid, Refused
 from runtime.shardmap import CATALOG, ShardMap
+
+HOLD = "scale-hold"
+LONGEST_HOLD_SECONDS = 86_400.0
 
 
 def service_lock(service: str, zone: str) -> str:
@@ -62,3 +68,18 @@ def _as_wanted(topology: Topology, observed: Observed, service: str, zone: str, 
     """There are so many, and all run: one that does not may be left of a change that failed."""
     own = topology.instances(component=service, region=zone[:-1], zone=zone[-1])
     return topology.count(service, zone) == count and all(observed.running(each.id) for each in own)
+
+
+def hold(
+    topology: Topology,
+    observed: Observed,
+    shard_map: ShardMap | None,
+    *,
+    seconds: float,
+    **asked: Any,
+) -> Plan:
+    """Services are scaled by hand only for so long; 0 ends an earlier hold."""
+    known_map(shard_map)
+    if not 0 <= seconds <= LONGEST_HOLD_SECONDS:
+        raise Invalid(f"Scaling is held for at most a day, not {seconds:g} s.", hint="--for 2h")
+    return Plan(HOLD, topology.name, (Step("hold-scaling", {"seconds": seconds}),))

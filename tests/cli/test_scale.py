@@ -68,3 +68,12 @@ def test_the_list_says_that_nothing_scales_by_itself_here(platform: Plane) -> No
     assert ended.code == 0
     assert "by hand only: scaling.automatic is false" in ended.stdout
     assert ended.stdout.count("us-east-1a") == 6
+
+
+def test_scaling_is_held_for_a_while_and_released(platform: Plane) -> None:
+    for words in ("hold --for 30m --reason measuring", "release"):
+        ended = platform.run("scale", *words.split())
+        assert ended.code == 0, ended
+        assert "hold-scaling" in ended.stdout
+    assert platform.run("scale", "hold", "--for", "9d").code == Exit.USAGE
+    assert platform.run("scale", "hold", "--for", "soon").code == Exit.USAGE

@@ -219,6 +219,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "restore-discard": Scenario("restore-discard", restored_aside, {"id": "sandbox"}),
     "restore-point": Scenario("restore-point", provisioned, {"name": "before-release-7"}),
+    "hold-scaling": Scenario("scale-hold", provisioned, {"seconds": 600.0}),
     "more-instances": Scenario("scale", provisioned, {"service": "orders", "to": 3}),
     "fewer-instances": Scenario(
         "scale", scaled, {"service": "orders", "to": 1, "zone": "us-east-1b"}

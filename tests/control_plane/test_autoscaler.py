@@ -134,6 +134,34 @@ async def begin(scaled: Scaled, verb: Any, **asked: Any) -> None:
     await platform.store.create_operation(plan, "test", None, "pytest")
 
 
+async def test_nothing_changes_while_an_operator_holds_it(scaled: Scaled) -> None:
+    store, clock = scaled.platform.store, scaled.platform.clock
+    make = world_of(store, clock, scaled.platform.provider)
+
+    async def hold(seconds: float) -> None:
+        plan = await scaled.platform.plan("scale-hold", seconds=seconds)
+        operation = await store.create_operation(plan, "measuring", None, "ada")
+        claim = await store.claim(operation.id, "worker")
+        assert claim is not None
+        await run(store, claim, HANDLERS, make)
+
+    await hold(3 * MINUTE)
+    scaled.platform.provider.demand[ORDERS] = 0.9
+    assert set(await scaled.passes(2 * MINUTE)) == {1}
+    told = scaled.scaler.decisions[Group(HERE, "orders")].because
+    assert told.startswith("held until ")
+    assert "measuring" in told
+    assert (await scaled.passes(2 * MINUTE))[-1] == 2
+    await hold(10 * MINUTE)
+    scaled.platform.provider.demand[ORDERS] = 3.0
+    assert set(await scaled.passes(2 * MINUTE)) == {2}
+    await hold(0)
+    assert (await scaled.passes(EVERY_SECONDS))[-1] > 2
+    for seconds in (-1, 90_000):
+        with pytest.raises(Invalid):
+            await scaled.platform.plan("scale-hold", seconds=float(seconds))
+
+
 @pytest.mark.parametrize("other", [drill, region_failover, same_service])
 async def test_nothing_changes_beside_an_operation_that_is_in_the_way(
     scaled: Scaled, other: Any
