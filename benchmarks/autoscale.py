@@ -255,6 +255,7 @@ def outcome(
         },
         "secondHalfP99Ms": second_half,
         "targetMs": asked.target_ms,
+        "errors": run["errors"],
         "generator": run["generator"],
         "valid": run["validity"]["valid"],
         "because": run["validity"]["because"],
@@ -300,6 +301,8 @@ def show(found: JSON, asked: argparse.Namespace) -> None:
         f"{ms(spike['secondHalf'])}; in the second half of the run "
         f"{ms(found['secondHalfP99Ms'])}, target {asked.target_ms:g} ms"
     )
+    for each in found["errors"]:
+        print(f"error: {each['endpoint']}: {each['kind']}, {each['count']} times")
     for why in found["because"]:
         print(f"not valid: {why}")
     print("passed" if found["passed"] and found["valid"] else "not passed")

@@ -253,6 +253,22 @@ async def test_a_zone_that_comes_back_has_all_its_instances(scaled: Scaled) -> N
     assert (await platform.provider.observe()).running(f"orders-2.{HERE}")
 
 
+async def test_a_drill_breaks_each_instance_in_turn_and_a_killed_one_is_back(
+    scaled: Scaled,
+) -> None:
+    platform = scaled.platform
+    await platform.run("scale", service="orders", to=2)
+    observed, known = await platform.provider.observe(), await platform.map()
+    asked = {"drill": "service-outage", "repeat": 4, "seed": 1}
+    plan = drills.plan(platform.topology, observed, known, **asked)
+    faults = [step.args["fault"] for step in plan.steps if step.name == "inject-fault"]
+    targets = [spec.id for spec in platform.topology.instances(component="orders")][:4]
+    assert sorted(fault["target"] for fault in faults) == sorted(targets)
+    assert f"orders-2.{HERE}" in targets
+    await platform.provider.inject(Fault("kill", f"orders-2.{HERE}"))
+    assert (await platform.provider.observe()).running(f"orders-2.{HERE}")
+
+
 async def test_scaling_is_planned_only_where_something_changes(scaled: Scaled) -> None:
     platform = scaled.platform
     assert not (await platform.plan("scale", service="orders", to=1)).steps
