@@ -78,7 +78,7 @@ def _metrics(page: JSON, moved: Mapping[str, float]) -> Iterator[Metric]:
     )
     yield _gauge(
         "regionctl_budget_left",
-        "Share of the error budget that is left since the control plane began",
+        "Share of the error budget of 30 days that is left",
         ("level",),
         [((level["name"],), level["budgetLeft"]) for level in page["slo"]],
     )

@@ -31,7 +31,7 @@ class Minutes:
 
         Two control planes, one after the other, may each have seen a part of one minute.
         """
-        if not tally.slices:
+        if tally == Tally():
             return
         table = minute.c
         added = {name: table[name] + value for name, value in asdict(tally).items()}

@@ -104,10 +104,7 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
             ("run", "verdict", "target", "recovery", "write gap", "lost", "failed", "unknown"),
             [_repeat(each) for each in document["repeats"]],
         ),
-        *(
-            f"<h2>{escape(title)}</h2>{_table(head, rows)}"
-            for title, head, rows in drills_load.tables(document)
-        ),
+        *_load(document),
         "<h2>Made with</h2>",
         _table(("what", "version"), sorted(document["versions"].items())),
         f'<p class="quiet">Topology {escape(document["topology"]["name"])}, digest '
@@ -122,6 +119,15 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def _load(document: JSON) -> Iterable[str]:
+    """What the load beside the drill met; its own pages lie beside this one."""
+    for title, head, rows in drills_load.tables(document):
+        yield f"<h2>{escape(title)}</h2>{_table(head, rows)}"
+    for run in (document.get("load") or {"runs": ()})["runs"]:
+        name = f"{report.run_folder(run['run'])}/load/report.html"
+        yield f'<p><a href="{escape(name)}">The whole report of this load, over time</a></p>'
 
 
 def _runs(document: JSON) -> str:
