@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import load_child, load_live, load_report, render
+from cli import load_child, load_live, load_report, render, work
 from cli.leaf import READS, Run, group, leaf
 from cli.render import Table
-from runtime.errors import Exit, Invalid, MeasurementVoid
+from runtime.errors import Exit, Invalid, MeasurementVoid, Problem
 
 if TYPE_CHECKING:
     from control_plane.capacity import Measured, Step
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 app = group()
 JSON = dict[str, Any]
 PROFILE = "breakpoint"
+BUSIEST = "orders"
+CATALOG = "catalog"
 
 
 @leaf(
@@ -51,9 +54,14 @@ async def capacity(
         float, typer.Option("--response-ms", help="Of a request, with --ceiling alone.")
     ] = 50.0,
     instances: Annotated[
-        int, typer.Option("--instances", help="Instances of a service that were measured.")
-    ] = 1,
-    shards: Annotated[int, typer.Option("--shards", help="Shards that were measured.")] = 1,
+        int | None,
+        typer.Option(
+            "--instances", help="Of a service, when it was measured; as the platform has."
+        ),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option("--shards", help="When it was measured; as the platform has.")
+    ] = None,
     writes_per_shard: Annotated[
         float | None, typer.Option("--writes-per-shard", help="Writes/s that a shard bears.")
     ] = None,
@@ -93,7 +101,9 @@ async def capacity(
     if ceiling is not None:
         measured = law.stated(ceiling, response_ms / 1000, measured)
     assert measured is not None
-    assumed = law.Assumed(users, think, utilisation, instances, shards, writes_per_shard)
+    here = (1, 1) if ceiling is not None or (instances and shards) else await _extent(run)
+    extent = (instances or here[0], shards or here[1])
+    assumed = law.Assumed(users, think, utilisation, *extent, writes_per_shard)
     # Prices come with the plan for AWS: a function of what is needed.
     answer = law.document(measured, assumed, found, price=None)
     render.show(run.output, answer, tables=tables(answer), names=[str(users)])
@@ -130,6 +140,24 @@ async def _measure(run: Run, options: Mapping[str, Any], more: Mapping[str, Any]
     return document
 
 
+async def _extent(run: Run) -> tuple[int, int]:
+    """Instances of a service where customers are served, and shards; one of each where nobody
+    says."""
+    try:
+        async with work.connect(run) as client:
+            status = await client.status()
+    except Problem:
+        return 1, 1
+    counts = Counter(
+        each["service"]
+        for region in status["regions"]
+        if region["role"] == "primary"
+        for each in region["instances"]
+        if each["kind"] == "service"
+    )
+    return counts.get(BUSIEST, 1), len([s for s in status["shards"] if s["name"] != CATALOG]) or 1
+
+
 def tables(answer: JSON) -> list[Table]:
     """What was measured, what is assumed, what is needed."""
     measured, assumed, need = answer["measured"], answer["assumed"], answer["needed"]
@@ -137,7 +165,8 @@ def tables(answer: JSON) -> list[Table]:
         (each["rate"], each["requests"], each["p99_ms"], each["errors"], _held(each))
         for each in answer["steps"]
     ]
-    bears, shard = measured["ceiling"], assumed["writes_per_shard"]
+    bears, shard = measured["ceiling"], answer["shardBears"]
+    least = "" if assumed["writes_per_shard"] else "at least "
     rows = [
         ("customers at once", f"{assumed['users']:,}"),
         ("seconds between journeys", assumed["think"]),
@@ -146,7 +175,10 @@ def tables(answer: JSON) -> list[Table]:
             f"requests/s that {assumed['instances']} of each service bear",
             f"{'' if measured['broke'] else 'at least '}{bears:.0f}",
         ),
-        ("writes/s that a shard bears", f"{shard:.0f}" if shard else "-"),
+        (
+            f"writes/s that {assumed['shards']} shard(s) bear, each",
+            f"{least}{shard:.0f}" if shard else "-",
+        ),
         ("requests of a journey", f"{measured['each']:.2f}, {measured['writes']:.2f} write"),
         ("a journey takes (mean)", _ms(measured["journey"])),
         ("a request takes (mean)", _ms(measured["request"])),
@@ -161,8 +193,10 @@ def tables(answer: JSON) -> list[Table]:
         f"requests: {need['requests']:.0f}/s, of which {need['writes']:.0f}/s write; "
         f"{need['in_flight']:.0f} are being answered at any moment",
         "a connection counts as in use for as long as its request takes: an upper bound",
-        f"cost: {_cost(answer['cost'])}",
     ]
+    if not assumed["writes_per_shard"]:
+        foot.append("shards: at most so many; --writes-per-shard says what one bears by itself")
+    foot.append(f"cost: {_cost(answer['cost'])}")
     answers = [
         ("instances of each service", need["instances"]),
         ("shards", need["shards"]),

@@ -183,15 +183,16 @@ def read(run: JSON) -> Measured:
 
 
 def steps(run: JSON) -> list[Step]:
-    """The plan's segments as they went. A segment that was not played to its end is judged by the
-    seconds that there were; its first second belongs to the one before."""
+    """The plan's segments as they went. The first second of one still has the answers of the one
+    before; one of which not half was played says nothing."""
     limits = run["plan"].get("limits") or {}
     found, begin = [], 0.0
     for segment in run["plan"]["segments"]:
         end = begin + segment["seconds"]
         seconds = [each for each in run["timeline"] if begin + 1 <= each["t"] < end]
         begin = end
-        if segment["kind"] in ("step", "constant") and seconds:
+        flat = segment["kind"] in ("step", "constant")
+        if flat and seconds and len(seconds) >= (segment["seconds"] - 1) / 2:
             found.append(_step(segment["fromRate"], seconds, limits, _lag_limit(run)))
     return found
 
@@ -257,8 +258,9 @@ def document(
     return {
         "apiVersion": "regionctl/v1",
         "kind": "Capacity",
-        "assumed": {**asdict(assumed), "writes_per_shard": finite(of_shard)},
+        "assumed": asdict(assumed),
         "measured": asdict(measured),
+        "shardBears": finite(of_shard),
         "steps": [asdict(step) for step in found],
         "needed": asdict(need),
         "cost": dict(cost) if cost else None,
