@@ -22,6 +22,7 @@ from gevent.pool import Pool
 from loadtests import arrivals, journeys
 from loadtests.arrivals import Arrival, Plan
 from loadtests.cast import Cast
+from loadtests.guests import Guests
 from loadtests.recorder import ERROR, OK, WHOLE, Recorder, Sample
 from loadtests.shopper import Access, Guest, monotonic_since, session
 
@@ -126,11 +127,7 @@ class _Stage:
         self.now = now
         self._http = http
         self._access = access
-        self._cast = cast
-        plan = recorder.plan
-        self._hot = cast.hot() if plan.hot else []
-        self._shares = arrivals.zipf(len(cast.users), plan.skew)
-        self._hot_shares = arrivals.zipf(len(self._hot), plan.skew) if self._hot else []
+        self._guests = Guests(recorder.plan, cast)
 
     def visit(self, arrival: Arrival, free_at: float) -> None:
         """One journey. `free_at`: until then the generator was held up by the target."""
@@ -141,28 +138,12 @@ class _Stage:
         )
         kind, outcome = "", OK
         try:
-            journeys.JOURNEYS[arrival.journey](guest, self._visit(arrival))
+            journeys.JOURNEYS[arrival.journey](guest, self._guests.visit(arrival))
         except journeys.Failed as failed:
             kind, outcome = failed.kind, ERROR
         sample = Sample(WHOLE, arrival.journey, arrival.at, start, self.now(), outcome, kind)
         self.recorder.journey(sample)
         self.recorder.tally.in_flight -= 1
-
-    def _visit(self, arrival: Arrival) -> journeys.Visit:
-        """The first draw says who: below the plan's hot share a user of the hot shard."""
-        who, what, many = arrival.draws
-        hot = self.recorder.plan.hot
-        if who < hot:
-            user = self._hot[arrivals.pick(self._hot_shares, who / hot)]
-        else:
-            share = (who - hot) / (1 - hot)
-            user = self._cast.users[arrivals.pick(self._shares, share)]
-        return journeys.Visit(
-            user=user.id,
-            sku=self._cast.skus[int(what * len(self._cast.skus))],
-            quantity=1 + int(many * 3),
-            key=f"load-{self._cast.run}-order-{arrival.n}",
-        )
 
 
 def places(plan: Plan) -> int:

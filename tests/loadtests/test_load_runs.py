@@ -54,9 +54,12 @@ def test_a_run_goes_on_without_a_worker_that_is_lost_and_proves_nothing(tmp_path
     assert not run["partial"]
 
 
-def test_ctrl_c_leaves_a_report_of_what_was_measured(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_report_of_what_was_measured_and_a_rate_limit_is_no_error(
+    tmp_path: Path,
+) -> None:
     words = ("load", "run", "smoke", "--rate-scale", "0.5", "--report-dir", tmp_path / "out")
     with open_target() as target:
+        target.limit_after = 5
         console = subprocess.Popen(
             [sys.executable, "-m", "cli.main", *map(str, words), "--url", target.url],
             stdout=subprocess.PIPE,
@@ -75,6 +78,8 @@ def test_ctrl_c_leaves_a_report_of_what_was_measured(tmp_path: Path) -> None:
     assert run["partial"]
     assert run["offered"]["started"] == run["offered"]["planned"] > 0
     assert sum(each["ok"] for each in run["endpoints"]) > 0
+    assert sum(each["limited"] for each in run["endpoints"]) > 0
+    assert sum(each["errors"] for each in run["endpoints"]) == 0
     assert "smoke: invalid" in said
     assert "partial" in said
 
