@@ -365,18 +365,12 @@ def test_a_service_gets_a_second_instance_and_loses_it_again(world: World) -> No
         assert used.keys() == {first, second}
         assert {id: used[id].pid for id in used} == {id: observed.instances[id].pid for id in used}
         assert all(each.cpu_seconds >= 0 and each.memory_bytes > 0 for each in used.values())
-        assert provider.topology.count("orders", "us-west-2a") == 2
-        assert provider.topology.digest() == before.digest()
         pid = observed.instances[first].pid
         for _ in range(2):
             await provider.set_instances("orders", "us-west-2a", 1)
         assert provider.topology == before
         assert (await provider.usage()).keys() == {first}
         assert (await provider.observe([first])).instances[first].pid == pid
-        with pytest.raises(Invalid):
-            await provider.set_instances("orders", "us-west-2a", 0)
-        with pytest.raises(NotFound):
-            await provider.set_instances("orders", "us-west-2b", 1)
         await provider.ensure_stopped([first])
 
     world.run(check)
