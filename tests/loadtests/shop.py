@@ -118,6 +118,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.down:
             self.answer(503, {"title": "Unavailable"})
             return
+        if self.path.endswith("/cancel"):
+            self.answer(409, {"title": "Already paid"})
+            return
         with self.server.lock:
             replayed = key in self.server.by_key
             id = self.server.by_key.setdefault(key, str(1000 + len(self.server.by_key)))
