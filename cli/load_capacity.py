@@ -15,7 +15,7 @@ from cli.render import Table
 from runtime.errors import Exit, Invalid, MeasurementVoid, Problem
 
 if TYPE_CHECKING:
-    from control_plane.capacity import Measured, Step
+    from control_plane.capacity import Measured, Stair
 
 app = group()
 JSON = dict[str, Any]
@@ -92,7 +92,7 @@ async def capacity(
     from control_plane import capacity as law
 
     measured: Measured | None = None
-    found: Sequence[Step] = ()
+    found: Sequence[Stair] = ()
     if of is not None or ceiling is None:
         options = {"--rate-scale": rate_scale, "--seconds": seconds}
         more = {"--workers": workers, "--lag-limit-ms": lag_limit_ms}

@@ -26,7 +26,7 @@ WARM_UP = "warm-up"
 
 
 @dataclass(frozen=True)
-class Step:
+class Stair:
     """One step of a breakpoint run: what was offered, and what became of it.
 
     `rate`: arrivals a second; `requests` of which the outcome is known, a second. `held`: neither
@@ -182,7 +182,7 @@ def read(run: JSON) -> Measured:
     )
 
 
-def steps(run: JSON) -> list[Step]:
+def steps(run: JSON) -> list[Stair]:
     """The plan's segments as they went. The first second of one still has the answers of the one
     before; one of which not half was played says nothing."""
     limits = run["plan"].get("limits") or {}
@@ -201,7 +201,7 @@ def _lag_limit(run: JSON) -> float:
     return float(run["generator"]["lagLimitMs"])
 
 
-def _step(rate: float, seconds: Sequence[JSON], limits: JSON, lag_limit: float) -> Step:
+def _step(rate: float, seconds: Sequence[JSON], limits: JSON, lag_limit: float) -> Stair:
     """Its p99 is the median of those of its seconds: one slow second is not yet the ceiling."""
     answered = sum(each["ok"] + each["errors"] for each in seconds)
     errors = sum(each["errors"] for each in seconds) / answered if answered else 1.0
@@ -213,10 +213,10 @@ def _step(rate: float, seconds: Sequence[JSON], limits: JSON, lag_limit: float) 
         and p99 <= limits.get("p99Ms", math.inf)
         and errors <= limits.get("errors", 1.0)
     )
-    return Step(rate, answered / len(seconds), p99, errors, held and not late, late)
+    return Stair(rate, answered / len(seconds), p99, errors, held and not late, late)
 
 
-def ceiling_of(found: Sequence[Step]) -> tuple[float, bool]:
+def ceiling_of(found: Sequence[Stair]) -> tuple[float, bool]:
     """The most requests a second of the steps before the first that did not hold; whether it was
     the platform that did not."""
     bore = 0.0
@@ -249,7 +249,7 @@ def finite(value: float) -> float | None:
 
 
 def document(
-    measured: Measured, assumed: Assumed, found: Sequence[Step], price: Price | None
+    measured: Measured, assumed: Assumed, found: Sequence[Stair], price: Price | None
 ) -> dict[str, Any]:
     """Everything as JSON, assumptions first. `price` says what the needed costs by the month."""
     need = needed(measured, assumed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import os
 import socket
 import sys
@@ -54,8 +55,7 @@ async def started(asked: argparse.Namespace) -> AsyncIterator[Locusts]:
         "--load-score", str(asked.out / "score.json"), "--load-out", str(asked.out),
         "--load-progress-fd", str(write),
     ]  # fmt: skip
-    near = LOOPBACK if host in ("*", "0.0.0.0") else host  # noqa: S104  what was asked for
-    worker = [*common, "--worker", "--master-host", near, "--master-port", str(port)]
+    worker = [*common, "--worker", "--master-host", _near(host), "--master-port", str(port)]
     for option, path in (("--load-ca", asked.ca), ("--load-client", asked.client)):
         worker += [option, str(path)] if path else []
     with (asked.out / "locust.log").open("ab") as file:
@@ -75,6 +75,15 @@ async def started(asked: argparse.Namespace) -> AsyncIterator[Locusts]:
             yield locusts
         finally:
             await _end(locusts)
+
+
+def _near(host: str) -> str:
+    """Where a worker of this machine finds a master that listens on `host`."""
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        everywhere = host == "*"
+    return LOOPBACK if everywhere else host
 
 
 async def _end(locusts: Locusts) -> None:

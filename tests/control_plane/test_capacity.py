@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane import capacity
-from control_plane.capacity import Assumed, Measured, Step, needed
+from control_plane.capacity import Assumed, Measured, Stair, needed
 from runtime.errors import Invalid
 
 RATES = st.floats(1, 5000)
@@ -138,7 +138,7 @@ def test_the_ceiling_is_the_last_step_that_held() -> None:
 
 
 def test_a_run_that_never_broke_gives_a_ceiling_that_is_at_least_so_high() -> None:
-    assert capacity.ceiling_of([Step(20, 60, 30.0, 0.0, True)]) == (60, False)
+    assert capacity.ceiling_of([Stair(20, 60, 30.0, 0.0, True)]) == (60, False)
 
 
 def test_a_late_generator_says_that_the_platform_bears_at_least_so_much() -> None:
