@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from argparse import ArgumentParser
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,14 @@ from loadtests.conductor import Conductor, Score
 from loadtests.player import Player
 from loadtests.validity import LAG_LIMIT_MS
 
+JSON = dict[str, Any]
 HERE = "here"
 REPORT_SECONDS = 1.0
+IDLE_SECONDS = 3600.0
+# A worker that is not heard of for so long is lost; Locust's own three would be too few for a
+# machine that is busy, and Locust ends a run whose only worker it takes for lost.
+SILENT_SECONDS = 8
 PLAYERS: dict[Environment, Player] = {}
-DONE: dict[Environment, Any] = {}
 CONDUCTORS: dict[Environment, Conductor] = {}
 
 
@@ -57,22 +62,23 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 class ArrivalUser(User):
-    """One a worker."""
+    """Locust runs nothing without a user. What is asked is asked by this process's player."""
 
     @task
-    def play(self) -> None:
-        PLAYERS[self.environment].play(self, DONE[self.environment])
-        gevent.sleep(3600)
+    def wait_for_the_end(self) -> None:
+        gevent.sleep(IDLE_SECONDS)
 
 
 def prepare(environment: Environment, runner: Any, **_: Any) -> None:
     """Before Locust starts: a worker becomes a player, a master a conductor, one alone both."""
     asked: Any = environment.parsed_options
     runners.WORKER_REPORT_INTERVAL = REPORT_SECONDS
+    runners.HEARTBEAT_LIVENESS = SILENT_SECONDS
     hooks = _hooks(environment)
     if not isinstance(runner, MasterRunner):
         ca, client = (Path(name) if name else None for name in (asked.load_ca, asked.load_client))
-        PLAYERS[environment] = Player(ca, client, environment.events)
+        done = partial(_walked, environment, runner)
+        PLAYERS[environment] = Player(ca, client, environment.events, done)
     if isinstance(runner, WorkerRunner):
         _join(environment, runner)
     else:
@@ -93,7 +99,14 @@ def _join(environment: Environment, runner: WorkerRunner) -> None:
     runner.register_message("part", lambda msg, **_: player.receive(msg.data))
     runner.register_message("halt", lambda **_: player.stop())
     hooks.report_to_master.add_listener(lambda client_id, data: data.update(pieces=player.report()))
-    DONE[environment] = lambda pieces: runner.send_message("walked", {"pieces": pieces})
+
+
+def _walked(environment: Environment, runner: Any, pieces: list[JSON]) -> None:
+    """The last report of this process's share."""
+    if isinstance(runner, WorkerRunner):
+        runner.send_message("walked", {"pieces": pieces})
+    else:
+        CONDUCTORS[environment].hear(HERE, pieces, last=True)
 
 
 def _lead(environment: Environment, runner: Any, asked: Any) -> None:
@@ -114,7 +127,6 @@ def _lead(environment: Environment, runner: Any, asked: Any) -> None:
     else:
         player = PLAYERS[environment]
         conductor = Conductor(score, out, progress, _to(player), lambda: {HERE: "running"})
-        DONE[environment] = lambda pieces: conductor.hear(HERE, pieces, last=True)
         gevent.spawn(_hear, player, conductor)
         names = [HERE]
     CONDUCTORS[environment] = conductor

@@ -38,55 +38,54 @@ UNSURE_SECONDS = 0.01
 
 
 class Player:
-    """`tell` gets (name, data) of each message for the conductor."""
+    """`done` gets the last report of the share."""
 
-    def __init__(self, ca: Path | None, client: Path | None, events: Any) -> None:
+    def __init__(
+        self,
+        ca: Path | None,
+        client: Path | None,
+        events: Any,
+        done: Callable[[list[JSON]], None],
+    ) -> None:
         self._ca = ca
         self._client = client
         self._events = events
-        self._told = Event()
+        self._done = done
         self._stop = Event()
-        self._taken = False
         self.recorder: Recorder | None = None
-        self._part: JSON = {}
 
     def receive(self, part: Mapping[str, Any]) -> None:
-        """The part to play: {"plan", "cast", "url", "beginAt" (wall clock), "index", "workers",
-        "raw"}."""
-        self._part = dict(part)
-        self._told.set()
+        """Begins to play a part: {"plan", "cast", "url", "beginAt" (wall clock), "index",
+        "workers", "raw"}.
+
+        In a greenlet of its own and not as a Locust user: users are ended and begun anew on other
+        workers when one of these is not heard of for a while.
+        """
+        if self.recorder is None:
+            self.recorder = Recorder(arrivals.read(part["plan"]), raw=part["raw"])
+            gevent.spawn(self._play, dict(part), self.recorder)
 
     def stop(self) -> None:
         """Begins no more visits, and gives those in flight a moment."""
         self._stop.set()
-        self._told.set()
 
-    def play(self, user: Any, done: Callable[[list[JSON]], None]) -> None:
-        """Walks this worker's share; `done` gets the last report. Of several users the first one
-        plays, the others (Locust shares them out anew when a worker is lost) have nothing to do."""
-        if self._taken:
-            return
-        self._taken = True
-        self._told.wait()
-        if not self._part:
-            return
-        part, plan = self._part, arrivals.read(self._part["plan"])
-        recorder = self.recorder = Recorder(plan, raw=part["raw"])
+    def _play(self, part: JSON, recorder: Recorder) -> None:
+        plan = recorder.plan
         room = math.ceil(places(plan) / part["workers"])
-        http = session(part["url"], self._ca, plan.timeout, room, self._events, user)
+        http = session(part["url"], self._ca, plan.timeout, room, self._events)
         access = Access(http, self._client)
         try:
             access.open()
         except Exception as error:
             recorder.trouble(f"no access token: {error!r}")
-            done(self.report())
+            self._done(self.report())
             return
         begin = time.monotonic() + part["beginAt"] - time.time()
         watch = gevent.spawn(_watch, recorder)
         stage = _Stage(recorder, Cast.read(part["cast"]), http, access, monotonic_since(begin))
         self._walk(stage, arrivals.share(plan, part["index"], part["workers"]), Pool(room))
         watch.kill()
-        done(self.report())
+        self._done(self.report())
 
     def report(self) -> list[JSON]:
         """What has changed since the last report; others may run between its pieces."""

@@ -204,9 +204,7 @@ class Access:
         return float(found.get("expires_in", 60.0)) * RENEW_SHARE
 
 
-def session(
-    url: str, ca: Path | None, timeout: float, width: int, events: Any, user: Any = None
-) -> FastHttpSession:
+def session(url: str, ca: Path | None, timeout: float, width: int, events: Any) -> FastHttpSession:
     """At most `width` connections to `url`, which trust `ca` alone (none: the system's)."""
 
     def trust(cafile: str | None = None) -> ssl.SSLContext:
@@ -215,7 +213,7 @@ def session(
     return FastHttpSession(
         base_url=url.rstrip("/"),
         request_event=events.request,
-        user=user,
+        user=None,
         insecure=False,
         ssl_context_factory=trust,
         concurrency=width,

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.process
 
 
 def test_a_saturated_generator_proves_nothing(tmp_path: Path) -> None:
-    rates = (Segment("constant", 2000, 2000, 0.7),)
+    rates = (Segment("constant", 20_000, 20_000, 0.1),)
     plan = replace(
-        STEADY_RUN, segments=rates, phases=phases([(WARM_UP, 0.1), (STEADY, 0.7)]), timeout=5.0
+        STEADY_RUN, segments=rates, phases=phases([(WARM_UP, 0.01), (STEADY, 0.1)]), timeout=5.0
     )
     with open_target() as target:
         assert Shot(tmp_path, plan, target.url).end()[0] == 0
