@@ -2,6 +2,9 @@
 #   make demo   two regions come up, are broken in four ways, and the verdict sheet is printed
 #   make test   every test; make check: lint, formatting, types, import contracts
 #   make bench  writes benchmarks/RESULTS.md
+#   make tools  brings Prometheus, Alertmanager and their checkers into .tools (Debian packages)
+#   make ci-load  smoke load under the gate, then drills; reports in build/ci-load
+#   make alerts   a drill on a monitored platform: which alerts came, and after how long
 #   make docs   writes docs/reference from the commands themselves
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
@@ -18,10 +21,10 @@ PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs audit bench kills soak clean
+.PHONY: help install demo tools test check ci-load alerts docs audit bench kills soak clean
 
 help:
-	@sed -n '2,9s/^# *//p' Makefile
+	@sed -n '2,12s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -127,7 +130,22 @@ check: $(INSTALLED)
 	@$(BIN)/mypy benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/bandit -q -c pyproject.toml --severity-level medium -r $(PACKAGES)
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github/workflows
 	@$(BIN)/python -m pip --disable-pip-version-check check
+
+# PROFILE=baseline GATE=slo.yaml DRILLS="zone-failure reshard" choose others.
+ci-load: $(INSTALLED)
+	@.ci/load
+
+# Tests of the monitoring are skipped without them. Downloads once; starts and installs nothing.
+tools:
+	@.ci/tools
+
+# DRILL=zone-failure or region-failure breaks something else, OFFSET=n moves the platform's ports.
+alerts: $(INSTALLED) tools
+	@$(BIN)/python benchmarks/alert_drill.py --drill $(or $(DRILL),database-failure) \
+	  $(if $(OFFSET),--offset $(OFFSET))
 
 docs: $(INSTALLED)
 	@$(BIN)/python -m cli.reference

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import render, work
+from cli import programs, render, work
 from cli.leaf import MUTATES, Run, group, leaf
 from cli.names import known
 from cli.render import Output, Table
@@ -73,6 +73,7 @@ async def show(run: Run, name: Name) -> None:
         "regionctl drill run database-failure --fault freeze --repeat 20 -o json",
         "regionctl drill run region-failure --dry-run",
         "regionctl drill run backup-restore --production-size 2000",
+        "regionctl drill run database-failure --load baseline",
     ),
 )
 async def run(
@@ -104,6 +105,16 @@ async def run(
             "--production-size", min=0, help="GB of one database, for which times are extrapolated."
         ),
     ] = None,
+    load: Annotated[
+        str | None,
+        typer.Option("--load", metavar="PROFILE", help="Load beside the probe: load profiles."),
+    ] = None,
+    load_rate_scale: Annotated[
+        float | None, typer.Option("--load-rate-scale", help="Times the profile's rates.")
+    ] = None,
+    load_seconds: Annotated[
+        float | None, typer.Option("--load-seconds", help="Stretch or press the profile into them.")
+    ] = None,
 ) -> int:
     """Run a drill. Exit 0 passed, 10 an objective missed, 9 the measurement is void."""
     args: dict[str, Any] = {"drill": name, "repeat": repeat}
@@ -113,8 +124,13 @@ async def run(
         "rate": rate,
         "target": target,
         "production_gigabytes": production_size,
+        "load": load,
+        "load_rate_scale": load_rate_scale,
+        "load_seconds": load_seconds,
     }
     args |= {key: value for key, value in given.items() if value is not None}
+    if load is not None:
+        await _check_profile(load)
     async with work.connect(run) as client:
         await work.patiently(lambda: _find(client, name), work.RESTART_SECONDS)
         ended = await work.perform(run, client, "drill", args)
@@ -213,6 +229,14 @@ async def _find(client: Any, name: str) -> dict[str, Any]:
     return drills[name]
 
 
+async def _check_profile(name: str) -> None:
+    """Raises `NotFound` for a load profile that there is not."""
+    found = await programs.call("loadtests.profiles")
+    names = {each["name"]: each for each in found["profiles"]}
+    if name not in names:
+        raise unknown("load profile", name, names)
+
+
 def show_report(output: Output, report: dict[str, Any]) -> None:
     """DrillReport: exactly as written with -o json, the essentials as tables."""
     phases = [(phase["name"], render.seconds(phase["seconds"])) for phase in report["phases"]]
@@ -230,10 +254,11 @@ def show_report(output: Output, report: dict[str, Any]) -> None:
     counted = ("attempted", "acknowledged", "failed", "unknown", "lost", "duplicated")
     fault = report["fault"]
     self_test = report["selfTest"]
-    from control_plane import figures
+    from control_plane import drills_load, figures
 
     foot = [
         *figures.lines(report),
+        *drills_load.sentences(report),
         f"self-test: {self_test['caught']} of {self_test['planted']} planted faults caught",
         *(f"because: {why}" for why in report.get("because") or []),
         f"{report['drill']}: {report['verdict']}",
@@ -243,6 +268,7 @@ def show_report(output: Output, report: dict[str, Any]) -> None:
         Table(counted, [tuple(ledger[key] for key in counted)], title="writes of the probe"),
         Table(("invariant", "held", "detail"), invariants),
         *_distribution(report),
+        *(Table(head, rows, title=title) for title, head, rows in drills_load.tables(report)),
         Table(("objective", "limit", "measured", "met"), objectives, foot=foot),
     ]
     render.show(output, report, tables=tables, names=[report["operation"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +12,20 @@ from cli import find, programs, render, work
 from cli.leaf import MUTATES, SEVERE, Run, group, leaf
 from cli.render import Output, Table
 from cli.settings import DEFAULT_NAME, PORT_OFFSET_AT_MOST, Settings
-from runtime.errors import NotFound, Refused, Unavailable
+from runtime.errors import Invalid, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
     from control_plane.client import Client
 
 BOOTSTRAP = "control_plane.bootstrap"
+
+
+class Extra(StrEnum):
+    """What a platform can have beside what its topology says."""
+
+    monitoring = "monitoring"
+
+
 app = group()
 
 
@@ -29,6 +38,7 @@ app = group()
         "regionctl up --topology mine.yaml --port-offset 1000",
         "regionctl up --dry-run",
         "regionctl up --listen 10.0.0.5 --tls-cert api.pem --tls-key api.key",
+        "regionctl up --with monitoring",
     ),
 )
 async def up(
@@ -52,30 +62,42 @@ async def up(
     tls_key: Annotated[
         Path | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's key.")
     ] = None,
+    added: Annotated[
+        Extra | None,
+        typer.Option("--with", help="Prometheus and Alertmanager run too, from now on."),
+    ] = None,
+    removed: Annotated[Extra | None, typer.Option("--without", help="They do no more.")] = None,
 ) -> None:
     """Make the platform exist, or mend what is missing of it. May be repeated at any time."""
-    directory = find.state_dir(run.state_dir, _name(topology) if topology else None)
+    if added is not None and added is removed:
+        raise Invalid(f"--with {added} and --without {removed} contradict each other.")
+    directory = find.state_dir(run.state_dir, name_of(topology) if topology else None)
     run.state_dir = directory
     if run.dry_run and not (directory / "state.json").exists():
         raise Refused(
             f"There is no platform in {directory} yet, so there is nothing to compare with.",
             hint="regionctl up makes it; --dry-run then shows what a further up would do",
         )
-    wanted, offset = _as_made(directory, topology, port_offset)
+    wanted, offset = as_made(directory, topology, port_offset)
     arguments = ["up", "--topology", wanted, "--state-dir", str(directory)]
     if not run.dry_run:
         render.note(f"state in {directory}")
         named = {"--listen": listen, "--tls-cert": tls_cert, "--tls-key": tls_key}
         for option, value in {"--port-offset": offset, **named}.items():
             arguments += [option, str(value)] if value is not None else []
-        await programs.call(BOOTSTRAP, *arguments)
+        extras = {"--monitoring": added, "--no-monitoring": removed}
+        arguments += [option for option, value in extras.items() if value is not None]
+        made = await programs.call(BOOTSTRAP, *arguments)
+    else:
+        made = {}
     async with work.connect(run) as client:
         if not run.dry_run and not run.detach:
             await _join(run, client)
         await work.perform(run, client, "provision", {}, show_empty=run.detach)
         if run.dry_run or run.detach:
             return
-        show(run.output, find.platform(directory), await client.status())
+        monitoring = made.get("monitoring", {})
+        show(run.output, find.platform(directory), await client.status(), monitoring)
 
 
 async def _join(run: Run, client: Client) -> None:
@@ -86,11 +108,11 @@ async def _join(run: Run, client: Client) -> None:
             await work.wait(run, client, operation)
 
 
-def _name(topology: str) -> str:
+def name_of(topology: str) -> str:
     return Path(topology).stem if topology.endswith((".yaml", ".yml")) else topology
 
 
-def _as_made(directory: Path, topology: str | None, offset: int | None) -> tuple[str, int]:
+def as_made(directory: Path, topology: str | None, offset: int | None) -> tuple[str, int]:
     """Topology and port offset: as asked, or as the platform was made with, or the defaults."""
     try:
         made = find.platform(directory)
@@ -104,8 +126,13 @@ def _as_made(directory: Path, topology: str | None, offset: int | None) -> tuple
     )
 
 
-def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> None:
-    """Where the platform is and what to type next."""
+def show(
+    output: Output,
+    platform: find.Platform,
+    status: dict[str, Any],
+    monitoring: dict[str, str],
+) -> None:
+    """Where the platform is and what to type next. `monitoring`: URLs by program."""
     authority = platform.state_dir / "ca" / "ca.pem"
     document = {
         "apiVersion": "regionctl/v1",
@@ -116,6 +143,7 @@ def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> Non
         "caFile": str(authority),
         "stateDir": str(platform.state_dir),
         "controlPlane": platform.address,
+        "monitoring": monitoring,
     }
     rows = [
         ("platform", platform.name),
@@ -123,6 +151,7 @@ def show(output: Output, platform: find.Platform, status: dict[str, Any]) -> Non
         ("entry", document["entryUrl"]),
         ("CA file", document["caFile"]),
         ("state", document["stateDir"]),
+        *monitoring.items(),
     ]
     more = platform.option
     foot = [

@@ -17,6 +17,21 @@ from runtime.errors import Problem
 
 async def call(module: str, *arguments: str) -> dict[str, Any]:
     """The answer of `python -m MODULE ARGUMENTS`. Raises the `Problem` that it reports."""
+    code, answer = await ask(module, *arguments)
+    if code:
+        raise Problem(
+            f"python -m {module} ended with exit code {code}.",
+            hint="regionctl doctor",
+            extra={"lines": [json.dumps(answer)]},
+        )
+    return answer
+
+
+async def ask(module: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """The exit code, which says something about what was asked, and the answer.
+
+    Raises the `Problem` that the program reports, and one when it gives no answer.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -35,10 +50,10 @@ async def call(module: str, *arguments: str) -> dict[str, Any]:
             await process.wait()
         raise
     answer = _last_document(stdout.decode("utf-8", "replace"))
-    if process.returncode == 0 and answer is not None:
-        return answer
     if answer is not None and str(answer.get("type", "")).startswith("urn:regionctl:problem:"):
         raise Problem.from_document(answer)
+    if process.returncode is not None and answer is not None:
+        return process.returncode, answer
     lines = stderr.decode("utf-8", "replace").strip().splitlines()[-15:]
     raise Problem(
         f"python -m {module} ended with exit code {process.returncode} and no answer.",

@@ -49,6 +49,8 @@ def subject(args: JSON) -> str:
         ends = (args["source"], args["target"])
         one, other = reversed(ends) if args.get("back") else ends
         return f"{one} to {other}, slots {first}-{last}"
+    if isinstance(args.get("service"), str) and isinstance(args.get("zone"), str):
+        return f"{args['service']}.{args['zone']}: {args.get('count')}"
     for key in SHOWN:
         if isinstance(args.get(key), str):
             return str(args[key])

@@ -42,6 +42,13 @@ EXITS = {
 
 VARIABLES = {
     "REGIONCTL_DATABASE_URL": "Database of the control plane's records, for `up`; default: SQLite.",
+    "REGIONCTL_PROMETHEUS_BIN": "Prometheus, for `up --with monitoring`; default: found in `PATH`.",
+    "REGIONCTL_ALERTMANAGER_BIN": "Alertmanager, in the same way.",
+    "REGIONCTL_PAGERDUTY_KEY_FILE": "File with the key of who is told of critical alerts.",
+    "REGIONCTL_SLACK_URL_FILE": "File with the webhook of who is told of the others.",
+    "REGIONCTL_SLACK_CHANNEL": "Where in Slack; default: `#regionctl`.",
+    "REGIONCTL_ALERT_WEBHOOK": "URL that is sent every alert, as Alertmanager's JSON.",
+    "REGIONCTL_SCRAPE_SECONDS": "How often Prometheus reads metrics, 1 to 300; default: 15.",
     "NO_COLOR": "Not empty: no colours, unless `REGIONCTL_COLOUR` wants them.",
     "TERM": "`dumb`: no colours, and nothing is repainted.",
     "XDG_CONFIG_HOME": "Where the user's file of settings is; default: `~/.config`.",

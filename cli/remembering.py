@@ -24,6 +24,12 @@ class Remembering(Client):
         names.keep(self._place, "instance", [*instances, found["edge"]["id"], "control-plane"])
         return found
 
+    async def scaling(self) -> JSON:
+        found = await super().scaling()
+        for kind in ("service", "zone"):
+            names.keep(self._place, kind, dict.fromkeys(each[kind] for each in found["items"]))
+        return found
+
     async def operations(self, limit: int = 50) -> list[JSON]:
         found = await super().operations(limit)
         self._keep("operation", found, "id")

@@ -4,7 +4,8 @@ role      may
 viewer    read everything, and have anything planned
 operator  change everything but what only an admin may
 admin     decommission the platform; make and revoke tokens
-system    the control plane itself: sentinel, keeper, a drill's own operations; no token has it
+system    the control plane itself: sentinel, keeper, autoscaler, a drill's own operations; no
+          token has it
 nobody    whoever has no valid token
 """
 
@@ -23,8 +24,8 @@ ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 ADMIN_VERBS = frozenset({"decommission"})
-RESERVED_NAMES = frozenset({"root", "sentinel", "keeper", "platform", "anonymous"})
-TARGETS = ("target", "database", "drill", "to", "name", "id", "server", "region")
+RESERVED_NAMES = frozenset({"root", "sentinel", "keeper", "autoscaler", "platform", "anonymous"})
+TARGETS = ("target", "database", "drill", "service", "to", "name", "id", "server", "region")
 KEPT_CHARACTERS = 2000
 
 

@@ -22,7 +22,9 @@ from control_plane import (
     api_backups,
     api_events,
     api_overview,
+    api_scaling,
     api_shards,
+    api_slo,
     arguments,
     drills,
     report,
@@ -321,13 +323,16 @@ v1.include_router(api_access.router)
 v1.include_router(api_events.router)
 v1.include_router(api_backups.router)
 v1.include_router(api_overview.router)
+v1.include_router(api_scaling.router)
 v1.include_router(api_shards.router)
+v1.include_router(api_slo.router)
 
 
 def add_routes(app: FastAPI) -> None:
     """All routes behind the gate, and the one renderer of errors."""
     app.add_middleware(Gate)
     app.include_router(public)
+    app.include_router(api_overview.metrics)
     app.include_router(v1)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -1,4 +1,4 @@
-"""The HTTP API under /v1 about the platform as a whole: the page that dashboards show."""
+"""The HTTP API about the platform as a whole: the page that dashboards show, and its metrics."""
 
 from __future__ import annotations
 
@@ -7,20 +7,33 @@ import json
 import os
 
 from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from control_plane import api_backups, api_shards, overview
+from control_plane import api_backups, api_shards, exposition, overview
 from control_plane.glances import glances
 from control_plane.plane import ControlPlane, plane_of
 
 router = APIRouter()
+metrics = APIRouter()
 
 
 @router.get("/overview")
 async def get_overview(request: Request) -> Response:
     """See `control_plane.overview`. Dashboards that ask at the same time get the same page."""
+    return Response(await _newest(plane_of(request)), media_type="application/json")
+
+
+@metrics.get("/metrics")
+async def get_metrics(request: Request) -> Response:
+    """For Prometheus, which needs a token too; see `control_plane.exposition`."""
     plane = plane_of(request)
-    page = await plane.pages.get(lambda: _page(plane))
-    return Response(page, media_type="application/json")
+    page = json.loads(await _newest(plane))
+    moved = [(each["database"], each["kind"], each["at"]) for each in await plane.store.failovers()]
+    return Response(exposition.text(page, moved), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _newest(plane: ControlPlane) -> bytes:
+    return await plane.pages.get(lambda: _page(plane))
 
 
 async def _page(plane: ControlPlane) -> bytes:

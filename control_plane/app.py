@@ -21,7 +21,9 @@ from fastapi import FastAPI
 
 from control_plane import api
 from control_plane import settings as environment
+from control_plane.autoscaler import Autoscaler
 from control_plane.keeper import Keeper
+from control_plane.minutes import Minutes
 from control_plane.operations import Operation
 from control_plane.pages import Pages
 from control_plane.plane import ControlPlane
@@ -90,9 +92,13 @@ async def _assemble(settings: Settings, clock: Clock) -> AsyncIterator[ControlPl
     try:
         await store.save_topology(topology.digest(), topology.name, asdict(topology))
         async with _provider(topology, settings, clock) as provider:
-            sampler, pages = Sampler(provider, clock), Pages(clock, store.bell)
+            sampler = Sampler(provider, clock, Minutes(store.database))
+            pages = Pages(clock, store.bell)
             began = clock.monotonic()
-            yield ControlPlane(settings, provider, store, clock, token, began, sampler, pages)
+            scaler = Autoscaler(provider, store, clock)
+            yield ControlPlane(
+                settings, provider, store, clock, token, began, sampler, pages, scaler
+            )
     finally:
         await store.database.close()
 
@@ -117,8 +123,8 @@ async def _provider(
 
 @asynccontextmanager
 async def _background(plane: ControlPlane) -> AsyncIterator[None]:
-    """The worker, the keeper, the sampler and, when failover is automatic, the sentinel run until
-    the block ends."""
+    """The worker, the keeper, the sampler, the autoscaler and, when failover is automatic, the
+    sentinel run until the block ends."""
 
     def world_of(operation: Operation, results: Mapping[int, Any]) -> World:
         return World(
@@ -136,6 +142,8 @@ async def _background(plane: ControlPlane) -> AsyncIterator[None]:
     keeper = Keeper(plane.provider, plane.store, plane.clock)
     tasks.append(asyncio.create_task(_keep("keeper", keeper.run), name="keeper"))
     tasks.append(asyncio.create_task(_keep("sampler", plane.sampler.run), name="sampler"))
+    scaler = plane.autoscaler
+    tasks.append(asyncio.create_task(_keep("autoscaler", scaler.run), name="autoscaler"))
     if plane.topology.failover.automatic:
         sentinel = Sentinel(plane.provider, plane.store, plane.clock)
         tasks.append(asyncio.create_task(_keep("sentinel", sentinel.run), name="sentinel"))

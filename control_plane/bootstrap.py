@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 from pydantic.alias_generators import to_camel
 
-from control_plane import listen
+from control_plane import listen, monitored
 from control_plane import settings as environment
 from infra.local import clients, layout, leftovers, ports, servers
 from infra.local.layout import Layout, State
@@ -44,19 +44,27 @@ DOWN_SECONDS = 90.0
 GRACE_SECONDS = 10.0
 
 
-async def up(wanted: str, root: Path, port_offset: int, asked: listen.Listen | None = None) -> JSON:
+async def up(
+    wanted: str,
+    root: Path,
+    port_offset: int,
+    asked: listen.Listen | None = None,
+    with_monitoring: bool | None = None,
+) -> JSON:
     """The control plane of the platform in `root` runs, and listens where `asked` says or where it
-    did before. May be repeated at any time.
+    did before; so does its monitoring, or not. May be repeated at any time.
 
     Raises `Refused` when another `up` or `down` works on `root`, another platform lives there or
     holds its ports; `OperationFailed`, with the log's last lines, when it does not come up.
     """
     topology = load(wanted)
+    choice = monitored.asked(topology, with_monitoring)
     _check_owner(root)
     paths = Layout(root)
     with layout.exclusive(paths):
         state = _make_state(topology, wanted, root, port_offset)
         table = ports.table(topology, state.portOffset)
+        monitored.choose(paths, table, with_monitoring, choice)
         before = listen.read(paths.control)
         where = asked or before
         supervisor = _supervisor(paths, table)
@@ -65,13 +73,16 @@ async def up(wanted: str, root: Path, port_offset: int, asked: listen.Listen | N
             layout.replace_file(paths.control / "listen.json", listen.text(where))
             if await supervisor.alive():
                 await supervisor.stop_program(CONTROL_PLANE)  # the next one listens there
-        if not alive or where != before or await _orphaned(supervisor):
+        changed = where != before or with_monitoring is not None
+        if not alive or changed or await _orphaned(supervisor):
             _make_token(paths)
             await _start(topology, paths, table)
+        monitoring = await monitored.settle(paths, supervisor, table, where)
     return {
         "address": where.address(table.control),
         "tokenFile": str(paths.control / "token"),
         "stateDir": str(root),
+        "monitoring": monitoring,
     }
 
 
@@ -160,7 +171,11 @@ async def _start(topology: Topology, paths: Layout, table: Ports) -> None:
     """The global supervisor runs and keeps the control plane alive."""
     supervisor = _supervisor(paths, table)
     where = listen.read(paths.control)
-    programs = [*_global(topology, paths), _control_plane(paths, where, table)]
+    programs = [
+        *_global(topology, paths),
+        _control_plane(paths, where, table),
+        *monitored.programs(paths, topology, table, where),
+    ]
     supervisor.write(programs)
     if await supervisor.alive():
         await supervisor.update()
@@ -291,6 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     upper.add_argument("--listen")
     upper.add_argument("--tls-cert", type=Path)
     upper.add_argument("--tls-key", type=Path)
+    upper.add_argument("--monitoring", action=argparse.BooleanOptionalAction)
     downer = verbs.add_parser("down")
     downer.add_argument("--state-dir", type=Path, required=True)
     downer.add_argument("--delete-data", action="store_true")
@@ -299,7 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.verb == "up":
             where = listen.chosen(asked.listen, asked.tls_cert, asked.tls_key)
-            answer = asyncio.run(up(asked.topology, root, asked.port_offset, where))
+            answer = asyncio.run(
+                up(asked.topology, root, asked.port_offset, where, asked.monitoring)
+            )
         else:
             answer = asyncio.run(down(root, delete_data=asked.delete_data))
     except Problem as problem:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -35,8 +35,7 @@ class Client:
     which the token would go in the clear, `Unauthorized` without a token.
 
     Every method raises `Unavailable` when the control plane does not answer, and otherwise the
-    `Problem` that it answers with.
-    """
+    `Problem` that it answers with."""
 
     def __init__(
         self,
@@ -78,6 +77,13 @@ class Client:
     async def overview(self) -> JSON:
         """The platform on one page, for dashboards."""
         return await self._document("GET", "/v1/overview")
+
+    async def scaling(self) -> JSON:
+        """How many instances each service has in each zone, what they use, and why so many."""
+        return await self._document("GET", "/v1/scaling")
+
+    async def slo(self, part: Literal["", "/file"] = "") -> JSON:
+        return await self._document("GET", f"/v1/slo{part}")
 
     async def topology(self) -> JSON:
         return await self._document("GET", "/v1/topology")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from control_plane.plans.nodes import can_start, follows, others, standby_beside
 from infra.provider import InstanceView, Observed, PostgresView, Signals, State, ValkeyView
@@ -41,7 +41,7 @@ class Intent:
 
     verb: str
     target: str
-    asked: Mapping[str, str]
+    asked: Mapping[str, Any]
     because: str
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from control_plane import drills_data, drills_service
+from control_plane import drills_data, drills_load, drills_service
 from control_plane.objectives import ObjectiveName
 from control_plane.plan import Plan, Step
 from control_plane.plans import failover
@@ -153,12 +153,15 @@ def plan(
     rate: float = RATE,
     target: str | None = None,
     production_gigabytes: float = drills_data.PRODUCTION_GIGABYTES,
+    load: str | None = None,
+    load_rate_scale: float = 1.0,
+    load_seconds: float | None = None,
     **asked: Any,
 ) -> Plan:
     """The whole drill, `repeat` times over. `target`: a database or an instance of a service.
 
     `production_gigabytes` is the size of one database for which the time of a restore is
-    extrapolated.
+    extrapolated. `load` is a profile of load tests that runs beside the probe.
 
     Raises `Refused` unless the platform is whole: a drill on a wounded platform proves nothing
     and may finish it off.
@@ -173,24 +176,27 @@ def plan(
         raise Invalid("A drill repeats 1 to 100 times, at a rate of 1 to 200 arrivals a second.")
     if not 0 < production_gigabytes <= 1e9:
         raise Invalid("A database has more than 0 and at most 1e9 gigabytes.")
+    beside = drills_load.check(load, load_rate_scale, load_seconds, seed)
     known = check_whole(topology, observed, shard_map)
     steps: list[Step] = []
     if data := drills_data.STEPS.get(drill):
         for number in range(1, repeat + 1):
             chance = phase(seed, number)
-            steps += data(
+            run = data(
                 drills_data.Repeat(
                     number, topology, known, seed, rate, chance, target, production_gigabytes
                 )
             )
-            steps.append(Step("judge", {"run": number, "drill": drill}))
+            run.append(Step("judge", {"run": number, "drill": drill}))
+            steps += drills_load.under(beside, number, drill, run)
     else:
         runs = drills_service.runs(topology, known, drill, fault, repeat, target)
-        for number, run in enumerate(runs, start=1):
-            load = {"rate": rate, "seed": seed + number}
-            steps += drills_service.steps(
-                drill, run, number, last=number == repeat, load=load, phase=phase(seed, number)
+        for number, each in enumerate(runs, start=1):
+            probe = {"rate": rate, "seed": seed + number}
+            run = drills_service.steps(
+                drill, each, number, last=number == repeat, load=probe, phase=phase(seed, number)
             )
+            steps += drills_load.under(beside, number, drill, run)
     steps.append(Step("write-report", {"drill": drill, "fault": fault, "repeat": repeat}))
     return Plan(
         "drill", drill, tuple(steps), ("drill",), _expected(topology, observed, known, spec)

@@ -56,6 +56,17 @@ class Tally:
             self.bad_slices - earlier.bad_slices,
         )
 
+    def more(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.timed + other.timed,
+            self.slow + other.slow,
+            self.slices + other.slices,
+            self.bad_slices + other.bad_slices,
+        )
+
     def bad(self) -> dict[str, float | None]:
         """Level → the share that was bad; None without anything to share."""
         return {
@@ -79,9 +90,14 @@ def objectives(limits: ServiceLevels) -> dict[str, float]:
 
 
 def levels(
-    limits: ServiceLevels, since: datetime, so_far: Tally, windows: Mapping[str, Tally]
+    limits: ServiceLevels,
+    since: datetime,
+    so_far: Tally,
+    windows: Mapping[str, Tally],
+    watched: float = 1.0,
 ) -> tuple[Level, ...]:
-    """Each level over all that was tallied since then, and its burn over each window."""
+    """Each level over all that was tallied since then, which is the share `watched` of the period
+    that its budget is for, and its burn over each window."""
     bad = so_far.bad()
     recently = {name: tally.bad() for name, tally in windows.items()}
     return tuple(
@@ -90,28 +106,33 @@ def levels(
             objective,
             since,
             good=_good(bad[name]),
-            budget_left=left(bad[name], objective),
-            burn={window: _burn(shares[name], objective) for window, shares in recently.items()},
+            budget_left=left(bad[name], objective, watched),
+            burn={window: burn(shares[name], objective) for window, shares in recently.items()},
         )
         for name, objective in objectives(limits).items()
     )
 
 
-def least_left(limits: ServiceLevels, so_far: Tally) -> float | None:
+def least_left(limits: ServiceLevels, so_far: Tally, watched: float = 1.0) -> float | None:
     """What is left of the budget that is spent most, 0 to 1; None when nobody asked."""
     bad = so_far.bad()
-    found = [left(bad[name], objective) for name, objective in objectives(limits).items()]
+    found = [left(bad[name], objective, watched) for name, objective in objectives(limits).items()]
     known = [each for each in found if each is not None]
     return max(0.0, min(known)) if known else None
 
 
-def left(bad: float | None, objective: float) -> float | None:
-    """What is left of the budget: 1 of an untouched one, below 0 of one that is overspent."""
-    burn = _burn(bad, objective)
-    return None if burn is None else 1 - burn
+def left(bad: float | None, objective: float, watched: float = 1.0) -> float | None:
+    """What is left of a period's budget: 1 of an untouched one, below 0 of an overspent one.
+
+    `watched` is the share of the period that `bad` is about; the rest of it, which lies before
+    anybody looked, has spent nothing.
+    """
+    factor = burn(bad, objective)
+    return None if factor is None else 1 - factor * watched
 
 
-def _burn(bad: float | None, objective: float) -> float | None:
+def burn(bad: float | None, objective: float) -> float | None:
+    """How many times faster than allowed a budget burns: at 1 it lasts exactly its period."""
     return None if bad is None else bad / max(1 - objective, LEAST_ALLOWED)
 
 

@@ -44,6 +44,8 @@ PLATFORM = "platform"
 BESIDE_PLATFORM = frozenset({"drill", "backup", "restore", "restored"})
 RESHARD = "reshard"
 REGION_FAILOVER = "region-failover"
+DRILL, SERVICE = "drill", "service"
+BESIDE_REGION_FAILOVER = frozenset({RESHARD, SERVICE})
 
 
 class Superseded(Refused):
@@ -172,22 +174,28 @@ def conflicts(one: Collection[str], other: Collection[str]) -> bool:
     is not beside it: a drill runs beside the very recovery that it provokes, and no backup or
     restore to a new server ("backup:s1") is why a region does not fail over. The failover of a
     region ("platform" and "region-failover") is not refused because slots are being moved
-    ("reshard"); nor is that of a database, whose lock is its own. An operation without locks
-    disturbs nobody.
+    ("reshard") or a service gets more instances ("service:orders.us-east-1a"); nor is that of a
+    database, whose lock is its own. Instances neither come nor go while a drill runs, whose plan
+    names those that it breaks. An operation without locks disturbs nobody.
     """
     if not one or not other:
         return False
     mine, theirs = frozenset(one), frozenset(other)
-    if mine & theirs:
+    if mine & theirs or {DRILL, SERVICE} <= _kinds(mine | theirs):
         return True
     return _alone(mine, theirs) or _alone(theirs, mine)
 
 
 def _alone(mine: frozenset[str], theirs: frozenset[str]) -> bool:
     """Whether `mine` has the whole platform and suffers `theirs` not beside it."""
-    if PLATFORM not in mine or {lock.partition(":")[0] for lock in theirs} <= BESIDE_PLATFORM:
+    if PLATFORM not in mine or _kinds(theirs) <= BESIDE_PLATFORM:
         return False
-    return not (REGION_FAILOVER in mine and theirs == {RESHARD})
+    return not (REGION_FAILOVER in mine and _kinds(theirs) <= BESIDE_REGION_FAILOVER)
+
+
+def _kinds(locks: frozenset[str]) -> set[str]:
+    """What each lock is about: "service" of "service:orders.us-east-1a"."""
+    return {lock.partition(":")[0] for lock in locks}
 
 
 def problem_of(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from control_plane.audit import Audit
+from control_plane.autoscaler import Autoscaler
 from control_plane.pages import Pages
 from control_plane.sampler import Sampler
 from control_plane.settings import Settings
@@ -31,6 +32,7 @@ class ControlPlane:
     began: float
     sampler: Sampler
     pages: Pages
+    autoscaler: Autoscaler
 
     @property
     def settling(self) -> bool:

@@ -163,6 +163,19 @@ audit = Table(
     Index("audit_actor", "actor", "sequence"),
 )
 
+# What the edge did in one minute, since 1970; see `control_plane.levels.Tally`.
+minute = Table(
+    "minute",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("timed", BigInteger, nullable=False),
+    Column("slow", Float, nullable=False),
+    Column("slices", BigInteger, nullable=False),
+    Column("bad_slices", BigInteger, nullable=False),
+)
+
 _REFUSED = "the audit log is append-only"
 _SQLITE = """
 CREATE TRIGGER audit_{event} BEFORE {event} ON audit {condition}

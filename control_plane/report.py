@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from control_plane import drills, evidence, objectives
+from control_plane import drills, drills_load, evidence, objectives
 from control_plane.evidence import Run
 from control_plane.ledger import Tally, percentile
 from control_plane.objectives import Evidence, Objective
@@ -49,6 +49,7 @@ def document(
     """The whole report. `facts`: operation, startedAt, finishedAt, faultKind, topology, versions,
     machine, plan. `files`: every raw file by its path in the report's folder."""
     chained = chain(events)
+    load = drills_load.section(files)
     report: JSON = {
         "apiVersion": "regionctl/v1",
         "kind": "DrillReport",
@@ -59,6 +60,7 @@ def document(
         "runbook": spec.runbook,
         **facts,
         **judgement(spec, runs, limits),
+        **({"load": load} if load else {}),
         "files": {path: digest(content) for path, content in sorted(files.items())},
         "events": chained,
         "chainHead": chained[-1]["hash"] if chained else GENESIS,
@@ -245,6 +247,8 @@ def _check_judgement(report: Mapping[str, Any], files: Mapping[str, bytes]) -> l
         for repeat in report["repeats"]
     ]
     made = json.loads(canonical(judgement(spec, runs, limits)))
+    if drills_load.section(files) != report.get("load"):
+        return ["load: the report does not say what its files say"]
     return [
         f"{name}: the report says {_short(report[name])}, its files say {_short(made[name])}"
         for name in JUDGED

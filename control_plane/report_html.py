@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from control_plane import evidence, figures, ledger, report
+from control_plane import drills_load, evidence, figures, ledger, report
 from control_plane.report_text import ledger_rows, seconds
 from runtime.errors import MeasurementVoid
 
@@ -73,7 +73,10 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         ),
         f"<p>Recovery time p50 {seconds(spread['p50'])}, p95 {seconds(spread['p95'])}, "
         f"max {seconds(spread['max'])}.</p>",
-        "".join(f"<p>{escape(line)}.</p>" for line in figures.lines(document)),
+        "".join(
+            f"<p>{escape(line)}.</p>"
+            for line in (*figures.lines(document), *drills_load.sentences(document))
+        ),
         "<h2>What clients saw in the slowest run</h2>",
         timeline(document, files),
         "<h2>Phases</h2>",
@@ -101,6 +104,7 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
             ("run", "verdict", "target", "recovery", "write gap", "lost", "failed", "unknown"),
             [_repeat(each) for each in document["repeats"]],
         ),
+        *_load(document),
         "<h2>Made with</h2>",
         _table(("what", "version"), sorted(document["versions"].items())),
         f'<p class="quiet">Topology {escape(document["topology"]["name"])}, digest '
@@ -115,6 +119,15 @@ def page(document: JSON, files: Mapping[str, bytes]) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def _load(document: JSON) -> Iterable[str]:
+    """What the load beside the drill met; its own pages lie beside this one."""
+    for title, head, rows in drills_load.tables(document):
+        yield f"<h2>{escape(title)}</h2>{_table(head, rows)}"
+    for run in (document.get("load") or {"runs": ()})["runs"]:
+        name = f"{report.run_folder(run['run'])}/load/report.html"
+        yield f'<p><a href="{escape(name)}">The whole report of this load, over time</a></p>'
 
 
 def _runs(document: JSON) -> str:

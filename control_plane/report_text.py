@@ -8,7 +8,7 @@ from typing import Any
 
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
-from control_plane import figures
+from control_plane import drills_load, figures
 
 JSON = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def markdown(report: JSON) -> str:
         ),
         f"Recovery time: p50 {seconds(spread['p50'])}, p95 {seconds(spread['p95'])}, "
         f"max {seconds(spread['max'])}.",
-        _bullets(figures.lines(report)),
+        _bullets([*figures.lines(report), *drills_load.sentences(report)]),
         "## Phases of the slowest repeat",
         _table(
             ("phase", "took", "ended after the fault"),
@@ -87,6 +87,11 @@ def markdown(report: JSON) -> str:
                 )
                 for r in report["repeats"]
             ],
+        ),
+        *(
+            block
+            for title, head, rows in drills_load.tables(report)
+            for block in (f"## {title}", _table(head, rows))
         ),
         "## Made with",
         _table(("what", "version"), sorted(report["versions"].items())),

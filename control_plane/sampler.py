@@ -1,16 +1,19 @@
 """Asks the front doors every few seconds what they have counted, and keeps the last hour of it.
 
-Nothing of it is durable: budgets count from when the control plane began, and say so.
+What the edge did is kept for good, minute by minute (`control_plane.minutes`), for as long as the
+budgets are for: they outlive the control plane. Those of regions count from when it began.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from control_plane.levels import Tally, least_left, levels
+from control_plane.minutes import SECONDS, Minutes
+from control_plane.slo import Seen
 from control_plane.traffic import (
     ERRORS,
     EVERY_SECONDS,
@@ -24,6 +27,7 @@ from control_plane.traffic import (
     together,
 )
 from infra.provider import Provider
+from infra.slo import PERIOD_SECONDS
 from infra.topology import Topology
 from infra.traffic import Traffic
 from runtime.clock import Clock
@@ -42,11 +46,15 @@ class History:
     """What was counted, look by look. Pure but for being changed: it reads no clock.
 
     The whole platform is what the edge counts, which also sees what no region answered; nothing is
-    known of it while the edge does not say.
+    known of it while the edge does not say. `kept` is what was known before, `since` when that
+    began; `pending` has come since and is not kept yet.
     """
 
     def __init__(self, since: datetime) -> None:
+        self.began = since
         self.since = since
+        self.kept = Tally()
+        self.pending = Tally()
         self.doors: dict[str, tuple[float, Traffic]] = {}
         self.recent: dict[str, deque[Slice]] = {}
         self.tallies: dict[str, Tally] = {}
@@ -80,6 +88,7 @@ class History:
     ) -> None:
         limits = topology.service_levels
         self.whole.append(self.whole[-1].plus(whole, limits))
+        self.pending = self.pending.plus(whole, limits)
         self.last.append(whole)
         # Doors count times later than requests: a single slice may have none.
         seen = [each for each in self.last if each is not None]
@@ -109,7 +118,8 @@ class History:
                 if broken and found.requests >= LEAST_REQUESTS:
                     over[region, rule] = self.over_since.get((region, rule), now)
         self.over_since = over
-        budgets = {name: least_left(limits, tally) for name, tally in self.tallies.items()}
+        mine = _watched(self.began, now)
+        budgets = {name: least_left(limits, tally, mine) for name, tally in self.tallies.items()}
         whole = self.whole[-1]
         windows = {
             name: whole.less(self.whole[max(0, len(self.whole) - 1 - count)])
@@ -119,10 +129,21 @@ class History:
             regions=known,
             shares=_shares(known),
             budgets={name: left for name, left in budgets.items() if left is not None},
-            levels=levels(limits, self.since, whole, windows),
+            levels=levels(
+                limits,
+                self.since,
+                self.kept.more(self.pending),
+                windows,
+                _watched(self.since, now),
+            ),
             series=Series(now, tuple(self.points)),
             over_since=over,
         )
+
+
+def _watched(since: datetime, now: datetime) -> float:
+    """The share of the budgets' period that has been watched, 0 to 1."""
+    return min(max((now - since).total_seconds() / PERIOD_SECONDS, 0.0), 1.0)
 
 
 def _shares(known: Mapping[str, Rates]) -> dict[str, float]:
@@ -136,9 +157,11 @@ def _shares(known: Mapping[str, Rates]) -> dict[str, float]:
 class Sampler:
     """Start `run()` as a task; cancel it to stop. `measured` is what is known by now."""
 
-    def __init__(self, provider: Provider, clock: Clock) -> None:
+    def __init__(self, provider: Provider, clock: Clock, minutes: Minutes) -> None:
         self.provider = provider
         self.clock = clock
+        self.minutes = minutes
+        self.minute: int | None = None
         self.history = History(clock.now())
         self.measured = Measured()
         self.said = ""
@@ -158,6 +181,37 @@ class Sampler:
 
     async def look(self) -> None:
         counted = await self.provider.traffic()
+        now = self.clock.now()
+        minute = int(now.timestamp() // SECONDS)
+        if self.minute != minute:
+            await self._turn(minute, now)
         self.measured = self.history.add(
-            self.provider.topology, counted, self.clock.monotonic(), self.clock.now()
+            self.provider.topology, counted, self.clock.monotonic(), now
         )
+
+    async def seen(self, windows: Iterable[float]) -> Seen:
+        """What was tallied up to the newest look: in all, and within each window (seconds)."""
+        now = self.clock.now()
+        first, kept = await self.minutes.period(now)
+        found = await self.minutes.windows(now, windows)
+        pending = self.history.pending
+        return Seen(
+            first or self.history.began,
+            now,
+            kept.more(pending),
+            {length: tally.more(pending) for length, tally in found.items()},
+        )
+
+    async def _turn(self, minute: int, now: datetime) -> None:
+        """A minute is over, or the first look is about to be taken."""
+        history = self.history
+        if self.minute is not None:
+            over, history.pending = history.pending, Tally()
+            try:
+                await self.minutes.keep(self.minute, over)
+            except BaseException:
+                history.pending = over.more(history.pending)
+                raise
+        self.minute = minute
+        first, history.kept = await self.minutes.period(now)
+        history.since = first or history.began

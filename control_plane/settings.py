@@ -15,6 +15,16 @@ from pathlib import Path
 
 from runtime.errors import Invalid
 
+MONITORING = (
+    "prometheus_bin",
+    "alertmanager_bin",
+    "pagerduty_key_file",
+    "slack_url_file",
+    "slack_channel",
+    "alert_webhook",
+    "scrape_seconds",
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -49,11 +59,57 @@ class Choices:
     postgres_bin: str | None
 
 
+@dataclass(frozen=True)
+class MonitoringChoices:
+    """The same for its monitoring (`up --with monitoring`); "" or None: the default, or nobody.
+
+    REGIONCTL_PROMETHEUS_BIN, REGIONCTL_ALERTMANAGER_BIN   the programs
+    REGIONCTL_PAGERDUTY_KEY_FILE, REGIONCTL_SLACK_URL_FILE files with the secrets of who is told
+    REGIONCTL_SLACK_CHANNEL, REGIONCTL_ALERT_WEBHOOK       where in Slack; a URL for all alerts
+    REGIONCTL_SCRAPE_SECONDS                               how often is looked
+    """
+
+    prometheus_bin: str | None
+    alertmanager_bin: str | None
+    pagerduty_key_file: str
+    slack_url_file: str
+    slack_channel: str | None
+    alert_webhook: str
+    scrape_seconds: int | None
+
+
 def choices(environment: Mapping[str, str] | None = None) -> Choices:
     values = os.environ if environment is None else environment
     return Choices(
         values.get("REGIONCTL_DATABASE_URL") or None, values.get("REGIONCTL_POSTGRES_BIN") or None
     )
+
+
+def monitoring_choices(environment: Mapping[str, str] | None = None) -> MonitoringChoices:
+    """Raises `Invalid` for a number that is none, a file that is not there, or no URL."""
+    values = os.environ if environment is None else environment
+    given = {name: values.get(f"REGIONCTL_{name.upper()}", "") for name in MONITORING}
+    for name in ("pagerduty_key_file", "slack_url_file"):
+        if given[name] and not Path(given[name]).is_file():
+            raise Invalid(f"REGIONCTL_{name.upper()}: there is no file {given[name]}.")
+    webhook, seconds = given["alert_webhook"], given["scrape_seconds"]
+    if webhook and not webhook.startswith(("http://", "https://")):
+        raise Invalid(f"REGIONCTL_ALERT_WEBHOOK is {webhook!r}; it must be an http(s) URL.")
+    if seconds and not (seconds.isdecimal() and 1 <= int(seconds) <= 300):
+        raise Invalid(f"REGIONCTL_SCRAPE_SECONDS is {seconds!r}; it must be from 1 to 300.")
+    return MonitoringChoices(
+        prometheus_bin=given["prometheus_bin"] or None,
+        alertmanager_bin=given["alertmanager_bin"] or None,
+        pagerduty_key_file=_absolute(given["pagerduty_key_file"]),
+        slack_url_file=_absolute(given["slack_url_file"]),
+        slack_channel=given["slack_channel"] or None,
+        alert_webhook=webhook,
+        scrape_seconds=int(seconds) if seconds else None,
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:

@@ -15,6 +15,7 @@ from infra.memory_world import ROW, SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
 from infra.topology import Topology
 from infra.traffic import Traffic
+from infra.usage import Usage
 from runtime.clock import Clock
 from runtime.errors import Invalid, OperationFailed, Refused, Unavailable
 from runtime.shardmap import ShardMap
@@ -89,6 +90,27 @@ class MemoryProvider(MemoryWorld):
     async def ensure_stopped(self, instances: Sequence[str]) -> None:
         for id in instances:
             self.servers[id] = False
+
+    async def set_instances(self, service: str, zone: str, count: int) -> None:
+        before = set(self.topology.by_id)
+        wanted = self.topology.with_instances(service, zone, count)
+        self._work()
+        own = [s.id for s in wanted.instances(component=service) if s.region + s.zone == zone]
+        self._need_supervisor(own[0])
+        for id in own:
+            self.servers[id] = True
+        self.topology = wanted
+        for id in before - set(wanted.by_id):
+            self.servers.pop(id, None)
+            self.used.pop(id, None)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        self._work()
+        return {
+            spec.id: Usage(1 + self.deaths[spec.id], self.used.get(spec.id, 0.0), 100 << 20, 8)
+            for spec in self.topology.instances(kind="service")
+            if self.servers.get(spec.id)
+        }
 
     # Databases.
 

@@ -87,6 +87,9 @@ class MemoryWorld:
         self.counted: dict[str, Traffic] = {}
         self._ports: tuple[Topology, dict[str, int]] | None = None
         self.dead: dict[str, dict[str, dict[str, Any]]] = {}  # region → id → a dead letter
+        self.demand: dict[str, float] = {}  # service and zone, "orders.us-east-1a" → cores
+        self.used: dict[str, float] = {}  # seconds of a core, by instance
+        self._used_until = self.clock.monotonic()
 
     # What clients do.
 
@@ -180,7 +183,9 @@ class MemoryWorld:
         spec = self.topology.instance(instance)
         if self._ports is None or self._ports[0] is not self.topology:
             order = self.topology.in_growing_order()
-            self._ports = self.topology, {each.id: 10_000 + n for n, each in enumerate(order)}
+            ports = {each.id: 10_000 + n for n, each in enumerate(order)}
+            ports |= {each.id: 20_000 + place for place, each in self.topology.further()}
+            self._ports = self.topology, ports
         return Endpoint(spec.id, spec.region, spec.zone, "127.0.0.1", self._ports[1][instance])
 
     def _view(self, id: str, following: Mapping[str, list[str]] | None = None) -> InstanceView:
@@ -240,6 +245,21 @@ class MemoryWorld:
             followers=followers,
             epoch=max([node.epoch, *(epoch for _, epoch in node.fences.values())]),
         )
+
+    def _work(self) -> None:
+        """Services have worked until now: what a zone asks of one is shared out evenly, and a
+        process does no more than one core can."""
+        now = self.clock.monotonic()
+        seconds, self._used_until = now - self._used_until, now
+        running = [
+            spec for spec in self.topology.instances(kind="service") if self.servers.get(spec.id)
+        ]
+        sharing = Counter((spec.component, spec.region + spec.zone) for spec in running)
+        for spec in running:
+            zone = spec.region + spec.zone
+            asked = self.demand.get(f"{spec.component}.{zone}", 0.0)
+            share = min(1.0, asked / sharing[spec.component, zone])
+            self.used[spec.id] = self.used.get(spec.id, 0.0) + share * seconds
 
     # Replication.
 
@@ -311,3 +331,4 @@ class MemoryWorld:
                 self.deaths[id] += self.servers[id]
                 self.servers[id] = False
                 self.counted.pop(id, None)
+                self.used.pop(id, None)

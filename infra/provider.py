@@ -18,6 +18,7 @@ from infra.moves import Moves
 from infra.repair import Repairs
 from infra.topology import Topology
 from infra.traffic import Traffic
+from infra.usage import Usage
 from runtime.shardmap import Endpoint, ShardMap
 
 State = Literal["absent", "stopped", "running", "frozen", "failed"]
@@ -244,6 +245,16 @@ class Provider(Protocol):
         ...
 
     async def ensure_stopped(self, instances: Sequence[str]) -> None: ...
+    async def set_instances(self, service: str, zone: str, count: int) -> None:
+        """`zone` ("us-east-1a") has `count` instances of `service` from now on, says `topology`.
+
+        A new one is sent requests when it is well; one too many is sent no new ones, ends those
+        it has, then stops. Raises as `Topology.with_instances`; `Unavailable`: the zone is down.
+        """
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """What the processes of services have used of the machine, by instance."""
+        ...
 
     # Databases.
 

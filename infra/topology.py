@@ -3,7 +3,8 @@
 A topology is read from YAML and checked whole; an error names the file, the line, the field and
 what is allowed there. `Topology.instances()` is the full list of servers in the order in which
 they are started; their ids (`s1.us-east-1a`, `orders.us-east-1b`, `edge`) are the names that every
-other part uses.
+other part uses. The second instance of a service in a zone is `orders-2.us-east-1b`, and so on:
+how many there are changes while the platform runs (`with_instances`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from infra.topology_policies import (
     LevelsWire,
     ObjectiveSpec,
     ObjectiveWire,
+    ScalingPolicy,
+    ScalingWire,
     ServiceLevels,
     Wire,
 )
@@ -57,7 +60,8 @@ class InstanceSpec:
     `component` is what it is an instance of: a database ("s1", "catalog"), a service ("orders"),
     or "cache", "queue", "objects", "gateway", "edge", "link", "archiver", "supervisor". The edge
     and the peers stand in no region: their `region` and `zone` are empty. A peer
-    ("payment-gateway", "mailbox") stands in for a system of somebody else.
+    ("payment-gateway", "mailbox") stands in for a system of somebody else. `number` counts the
+    instances of one service in one zone, from 1.
     """
 
     id: str
@@ -65,6 +69,7 @@ class InstanceSpec:
     component: str
     region: str
     zone: str
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Topology:
     otlp_endpoint: str = ""
     backups: BackupPolicy = field(default_factory=BackupPolicy)
     history: HistoryPolicy = field(default_factory=HistoryPolicy)
+    scaling: ScalingPolicy = field(default_factory=ScalingPolicy)
+    counts: tuple[tuple[str, int], ...] = ()
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -146,10 +153,62 @@ class Topology:
         )
 
     def in_growing_order(self) -> tuple[InstanceSpec, ...]:
-        """Every instance, in an order to which one more shard only appends."""
+        """Every instance but `further` ones, in an order to which one more shard only appends."""
         databases = (CATALOG, *self.shards)
         nodes = [node for name in databases for node in self.database_nodes(name)]
-        return (*(spec for spec in self.by_id.values() if spec.kind != "postgres"), *nodes)
+        others = (spec for spec in self.by_id.values() if spec.kind != "postgres")
+        return (*(spec for spec in others if spec.number == 1), *nodes)
+
+    def further(self) -> tuple[tuple[int, InstanceSpec], ...]:
+        """The second, third... instances of services, each with its place among all that there
+        could be: the same however many of them there are."""
+        groups = {group: place for place, group in enumerate(self._groups())}
+        return tuple(
+            (groups[spec.component, spec.region, spec.zone] + len(groups) * (spec.number - 2), spec)
+            for spec in self.by_id.values()
+            if spec.number > 1
+        )
+
+    @property
+    def most_further(self) -> int:
+        """How many such places there are."""
+        return len(self._groups()) * (self.scaling.max_instances - 1)
+
+    def _groups(self) -> list[tuple[str, str, str]]:
+        return [
+            (service, region.name, zone)
+            for region in self.regions
+            for zone in region.zones
+            for service in self.services
+        ]
+
+    def count(self, service: str, zone: str) -> int:
+        """How many instances of `service` should run in `zone` ("us-east-1a")."""
+        policy = self.scaling
+        wanted = dict(self.counts).get(f"{service}.{zone}", policy.min_instances)
+        return min(max(wanted, policy.min_instances), policy.max_instances)
+
+    def with_instances(self, service: str, zone: str, count: int) -> Topology:
+        """The same with `count` instances of `service` in `zone` ("us-east-1a").
+
+        Raises `NotFound` for a service or zone that does not exist, `Invalid` for a count beyond
+        the bounds of `scaling`.
+        """
+        if service not in self.services:
+            known = ", ".join(self.services)
+            raise NotFound(f"There is no service {service!r}.", hint=f"Services: {known}")
+        zones = [region.name + letter for region in self.regions for letter in region.zones]
+        if zone not in zones:
+            raise NotFound(f"There is no zone {zone!r}.", hint=f"Zones: {', '.join(zones)}")
+        least, most = self.scaling.min_instances, self.scaling.max_instances
+        if not least <= count <= most:
+            raise Invalid(
+                f"A zone has {least} to {most} instances of a service, not {count}.",
+                hint="The bounds are scaling.minInstances and scaling.maxInstances of the topology",
+            )
+        known_counts = {**dict(self.counts), f"{service}.{zone}": count}
+        changed = {key: value for key, value in known_counts.items() if value != least}
+        return replace(self, counts=tuple(sorted(changed.items())))
 
     def with_shards(self, count: int) -> Topology:
         """The same with `count` shards. Raises `Invalid` for a count that no topology may have."""
@@ -168,8 +227,12 @@ class Topology:
         return self.database_nodes(database)[0]
 
     def digest(self) -> str:
-        """SHA-256 over everything that a proof depends on; a report quotes it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """SHA-256 over everything that a proof depends on; a report quotes it.
+
+        How many instances a service has at the moment is not among it: that comes and goes.
+        """
+        document = asdict(replace(self, counts=()))
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def _list_instances(self) -> list[InstanceSpec]:
         specs = [
@@ -192,7 +255,12 @@ class Topology:
                 specs.append(_spec("objects", "objects", region, region.zones[0]))
                 specs.append(_spec("archiver", "archiver", region, ""))
             for zone in region.zones:
-                specs += [_spec("service", service, region, zone) for service in self.services]
+                for service in self.services:
+                    count = self.count(service, region.name + zone)
+                    specs += [
+                        _spec("service", service, region, zone, number)
+                        for number in range(1, count + 1)
+                    ]
             specs += [_spec("envoy", "gateway", region, zone) for zone in region.zones]
         specs += [InstanceSpec(peer, "peer", peer, "", "") for peer in self._peers()]
         specs.append(InstanceSpec(EDGE, "envoy", EDGE, "", ""))
@@ -205,8 +273,12 @@ class Topology:
         return [*([PAYMENT_GATEWAY] if gateway else []), *([MAILBOX] if mailbox else [])]
 
 
-def _spec(kind: Kind, component: str, region: RegionSpec, zone: str) -> InstanceSpec:
-    return InstanceSpec(f"{component}.{region.name}{zone}", kind, component, region.name, zone)
+def _spec(
+    kind: Kind, component: str, region: RegionSpec, zone: str, number: int = 1
+) -> InstanceSpec:
+    which = component if number == 1 else f"{component}-{number}"
+    id = f"{which}.{region.name}{zone}"
+    return InstanceSpec(id, kind, component, region.name, zone, number)
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
@@ -237,6 +309,7 @@ class _Document(Wire):
     otlp_endpoint: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
     backups: BackupsWire = BackupsWire()
     history: HistoryWire = HistoryWire()
+    scaling: ScalingWire = ScalingWire()
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -312,6 +385,7 @@ def parse(text: str, source: str) -> Topology:
         otlp_endpoint=(wire.otlp_endpoint or "").rstrip("/"),
         backups=BackupPolicy(**wire.backups.model_dump()),
         history=HistoryPolicy(**wire.history.model_dump()),
+        scaling=ScalingPolicy(**wire.scaling.model_dump()),
     )
 
 

@@ -1,12 +1,13 @@
 """What a topology promises and how it is kept up: objectives, service levels, failover, backups,
-history, and the systems of somebody else; each as it is used and as it is written in YAML."""
+history, scaling, and the systems of somebody else; each as it is used and as it is written in YAML.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from infra import topology_faults
@@ -61,6 +62,24 @@ class HistoryPolicy:
 
 
 @dataclass(frozen=True)
+class ScalingPolicy:
+    """How many instances of a service a zone has: between `min_instances` and `max_instances`.
+
+    When `automatic`, one more or several are started after the mean use of a processor core was
+    above `cpu_percent` for `hold_seconds`, and stopped again after it was below `idle_percent` for
+    `cool_seconds`. A service process is a Python process, which has one core at most: 100 is all.
+    """
+
+    automatic: bool = True
+    min_instances: int = 1
+    max_instances: int = 4
+    cpu_percent: float = 70.0
+    idle_percent: float = 25.0
+    hold_seconds: float = 60.0
+    cool_seconds: float = 300.0
+
+
+@dataclass(frozen=True)
 class ExternalSpec:
     """Systems of somebody else. Where an address is given, no stand-in runs.
 
@@ -110,6 +129,31 @@ class HistoryWire(Wire):
     operation_days: Annotated[float, Field(ge=1)] = 90.0
     event_days: Annotated[float, Field(ge=1)] = 30.0
     keep_last: Annotated[int, Field(ge=50)] = 500
+
+
+class ScalingWire(Wire):
+    automatic: bool = True
+    min_instances: Annotated[int, Field(ge=1, le=100)] = 1
+    max_instances: Annotated[int, Field(ge=1, le=100)] = 4
+    # With the tolerance of a tenth a process must be able to use more than that.
+    cpu_percent: Annotated[float, Field(ge=1, le=90)] = 70.0
+    idle_percent: Annotated[float, Field(ge=0, le=100)] = 25.0
+    hold_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
+    cool_seconds: Annotated[float, Field(ge=5, le=86_400)] = 300.0
+
+    @model_validator(mode="after")
+    def _whole(self) -> ScalingWire:
+        if self.min_instances > self.max_instances:
+            raise ValueError(
+                f"minInstances is {self.min_instances}, which is more than maxInstances, "
+                f"{self.max_instances}"
+            )
+        if self.idle_percent >= self.cpu_percent:
+            raise ValueError(
+                f"idlePercent is {self.idle_percent:g}; it must be less than cpuPercent, "
+                f"{self.cpu_percent:g}, or a service would grow and shrink by turns"
+            )
+        return self
 
 
 class ExternalWire(Wire):

@@ -109,6 +109,9 @@ class Pool:
         self._all.clear()
         self._idle.clear()
         self._waiters.clear()
+        # What is said of a pool that is no more would be said for ever.
+        CONNECTION_LIMIT.remove_by_labels({"server": self.name})
+        CONNECTIONS.remove_by_labels({"server": self.name})
 
     def report(self) -> None:
         """Sets the gauges."""

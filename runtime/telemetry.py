@@ -8,9 +8,12 @@ import sys
 import time
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from runtime import tracing
+from runtime.machine import Machine
+
+REGISTRY.register(Machine())
 
 REQUESTS = Histogram(
     "regionctl_request_seconds",
@@ -23,9 +26,9 @@ RETRIES = Counter(
 )
 READS = Counter("regionctl_database_reads_total", "Reads by the copy that answered", ["copy"])
 CONNECTIONS = Gauge(
-    "regionctl_database_connections", "Open connections of the pool", ["instance", "state"]
+    "regionctl_database_connections", "Open connections of the pool", ["server", "state"]
 )
-CONNECTION_LIMIT = Gauge("regionctl_database_connections_limit", "Pool size", ["instance"])
+CONNECTION_LIMIT = Gauge("regionctl_database_connections_limit", "Pool size", ["server"])
 MAP_VERSION = Gauge("regionctl_shard_map_version", "Version of the shard map in use")
 CACHE = Counter("regionctl_cache_total", "Cache lookups", ["outcome"])
 RELAYED = Counter("regionctl_outbox_relayed_total", "Events written to the stream", ["database"])

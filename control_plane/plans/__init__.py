@@ -22,6 +22,7 @@ from control_plane.plans import (
     reshard,
     reshard_end,
     restore,
+    scale,
     switchover,
 )
 
@@ -44,4 +45,6 @@ PLANNERS: dict[str, Callable[..., Plan]] = {
     "restore": restore.plan,
     "restore-discard": restore.discard,
     "restore-point": points.plan,
+    "scale": scale.plan,
+    "scale-hold": scale.hold,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -100,17 +100,19 @@ def probe_alive(folder: Path) -> bool:
         return False
 
 
-async def spawn(world: World, folder: Path, module: str, arguments: Sequence[str]) -> None:
+async def spawn(
+    world: World, folder: Path, module: str, arguments: Sequence[str], *, log: str = "probe.log"
+) -> None:
     """Starts a program in a session of its own: it outlives us, and no signal to us reaches it."""
-    with (folder / "probe.log").open("ab") as log:
+    with (folder / log).open("ab") as said:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             module,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=said,
+            stderr=said,
             cwd=folder,
             env=_environment(world),
             start_new_session=True,
@@ -127,8 +129,16 @@ async def _reap(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-async def call(world: World, folder: Path, module: str, arguments: Sequence[str]) -> str:
-    """Runs a program to its end and returns its output. Raises `OperationFailed`."""
+async def call(
+    world: World,
+    folder: Path,
+    module: str,
+    arguments: Sequence[str],
+    *,
+    fine: Collection[int] = (0,),
+) -> str:
+    """Runs a program to its end and returns its output. Raises `OperationFailed` for an exit code
+    that is not `fine`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -147,7 +157,7 @@ async def call(world: World, folder: Path, module: str, arguments: Sequence[str]
             process.kill()
             await process.wait()
         raise
-    if process.returncode != 0:
+    if process.returncode not in fine:
         lines = errors.decode("utf-8", "replace").strip().splitlines()[-15:]
         raise OperationFailed(
             f"{module} ended with exit code {process.returncode}: {' | '.join(lines[-3:])}",

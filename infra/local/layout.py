@@ -1,6 +1,7 @@
 """The state directory: what lies where, who owns it, and the secrets made once.
 
     state.json topology.yaml lock secrets.json      this platform, its secrets (0600)
+    instances.json                                  services with more instances than the least
     ca/ control/ drills/ salvage/                   local CA, control plane, evidence, saved rows
     global/                                         supervisor of the edge and the control plane
     regions/R/{supervisord.conf,etc,data,logs,run}  one region: its supervisor and everything in it
@@ -104,6 +105,10 @@ class Layout:
     @property
     def topology(self) -> Path:
         return self.root / "topology.yaml"
+
+    @property
+    def instances(self) -> Path:
+        return self.root / "instances.json"
 
     @property
     def lock(self) -> Path:

@@ -1,5 +1,6 @@
 """Every port of a platform, from one table.
 
+    base - 2 Prometheus       base - 1 Alertmanager, where the platform is monitored
     base + 0 control plane    + 1 edge (HTTPS)    + 2 edge admin    + 3 global supervisor
     base + 4 to base + 11     restored servers, which stand beside the platform
     base + 12 onwards         two ports for each instance but databases, in the topology's order:
@@ -9,9 +10,12 @@
     after these               the catalog, then each shard: two ports for each node (the second is
                               for looking at its data while it is stopped), and one relay port for
                               each region and each node outside it
+    base + 250 to base + 399  one port for each further instance of a service; who would come here
+                              otherwise goes on at base + 400
 
-`base` is 18000 + --port-offset. The same topology always gets the same ports, and one more shard
-only appends some. Platforms stand `SPAN` ports apart, which is room for 16 shards and more.
+`base` is 18000 + --port-offset. The same topology always gets the same ports, one more shard only
+appends some, and a further instance changes no other's. Platforms stand `SPAN` ports apart, which
+is room for 16 shards.
 """
 
 from __future__ import annotations
@@ -22,10 +26,11 @@ from dataclasses import dataclass
 import psutil
 
 from infra.topology import EDGE, MAILBOX, Topology
-from runtime.errors import Refused
+from runtime.errors import Invalid, Refused
 
 BASE = 18000
 SPAN = 400
+FURTHER = 150
 RESTORED = 8
 PORTLESS = frozenset({"link", "archiver"})
 HOST = "127.0.0.1"
@@ -88,8 +93,13 @@ class Ports:
 
 
 def table(topology: Topology, offset: int = 0) -> Ports:
-    """The ports of `topology`. A link has none of its own: its ports are the relays."""
+    """The ports of `topology`. A link has none of its own: its ports are the relays.
+
+    Raises `Invalid` when services may have more instances than there are ports.
+    """
+    _check_room(topology)
     base = BASE + offset
+    reserved = base + SPAN - FURTHER
     instances: dict[str, int] = {EDGE: base + 1}
     admin: dict[str, int] = {EDGE: base + 2}
     parts: dict[str, dict[str, int]] = {}
@@ -99,19 +109,36 @@ def table(topology: Topology, offset: int = 0) -> Ports:
     for spec in topology.in_growing_order():
         if spec.id == EDGE or spec.kind in PORTLESS:
             continue
+        names = STORE_PARTS if spec.kind == "objects" else ("http",) * (spec.id == MAILBOX)
+        dialled_by = [
+            region.name
+            for region in topology.regions
+            if spec.kind == "postgres" and region.name != spec.region
+        ]
+        own = max(2, 1 + len(names))
+        if following < base + SPAN and following + own + len(dialled_by) > reserved:
+            following = base + SPAN
         instances[spec.id] = following
         if spec.kind == "envoy":
             admin[spec.id] = following + 1
-        names = STORE_PARTS if spec.kind == "objects" else ("http",) * (spec.id == MAILBOX)
         if names:
             parts[spec.id] = {name: following + 1 + n for n, name in enumerate(names)}
-        following += max(2, 1 + len(names))
-        if spec.kind == "postgres":
-            for region in topology.regions:
-                if region.name != spec.region:
-                    relays[region.name, spec.id] = following
-                    following += 1
+        following += own
+        for region in dialled_by:
+            relays[region, spec.id] = following
+            following += 1
+    instances |= {spec.id: reserved + place for place, spec in topology.further()}
     return Ports(base, base + 1, base + 2, base + 3, instances, admin, relays, parts, restored)
+
+
+def _check_room(topology: Topology) -> None:
+    if topology.most_further > FURTHER:
+        each = topology.most_further // (topology.scaling.max_instances - 1)
+        raise Invalid(
+            f"scaling.maxInstances is {topology.scaling.max_instances}: a platform on one machine "
+            f"has ports for {1 + FURTHER // each} instances of each service in each zone.",
+            hint=f"Say maxInstances: {1 + FURTHER // each} or less, or name fewer zones.",
+        )
 
 
 def holder(port: int) -> tuple[int | None, str] | None:

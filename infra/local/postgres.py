@@ -23,11 +23,15 @@ from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import Program
 from infra.lsn import parse_lsn
+from infra.topology import Topology
 from runtime import settings
 from runtime.errors import OperationFailed
+from runtime.shards import POOL_SIZE
 
 DATABASE = settings.DATABASE
 SUPERUSER = "regionctl"
+# Of the control plane, of moves and restores, and those that PostgreSQL keeps for superusers.
+OTHER_CONNECTIONS = 64
 REPLICATION = "replicator"
 # What writes into a data directory beside the server.
 # A whole database over a distance; a control plane that dies meanwhile begins it anew.
@@ -38,7 +42,6 @@ _COMMON = f"""\
 # Written by regionctl; the same for every server. What differs is in regionctl.conf.
 listen_addresses = '{HOST}'
 unix_socket_directories = ''
-max_connections = 160
 superuser_reserved_connections = 10
 shared_buffers = 16MB
 io_method = sync
@@ -106,9 +109,17 @@ class ControlData:
     checkpoint: int
 
 
-def common() -> str:
-    """The text of postgresql.conf: what is equal for every server."""
-    return _COMMON
+def common(topology: Topology) -> str:
+    """The text of postgresql.conf: what is equal for every server of a platform."""
+    return f"{_COMMON}max_connections = {most_connections(topology)}\n"
+
+
+def most_connections(topology: Topology) -> int:
+    """Room for every service instance that a region may ever have, each with its whole pool. A
+    standby must allow as many as its primary, so how many there are now does not matter."""
+    zones = max(len(region.zones) for region in topology.regions)
+    services = zones * len(topology.services) * topology.scaling.max_instances
+    return OTHER_CONNECTIONS + services * POOL_SIZE
 
 
 def hba() -> str:
@@ -241,7 +252,7 @@ async def initialise(site: Site, instance: str) -> None:
         )
     finally:
         password.unlink(missing_ok=True)
-    files.replace_file(folder / "postgresql.conf", common(), owner=site.user)
+    files.replace_file(folder / "postgresql.conf", common(site.topology), owner=site.user)
     files.replace_file(folder / "pg_hba.conf", _HBA, owner=site.user)
     write_config(site, instance, Config())
     site.mark(instance, complete=True)

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,18 +15,20 @@ import yaml
 from infra.backups import Backups
 from infra.local import (
     answers,
-    aside,
     binaries,
     breaking,
     clients,
     corrupting,
     fencing,
     layout,
+    monitoring,
     observe,
     ports,
     postgres,
     queues,
+    regions,
     rows,
+    scaling,
     servers,
     valkey,
 )
@@ -49,6 +52,7 @@ from infra.provider import (
 from infra.repair import Repairs
 from infra.topology import Topology
 from infra.traffic import Traffic
+from infra.usage import Usage
 from runtime import migrations
 from runtime.errors import Invalid, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
@@ -64,7 +68,7 @@ class LocalProvider:
         state: State = layout.read_state(root)
         paths = Layout(root)
         user = layout.database_user()
-        self.topology = topology
+        self.topology = topology = replace(topology, counts=scaling.read(paths))
         self.site = Site(
             topology,
             paths,
@@ -144,36 +148,8 @@ class LocalProvider:
 
     async def ensure_region(self, region: str) -> None:
         self.topology.region(region)
-        supervisor = self.site.supervisors[region]
-        await asyncio.to_thread(servers.prepare_region, self.site, region)
-        if await supervisor.alive():
-            await supervisor.update()
-            await asyncio.to_thread(aside.set_aside, self.site, region)
-            return
-        if await knock(supervisor.port, 1.0) != "refused":
-            raise Unavailable(
-                f"The supervisor of {region} holds port {supervisor.port} and does not answer: "
-                "what it runs is left alone.",
-                hint="It may be busy: try again. If it is stuck, end it, then regionctl up.",
-            )
-        instances = [s.id for s in self.topology.instances(region=region) if s.kind != "supervisor"]
-        await fencing.kill(self.site, instances, keep_down=False)
-        await self._await_free_ports(region)
-        await asyncio.to_thread(aside.set_aside, self.site, region)
-        await supervisor.start()
-
-    async def _await_free_ports(self, region: str) -> None:
-        """Raises `PortTaken`. A process that was just killed may hold its port a moment longer."""
-        deadline = CLOCK.monotonic() + 5.0
-        while True:
-            try:
-                await asyncio.to_thread(ports.require_free, self.site.ports.of_region(region))
-            except ports.PortTaken as taken:
-                if taken.extra["pid"] is not None or CLOCK.monotonic() > deadline:
-                    raise
-                await CLOCK.sleep(0.1)
-            else:
-                return
+        async with self._alone(region):
+            await regions.ensure(self.site, region)
 
     async def remove_region(self, region: str) -> None:
         if servers.read_route(self.site) == region:
@@ -199,6 +175,38 @@ class LocalProvider:
 
     async def ensure_stopped(self, instances: Sequence[str]) -> None:
         await servers.stop(self.site, instances)
+
+    async def set_instances(self, service: str, zone: str, count: int) -> None:
+        self.topology.with_instances(service, zone, count)
+        region, letter = zone[:-1], zone[-1]
+        async with self._alone(f"instances of {region}"):
+            wanted = self.topology.with_instances(service, zone, count)
+            own = wanted.instances(component=service, region=region, zone=letter)
+            fencing.require_reachable(self.site, [own[0].id])
+            await self.site.supervisors[region].info()
+            leaving = [spec for id, spec in self.topology.by_id.items() if id not in wanted.by_id]
+            if not leaving:
+                await self._adopt(service, zone, count)
+            await servers.start(self.site, [spec.id for spec in own])
+            await scaling.ready(self.site, own)
+            await scaling.tell_gateways(self.site, region, service, without=leaving)
+            if leaving:
+                await scaling.drained(self.site, leaving)
+                await servers.stop(self.site, [spec.id for spec in leaving])
+                await self._adopt(service, zone, count)
+
+    async def _adopt(self, service: str, zone: str, count: int) -> None:
+        """For good, and known to the supervisor. Regions change beside each other."""
+        wanted = self.topology.with_instances(service, zone, count)
+        site = scaling.changed(self.site, wanted)
+        scaling.record(site.layout, wanted)
+        monitoring.follow(site.layout, wanted, site.ports)
+        self.site, self.topology = site, wanted
+        async with self._alone(zone[:-1]):
+            await scaling.tell_supervisor(self.site, zone[:-1])
+
+    async def usage(self) -> Mapping[str, Usage]:
+        return await scaling.usage(self.site)
 
     # Databases.
 

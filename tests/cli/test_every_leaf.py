@@ -33,6 +33,7 @@ WORDS = {
     "runbook show": "database-failure",
     "runbook run": "reshard --set to=4 --unattended --from 3",
     "op show": "op-1",
+    "monitoring files": "--out {out}",
     "op watch": "op-1",
     "op resume": "op-1",
     "op abort": "op-1",
@@ -42,6 +43,8 @@ WORDS = {
     "shard reshard": "--to 4",
     "shard rollback": "--confirm two-regions",
     "shard abort": "--confirm two-regions",
+    "scale set": "orders --to 2",
+    "load run": "smoke --seconds 1 --dry-run",
     "backup create": "s1",
     "backup verify": "{backup}",
     "backup restore": "s1 --to new",
@@ -52,6 +55,11 @@ WORDS = {
     "events dlq drop": "--all --confirm us-east-1",
     "token create": "ada --role viewer",
     "token revoke": "{token}",
+    "load capacity": "--ceiling 350",
+    "load report": "no-such-run",
+    "load compare": "no-such-run no-such-run",
+    "slo lint": "no-such-file.yaml",
+    "slo export": "prometheus",
     "completion": "bash",
 }
 """What a command needs to be told; others are run as they are."""
@@ -61,6 +69,9 @@ ENDS = {
     "drill verify-report": Exit.USAGE,
     "failover plan": Exit.REFUSED,
     "failover run": Exit.REFUSED,
+    "slo lint": Exit.USAGE,
+    "load report": Exit.USAGE,
+    "load compare": Exit.USAGE,
     "op resume": Exit.REFUSED,
     "op abort": Exit.REFUSED,
     "shard rollback": Exit.REFUSED,
@@ -74,10 +85,12 @@ ENDS = {
 NEED_NO_CONTROL_PLANE = {
     *("config show", "config path", "info"),
     *("drill verify-report", "runbook list", "runbook show", "doctor", "version", "completion"),
+    *("load profiles", "load run", "load capacity"),
+    *("slo lint", "load report", "load compare", "monitoring files"),
     *("up", "down"),
 }
 
-SLOW = {"doctor", "version"}
+SLOW = {"doctor", "version", "monitoring files"}
 """They start programs."""
 
 ODD = ("", "a/b", "-1", "\udc80", "x" * 300)
@@ -126,7 +139,7 @@ def names(platform: Plane) -> dict[str, str]:
     found = {name: told(platform, *command.split()) for name, command in said.items()}
     found["token"] = json.loads(found["token"])["id"]
     (platform.home / "viewer").write_text(found["viewer"])
-    return found
+    return {**found, "out": str(platform.home / "monitoring")}
 
 
 def told(platform: Plane, *words: str) -> str:

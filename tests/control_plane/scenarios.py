@@ -173,6 +173,12 @@ async def given_unknown(platform: Platform) -> None:
     await moves.hand_over(move, shard_map, slots, budget_seconds=0.25)
 
 
+async def scaled(platform: Platform) -> None:
+    """Orders has three instances in each zone that serves."""
+    await provisioned(platform)
+    await platform.run("scale", service="orders", to=3)
+
+
 GROW: dict[str, Any] = {"to": 3, "batch": 256, "soak": 600.0}
 LOSS = {"target": "us-east-1", "accept_data_loss": True, "reason": "drill"}
 
@@ -213,4 +219,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "restore-discard": Scenario("restore-discard", restored_aside, {"id": "sandbox"}),
     "restore-point": Scenario("restore-point", provisioned, {"name": "before-release-7"}),
+    "hold-scaling": Scenario("scale-hold", provisioned, {"seconds": 600.0}),
+    "more-instances": Scenario("scale", provisioned, {"service": "orders", "to": 3}),
+    "fewer-instances": Scenario(
+        "scale", scaled, {"service": "orders", "to": 1, "zone": "us-east-1b"}
+    ),
 }

@@ -63,6 +63,7 @@ OF_A_LOSS = (
     ": loss within the replication lag",
 )
 TWICE = ("region-failure", "crash_after")
+LOADED = ("service-outage", "crash_after")
 SECONDS = 150
 
 
@@ -141,14 +142,17 @@ class Case:
 
 
 @asynccontextmanager
-async def open_case(name: str, folder: Path, *, repeat: int, loses: bool) -> AsyncIterator[Case]:
+async def open_case(
+    name: str, folder: Path, *, repeat: int, loses: bool, load: Mapping[str, Any]
+) -> AsyncIterator[Case]:
     provider, shard_map = await whole(TOPOLOGY, SystemClock())
     url = f"sqlite+aiosqlite:///{folder / 'control.db'}"
     store = await open_store(url, SystemClock(), durable=False)
     await store.save_map(shard_map, "test")
     with open_shop() as shop:
         bench = Bench(store, provider, shop, folder)
-        case = Case(bench, shortened(await bench.plan(name, repeat=repeat, seed=SEED)), loses)
+        plan = await bench.plan(name, repeat=repeat, seed=SEED, **load)
+        case = Case(bench, shortened(plan), loses)
         case.watch_the_fault()
         try:
             yield case
@@ -163,6 +167,8 @@ def shortened(plan: Plan) -> Plan:
     brief: dict[str, dict[str, Any]] = {
         "start-probe": {"rate": 25.0},
         "await-steady": {"seconds": 0.5},
+        "start-load": {"steady_seconds": 0.5},
+        "end-load": {"more_seconds": 0.5},
         "inject-fault": {"phase_seconds": 0.05},
     }
     steps = [replace(step, args={**step.args, **brief.get(step.name, {})}) for step in plan.steps]
@@ -196,7 +202,9 @@ async def in_this_process(world: World, folder: Path, module: str, arguments: Se
 async def check(name: str, interruption: str, folder: Path) -> None:
     repeat = 2 if (name, interruption) == TWICE else 1
     loses = interruption == LOSES
-    async with open_case(name, folder, repeat=repeat, loses=loses) as case:
+    loaded = (name, interruption) == LOADED
+    load = {"load": "smoke", "load_rate_scale": 0.3, "load_seconds": 24.0} if loaded else {}
+    async with open_case(name, folder, repeat=repeat, loses=loses, load=load) as case:
         operation = await case.carry_out(INTERRUPTIONS[interruption])
         assert case.interrupted == set(range(len(case.plan.steps)))
         drill = folder / "drills" / operation.id
@@ -205,6 +213,7 @@ async def check(name: str, interruption: str, folder: Path) -> None:
             assert_one_probe(drill / report.run_folder(number))
             assert_honest_fault(drill / report.run_folder(number), real)
         document = await case.bench.store.report(operation.id)
+        assert ("load" in document) == loaded
         assert_proven(document, loses)
         planted = 3 + len(drills.find(name).damages)
         assert document["selfTest"]["caught"] == document["selfTest"]["planted"] == planted
@@ -271,6 +280,7 @@ async def test_every_step_that_exists_is_interrupted_in_some_plan() -> None:
             drill=name,
             repeat=2 if name == TWICE[0] else 1,
             seed=SEED,
+            load="smoke" if name == LOADED[0] else None,
         ).steps
     }
     for scenario in SCENARIOS.values():

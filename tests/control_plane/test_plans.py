@@ -212,7 +212,7 @@ async def test_nothing_is_planned_before_the_first_provision(
     empty_platform: Platform, verb: str
 ) -> None:
     asked: dict[str, Any] = {"target": "s1", "database": "s1", "region": "us-east-1", "to": 4}
-    asked |= {"id": "s1-first", "name": "before-release-7"}
+    asked |= {"id": "s1-first", "name": "before-release-7", "service": "orders", "seconds": 60.0}
     if verb == "decommission":
         assert (await empty_platform.plan(verb)).steps == ()
         return

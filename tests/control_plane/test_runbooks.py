@@ -160,6 +160,7 @@ CASES = {
     "disk-full": Case(disk_full, ("prune", "provision"), {"keep": 1}, confirm="two-regions"),
     "control-plane-lost": Case(scenarios.standby_lost, ("provision",), away=True),
     "events-set-aside": Case(set_aside, ()),
+    "overload": Case(scenarios.provisioned, ()),
 }
 
 

@@ -14,6 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane import retention
 from control_plane.audit import Audit
+from control_plane.levels import Tally
+from control_plane.minutes import Minutes
 from control_plane.operations import Superseded, run
 from control_plane.steps import HANDLERS
 from control_plane.store import open_store
@@ -73,6 +75,11 @@ async def test_operations_maps_and_claims_are_kept_on_postgresql_as_in_sqlite(ur
         assert (await platform.map()).version == before.version + len(stores)
         numbers = [event.sequence for event in await other.events()]
         assert numbers == sorted(set(numbers))
+
+        minutes = Minutes(one.database)
+        for tally in (Tally(10, 1, 10, 2.5, 1, 1), Tally(5, 0, 5, 0.0, 1, 0)):
+            await minutes.keep(int(clock.now().timestamp()) // 60, tally)
+        assert (await minutes.period(clock.now()))[1] == Tally(15, 1, 15, 2.5, 2, 1)
 
         verdict = await Audit(other.database).verify()
         assert (verdict.entries, verdict.broken) == (2, None)

@@ -96,6 +96,10 @@ class FrontDoor:
     def bearer(self, token: str | None = None, **claims: object) -> dict[str, str]:
         return {"Authorization": f"Bearer {token or self.signer.token(**claims)}"}
 
+    def kill_edge(self) -> None:
+        self._running[-1].kill()
+        self._running[-1].wait()
+
     def end(self) -> None:
         for each in self._running:
             each.kill()

@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Callable
 
+from infra.local.ports import holder
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that the system says are free, all different."""
@@ -17,6 +19,14 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def neighbours(below: int) -> int:
+    """A free port before which so many more are free."""
+    for port in free_ports(20):
+        if not any(holder(each) for each in range(port - below, port)):
+            return port
+    raise AssertionError("no free ports")
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:

@@ -14,8 +14,21 @@ import pytest
 
 from infra.local.backups.chain import Stop
 from infra.local.backups.recover import recovery_settings
-from infra.local.postgres import ControlData, clear_lock, end_helpers, final_position
+from infra.local.postgres import ControlData, clear_lock, common, end_helpers, final_position
+from infra.topology import load
 from runtime.errors import OperationFailed
+from runtime.shards import POOL_SIZE
+
+
+def test_a_database_has_room_for_the_pools_of_as_many_instances_as_there_may_ever_be() -> None:
+    topology = load("two-regions")
+    grown = topology
+    for service in topology.services:
+        for zone in ("us-east-1a", "us-east-1b", "us-west-2a"):
+            grown = grown.with_instances(service, zone, topology.scaling.max_instances)
+    pools = len(grown.instances(kind="service", region="us-east-1")) * POOL_SIZE
+    assert f"max_connections = {pools + 64}\n" in common(grown)
+    assert common(grown) == common(topology)
 
 
 def test_a_clean_stop_ends_behind_its_shutdown_checkpoint() -> None:

@@ -37,6 +37,10 @@ def line_of(text: str) -> int:
         ("shards: 2", "shards: two", "shards: must be a whole number; here it is 'two'"),
         ("shards: 2", "shard: 2", "there is no such field; did you mean shards? Known here: api"),
         ("automatic: true", "automatic: 7", "failover.automatic: must be true or false; here"),
+        ("minInstances: 1", "minInstances: 0", "scaling.minInstances: must be 1 or more; here"),
+        ("minInstances: 1", "minInstances: 5", "scaling: minInstances is 5, which is more than"),
+        ("idlePercent: 25", "idlePercent: 70", "scaling: idlePercent is 70; it must be less"),
+        ("cpuPercent: 70", "cpuPercent: 95", "scaling.cpuPercent: must be 90 or less; here it"),
         ("name: two-regions", "name: My Own", "name: must be a lower-case letter, then"),
         ("provider: local", "provider: aws", "must be 'local' or 'memory'; here it is 'aws'"),
         (

@@ -113,10 +113,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         if not self.allowed():
             return
-        body = json.loads(raw)
+        body = json.loads(raw or b"{}")
         key = self.headers["Idempotency-Key"]
         if self.server.down:
             self.answer(503, {"title": "Unavailable"})
+            return
+        if self.path.endswith("/cancel"):
+            self.answer(409, {"title": "Already paid"})
             return
         with self.server.lock:
             replayed = key in self.server.by_key

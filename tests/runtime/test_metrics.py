@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from runtime import checks
 from runtime.app import build
 from runtime.clock import SystemClock, wait_until
+from runtime.machine import Machine
 from runtime.reader import CLAIM_SECONDS
 from runtime.telemetry import REQUESTS
 from tests.runtime.conftest import Platform
@@ -34,6 +37,10 @@ NAMES = {
     "regionctl_events_consumed_total",
     "regionctl_stream_lag",
     "regionctl_stream_pending",
+    "regionctl_machine_cpus",
+    "regionctl_machine_cpu_busy_seconds_total",
+    "regionctl_machine_memory_bytes",
+    "regionctl_machine_memory_available_bytes",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
     "process_open_fds",
@@ -88,6 +95,16 @@ async def test_a_service_tells_its_requests_cache_queue_cpu_and_memory(
     assert hits >= 1
     assert 0 < hits / (hits + misses) <= 1
     assert after["process_resident_memory_bytes", frozenset()] > 10_000_000
+
+
+def test_the_machine_is_busy_for_no_longer_than_it_has_processors() -> None:
+    found = {family.name: family.samples[0].value for family in Machine().collect()}
+    booted = time.time() - psutil.boot_time() + 60
+    assert (
+        0 < found["regionctl_machine_cpu_busy_seconds"] < booted * found["regionctl_machine_cpus"]
+    )
+    free, all_of = (found[f"regionctl_machine_memory_{each}bytes"] for each in ("available_", ""))
+    assert 0 < free < all_of
 
 
 def test_latencies_can_be_judged_by_the_objectives() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from runtime.patience import Absences, patience
 from runtime.pool import REST_SECONDS, Connection, DialFailed, Pool
 from runtime.shards import BUDGET_SECONDS
+from runtime.telemetry import CONNECTION_LIMIT, CONNECTIONS
 from runtime.transient import LOST_SERVER, transient
 
 
@@ -37,6 +38,25 @@ async def test_a_server_that_is_away_is_dialled_once_for_all_who_wait() -> None:
                 await pool.acquire()
             await asyncio.sleep(REST_SECONDS / 10)
     assert dials == 2
+
+
+def _said_of(server: str) -> list[str]:
+    families = (CONNECTIONS, CONNECTION_LIMIT)
+    samples = [
+        sample for each in families for family in each.collect() for sample in family.samples
+    ]
+    return [sample.name for sample in samples if sample.labels["server"] == server]
+
+
+async def test_nothing_is_said_any_more_of_a_pool_that_was_given_up() -> None:
+    async def never() -> Connection:
+        raise ConnectionRefusedError
+
+    pool = Pool("s9.gone", never, 8)
+    pool.report()
+    assert len(_said_of("s9.gone")) == 3
+    pool.terminate()
+    assert _said_of("s9.gone") == []
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
 import pytest
 
@@ -102,6 +105,43 @@ def test_a_killed_primary_is_replaced_and_no_order_is_refused_or_lost(
 
     until(redundant, RECOVERY_SECONDS, "the old primary to stand by in sync")
     assert operator.instance(primary)["role"] == "standby"
+
+
+def test_a_service_grows_and_shrinks_and_no_request_has_to_be_sent_again(
+    operator: Operator, customers: Customers
+) -> None:
+    retries, over = customers.retries, threading.Event()
+
+    def buy(shoppers: list[Shopper]) -> dict[str, Shopper]:
+        """They take turns, so that nobody is told to wait, until it is over."""
+        orders: dict[str, Shopper] = {}
+        for shopper in cycle(shoppers):
+            id = shopper.order(customers.sku)
+            assert shopper.fresh(f"/api/v1/orders/{id}")["id"] == id
+            orders[id] = shopper
+            if over.wait(0.75):
+                break
+        return orders
+
+    extra = ["orders-2.us-east-1a", "orders-2.us-east-1b"]
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            halves = (customers.shoppers[:4], customers.shoppers[4:])
+            bought = [pool.submit(buy, half) for half in halves]
+            code, _, stderr = operator.run("scale", "orders", "--to", "2", "--reason", "a sale")
+            assert code == 0, stderr
+            grown = {id: operator.instance(id)["state"] for id in extra}
+            code, _, stderr = operator.run("scale", "orders", "--to", "1")
+            assert code == 0, stderr
+        finally:
+            over.set()
+        orders = {**bought[0].result(), **bought[1].result()}
+    assert grown == dict.fromkeys(extra, "running")
+    assert customers.see(orders)
+    assert customers.retries == retries
+    left = [each["id"] for region in operator.status()["regions"] for each in region["instances"]]
+    assert not set(extra) & set(left)
+    assert operator.status()["state"] == "healthy"
 
 
 def test_the_drill_passes_is_verified_and_proves_its_row(operator: Operator) -> None:

@@ -89,7 +89,7 @@ max_logical_replication_workers = 0
 summarize_wal = off
 default_transaction_read_only = on
 {recovery}"""
-    files.replace_file(folder / "postgresql.conf", postgres.common(), owner=user)
+    files.replace_file(folder / "postgresql.conf", postgres.common(parts.site.topology), owner=user)
     files.replace_file(folder / "regionctl.conf", settings, owner=user)
     files.replace_file(folder / "postgresql.auto.conf", "", owner=user)
     files.replace_file(folder / "pg_hba.conf", _HBA, owner=user)

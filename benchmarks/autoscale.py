@@ -1,0 +1,312 @@
+"""A spike of load on a platform that scales by itself: do instances come and go, and does it help?
+
+    python benchmarks/autoscale.py [--rate-scale X] [--seconds S] [--cpu P] [--hold S] [--cool S]
+                                   [--service orders] [--target-ms 100] [--json FILE]
+
+The platform is its own and is removed at the end. The load is the profile `spike` of `loadtests`
+(open model: time counts from when a request was intended to start), from this machine too, which
+takes processors from the platform: where one machine has to do everything, no single process gets
+near the 70 % of a core at which the default topology scales, so `--cpu` is lower here. Prints a
+line every few seconds, then what came of it: p99 of the spike's first half, of its second half,
+and of the second half of the whole run. Exit 1 unless instances grew and shrank, no request
+failed, and the last of these is within the target; 2 when the load generator could not be trusted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from control_plane_kills import call, command
+from kill_tour import address
+from regionctl_peer import free_offset
+
+from infra.local import leftovers
+from infra.topology import BUILT_IN
+from loadtests import profiles
+from loadtests.arrivals import Plan
+from tests.system.tour import Plane
+
+EVERY_SECONDS = 5.0
+HEAD = ("time", "instances", "used", "rate/s", "p99 ms", "failed")
+JSON = dict[str, Any]
+NOTHING = {"t": 0, "ok": 0, "errors": 0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """`seconds` since the load began; of `service` in all zones that serve: `instances` that run
+    and the share of a core (percent) that each uses. `rate` (requests a second), `p99_ms` and
+    `failed` are of the seconds since the row before; None: no request ended in them."""
+
+    seconds: float
+    instances: int
+    used: float | None
+    rate: float
+    p99_ms: float | None
+    failed: int
+
+
+@dataclass
+class Told:
+    """What the load program has said: one document for each second, whose counts are sums."""
+
+    seconds: list[JSON] = field(default_factory=list)
+    began: float | None = None
+
+    def follow(self, program: subprocess.Popen[str]) -> None:
+        assert program.stdout is not None
+        for text in program.stdout:
+            line: JSON = json.loads(text)
+            if line.get("stage") == "started":
+                self.began = time.monotonic()
+            if "t" in line:
+                self.seconds.append(line)
+
+
+def main() -> int:
+    asked = options()
+    plan = profiles.named("spike", asked.rate_scale, asked.seconds, asked.seed)
+    with own_platform(asked) as state:
+        plane = Plane(address(state), state)
+        status = plane.status()
+        assert status is not None
+        out = Path(tempfile.mkdtemp(prefix="load-", dir=state))
+        told = Told()
+        load = subprocess.Popen(
+            load_command(status["entryUrl"], state, out, asked),
+            stdout=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        listening = threading.Thread(target=told.follow, args=(load,), daemon=True)
+        listening.start()
+        rows = list(watch(plane, told, load, asked))
+        operations: list[JSON] = plane.http.get("/v1/operations?limit=1000").json()
+        run: JSON = json.loads((out / "run.json").read_text())
+        if not rows or not (out / "samples.csv").exists():
+            print("nothing was measured: " + "; ".join(run["validity"]["because"]))
+            return 2
+        found = outcome(rows, run, out / "samples.csv", plan, asked)
+        found["operations"] = [
+            {"target": each["target"], "state": each["state"], "reason": each["reason"]}
+            for each in operations
+            if each["kind"] == "scale"
+        ]
+    show(found, asked)
+    if asked.json:
+        document = {**found, "rows": [asdict(row) for row in rows], "asked": vars(asked)}
+        asked.json.write_text(json.dumps(document, indent=1, default=str) + "\n")
+    if not found["valid"]:
+        return 2
+    return 0 if found["passed"] else 1
+
+
+def options() -> argparse.Namespace:
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--rate-scale", type=float, default=1.0)
+    made.add_argument("--seconds", type=float, default=500.0, help="the whole profile")
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--cpu", type=float, default=5.0, help="cpuPercent of the topology")
+    made.add_argument("--hold", type=float, default=15.0, help="holdSeconds")
+    made.add_argument("--cool", type=float, default=60.0, help="coolSeconds")
+    made.add_argument("--most", type=int, default=4, help="maxInstances")
+    made.add_argument("--service", default="orders")
+    made.add_argument("--target-ms", type=float, default=100.0)
+    made.add_argument("--port-offset", type=int, help="of the platform; default: a free one")
+    made.add_argument("--json", type=Path, help="where all of it goes")
+    return made.parse_args()
+
+
+@contextmanager
+def own_platform(asked: argparse.Namespace) -> Iterator[Path]:
+    """A platform with the scaling that is asked for; gone afterwards, also when interrupted."""
+    state = Path(tempfile.mkdtemp(prefix="regionctl-scale-", dir="/var/tmp"))
+    state.chmod(0o755)
+    topology = Path(tempfile.mkdtemp()) / "two-regions.yaml"
+    scaling = (
+        f"scaling: {{maxInstances: {asked.most}, cpuPercent: {asked.cpu:g}, "
+        f"idlePercent: {min(25.0, asked.cpu / 2):g}, holdSeconds: {asked.hold:g}, "
+        f"coolSeconds: {asked.cool:g}}}"
+    )
+    text = (BUILT_IN / "two-regions.yaml").read_text()
+    topology.write_text(re.sub(r"(?m)^scaling: \{[^}]*\}", scaling, text))
+    console = [str(Path(sys.executable).with_name("regionctl")), "--state-dir", str(state)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        offset = free_offset() if asked.port_offset is None else asked.port_offset
+        where = ("--topology", str(topology), "--port-offset", str(offset))
+        call(console, "up", *where)
+        print(scaling, file=sys.stderr)
+        yield state
+    finally:
+        try:
+            down = ("down", "--delete-data", "--confirm", "two-regions")
+            subprocess.run(command(console, *down), stdin=subprocess.DEVNULL, timeout=300)
+        finally:
+            leftovers.end(state)
+            shutil.rmtree(state, ignore_errors=True)
+            shutil.rmtree(topology.parent, ignore_errors=True)
+
+
+def load_command(url: str, state: Path, out: Path, asked: argparse.Namespace) -> list[str]:
+    return [
+        *(sys.executable, "-m", "loadtests.run", "--profile", "spike", "--raw"),
+        *("--rate-scale", str(asked.rate_scale), "--seconds", str(asked.seconds)),
+        *("--seed", str(asked.seed), "--url", url, "--out", str(out)),
+        *("--ca", str(state / "ca" / "ca.pem")),
+        *("--client", str(state / "control" / "clients" / "probe.json")),
+    ]
+
+
+def watch(
+    plane: Plane, told: Told, load: subprocess.Popen[str], asked: argparse.Namespace
+) -> Iterator[Row]:
+    """A row every few seconds, printed too, until the load has ended and instances are few again,
+    or should be: each step down takes `--cool` seconds, and there may be several."""
+    print(("{:>10}" * len(HEAD)).format(*HEAD))
+    seen, ended, instances = 0, 0.0, 0
+    patience = asked.most * (asked.cool + 30.0)
+    zones = 0
+    while not ended or (instances > zones and time.monotonic() < ended + patience):
+        time.sleep(EVERY_SECONDS)
+        if load.poll() is not None and not ended:
+            ended = time.monotonic()
+        if told.began is None:
+            continue
+        scaling = plane.get("/v1/scaling")
+        if scaling is None:
+            continue
+        mine = [
+            each
+            for each in scaling["items"]
+            if each["service"] == asked.service and each["zone"].startswith("us-east-1")
+        ]
+        zones, instances = len(mine), sum(each["running"] for each in mine)
+        used = [each["usedPercent"] for each in mine if each["usedPercent"] is not None]
+        fresh = told.seconds[max(0, seen - 1) :]
+        seen = len(told.seconds)
+        row = row_of(time.monotonic() - told.began, instances, used, fresh)
+        print_row(row)
+        yield row
+
+
+def row_of(seconds: float, instances: int, used: list[float], fresh: list[JSON]) -> Row:
+    """`fresh`: the last that the load program had said at the row before, and what it said since.
+    Of its p99s the worst counts."""
+    late = [each["p99Ms"] for each in fresh[1:] if each["p99Ms"] is not None]
+    first, last = (fresh[0], fresh[-1]) if fresh else (NOTHING, NOTHING)
+    ended = sum(last[name] - first[name] for name in ("ok", "errors"))
+    return Row(
+        seconds=round(seconds, 1),
+        instances=instances,
+        used=sum(used) / len(used) if used else None,
+        rate=ended / max(1, last["t"] - first["t"]),
+        p99_ms=max(late) if late else None,
+        failed=last["errors"] - first["errors"],
+    )
+
+
+def print_row(row: Row) -> None:
+    cells = (
+        f"{row.seconds:.0f} s",
+        f"{row.instances}",
+        "-" if row.used is None else f"{row.used:.0f} %",
+        f"{row.rate:.0f}",
+        "-" if row.p99_ms is None else f"{row.p99_ms:.0f}",
+        f"{row.failed}",
+    )
+    print(("{:>10}" * len(cells)).format(*cells), flush=True)
+
+
+def outcome(
+    rows: list[Row], run: JSON, samples: Path, plan: Plan, asked: argparse.Namespace
+) -> JSON:
+    counts = [row.instances for row in rows]
+    begin = sum(each.seconds for each in plan.segments[:1])
+    end = begin + plan.segments[1].seconds
+    half = plan.seconds / 2
+    latencies = read(samples)
+    second_half = p99(latencies, half, plan.seconds)
+    failed = sum(each["errors"] for each in run["endpoints"])
+    found = {
+        "arrivals": run["offered"]["started"],
+        "requests": len(latencies),
+        "failed": failed,
+        "instances": {"first": counts[0], "most": max(counts), "last": counts[-1]},
+        "spikeP99Ms": {
+            "firstHalf": p99(latencies, begin, (begin + end) / 2),
+            "secondHalf": p99(latencies, (begin + end) / 2, end),
+        },
+        "secondHalfP99Ms": second_half,
+        "targetMs": asked.target_ms,
+        "errors": run["errors"],
+        "generator": run["generator"],
+        "valid": run["validity"]["valid"],
+        "because": run["validity"]["because"],
+    }
+    grew, shrank = max(counts) > counts[0], counts[-1] < max(counts)
+    met = second_half is not None and second_half <= asked.target_ms
+    return {
+        **found,
+        "grew": grew,
+        "shrank": shrank,
+        "passed": bool(grew and shrank and met and not failed),
+    }
+
+
+def read(samples: Path) -> list[tuple[float, float]]:
+    """(intended start in seconds, milliseconds from then to the end) of every request, in the
+    order of the starts; those that failed took as long as they took."""
+    with samples.open(encoding="utf-8", newline="") as file:
+        rows = [
+            (int(row["intendedNs"]) / 1e9, (int(row["endNs"]) - int(row["intendedNs"])) / 1e6)
+            for row in csv.DictReader(file)
+        ]
+    return sorted(rows)
+
+
+def p99(latencies: list[tuple[float, float]], begin: float, end: float) -> float | None:
+    """Of the requests intended in this time (seconds), by nearest rank; None: there were none."""
+    found = sorted(took for at, took in latencies if begin <= at < end)
+    return found[math.ceil(0.99 * len(found)) - 1] if found else None
+
+
+def show(found: JSON, asked: argparse.Namespace) -> None:
+    def ms(value: float | None) -> str:
+        return "-" if value is None else f"{value:.0f} ms"
+
+    counts, spike = found["instances"], found["spikeP99Ms"]
+    for each in reversed(found["operations"]):
+        print(f"scale {each['target']}: {each['state']}: {each['reason']}")
+    print(
+        f"{asked.service}: {counts['first']} instances, {counts['most']} at most, "
+        f"{counts['last']} at the end; {found['requests']} requests, {found['failed']} failed\n"
+        f"p99 in the spike's first half {ms(spike['firstHalf'])}, its second half "
+        f"{ms(spike['secondHalf'])}; in the second half of the run "
+        f"{ms(found['secondHalfP99Ms'])}, target {asked.target_ms:g} ms"
+    )
+    for each in found["errors"]:
+        print(f"error: {each['endpoint']}: {each['kind']}, {each['count']} times")
+    for why in found["because"]:
+        print(f"not valid: {why}")
+    print("passed" if found["passed"] and found["valid"] else "not passed")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
