@@ -18,7 +18,8 @@ from typing import Annotated, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from infra import topology_faults
+from infra import topology_aws, topology_faults
+from infra.topology_aws import AwsSpec, AwsWire
 from infra.topology_policies import (
     BackupPolicy,
     BackupsWire,
@@ -80,6 +81,7 @@ class Topology:
     replication path, so that what an asynchronous replica lacks is not made up.
     `allowed_origins` are the web origins whose pages may call the API, `otlp_endpoint` the base
     URL of the OpenTelemetry collector (OTLP over HTTP) that is sent traces; empty: none are made.
+    `aws` is there exactly when `provider` is "aws".
     """
 
     name: str
@@ -96,6 +98,7 @@ class Topology:
     otlp_endpoint: str = ""
     backups: BackupPolicy = field(default_factory=BackupPolicy)
     history: HistoryPolicy = field(default_factory=HistoryPolicy)
+    aws: AwsSpec | None = None
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -169,9 +172,12 @@ class Topology:
 
     def digest(self) -> str:
         """SHA-256 over everything that a proof depends on; a report quotes it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        document = {name: value for name, value in asdict(self).items() if value is not None}
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def _list_instances(self) -> list[InstanceSpec]:
+        if self.aws:
+            return self._list_on_aws()
         specs = [
             InstanceSpec(f"supervisor.{region.name}", "supervisor", "supervisor", region.name, "")
             for region in self.regions
@@ -198,6 +204,26 @@ class Topology:
         specs.append(InstanceSpec(EDGE, "envoy", EDGE, "", ""))
         return specs
 
+    def _list_on_aws(self) -> list[InstanceSpec]:
+        """What AWS itself runs is not listed: it supervises, archives and stores.
+
+        A database has a server in two zones of every region, cache and queue have two nodes in
+        each; an Aurora reader is behind its writer by milliseconds, but loses nothing.
+        """
+        specs = [
+            _spec("postgres", database, region, zone)
+            for database in self.databases
+            for region in self.regions
+            for zone in region.zones[:2]
+        ]
+        for region in self.regions:
+            for store in ("cache", "queue"):
+                specs += [_spec("valkey", store, region, zone) for zone in region.zones[:2]]
+            for zone in region.zones:
+                specs += [_spec("service", service, region, zone) for service in self.services]
+                specs.append(_spec("envoy", "gateway", region, zone))
+        return [*specs, InstanceSpec(EDGE, "envoy", EDGE, "", "")]
+
     def _peers(self) -> list[str]:
         """The stand-ins that some service needs."""
         gateway = "payments" in self.services and not self.external.payment_gateway
@@ -222,7 +248,7 @@ class _Document(Wire):
     api_version: Literal["regionctl/v1"]
     kind: Literal["Topology"]
     name: Name
-    provider: Literal["local", "memory"]
+    provider: Literal["local", "memory", "aws"]
     regions: Annotated[list[_Region], Field(min_length=1)]
     shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
     services: list[Service] = Field(default_factory=lambda: list(SERVICES))
@@ -237,6 +263,7 @@ class _Document(Wire):
     otlp_endpoint: Annotated[str, Field(pattern=topology_faults.URL)] | None = None
     backups: BackupsWire = BackupsWire()
     history: HistoryWire = HistoryWire()
+    aws: AwsWire | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -261,6 +288,7 @@ class _Document(Wire):
         scenarios = [objective.scenario for objective in self.objectives]
         if len(set(scenarios)) != len(scenarios):
             raise ValueError("objectives: a scenario is named twice")
+        topology_aws.check(self.provider, {r.name: r.zones for r in self.regions}, self.aws)
         return self
 
 
@@ -290,6 +318,8 @@ def parse(text: str, source: str) -> Topology:
     example = str(BUILT_IN / "two-regions.yaml")
     try:
         document = yaml.safe_load(text)
+        if isinstance(document, dict) and document.get("provider") == "aws":
+            example = str(BUILT_IN / "aws-two-regions.yaml")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise topology_faults.not_yaml(error, source, example) from error
@@ -312,6 +342,7 @@ def parse(text: str, source: str) -> Topology:
         otlp_endpoint=(wire.otlp_endpoint or "").rstrip("/"),
         backups=BackupPolicy(**wire.backups.model_dump()),
         history=HistoryPolicy(**wire.history.model_dump()),
+        aws=wire.aws.spec() if wire.aws else None,
     )
 
 

@@ -38,7 +38,11 @@ def line_of(text: str) -> int:
         ("shards: 2", "shard: 2", "there is no such field; did you mean shards? Known here: api"),
         ("automatic: true", "automatic: 7", "failover.automatic: must be true or false; here"),
         ("name: two-regions", "name: My Own", "name: must be a lower-case letter, then"),
-        ("provider: local", "provider: aws", "must be 'local' or 'memory'; here it is 'aws'"),
+        (
+            "provider: local",
+            "provider: azure",
+            "must be 'local', 'memory' or 'aws'; here it is 'azure'",
+        ),
         (
             "[auth, users, orders, payments, inventory, notifications]",
             "users",
