@@ -5,8 +5,8 @@ enums (what it accepts is in the reference study). Its type hints know all three
 down here for those parts only that the recorded inputs touch, so that the validator is pure and
 needs no pulumi: `{"types": {NAME: {"properties": {KEY: TYPE}, "required": [KEY]}}}`, where a TYPE
 is `{"kind": "string" | "number" | "boolean" | "any"}`, `{"kind": "array", "of": TYPE}`,
-`{"kind": "map", "of": TYPE}` or `{"kind": "object", "type": NAME}`, and a string may have `enum`
-(closed) or `documented` (values that its documentation lists).
+`{"kind": "map", "of": TYPE}` or `{"kind": "object", "type": NAME}`, the last with `orText` when a
+JSON text will do. A string may have `enum` (closed) or `documented` (what its documentation lists).
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def _type(hint: Any) -> JSON:
     if get_origin(bare) is MappingOrigin:
         return {"kind": "map", "of": _type(get_args(bare)[1])}
     if isinstance(bare, type) and is_input_type(bare):
-        return {"kind": "object", "type": _name(bare)}
+        text = {"orText": True} if str in _members(hint) else {}
+        return {"kind": "object", "type": _name(bare), **text}
     simple = {str: "string", bool: "boolean", int: "number", float: "number"}
     return {"kind": simple.get(bare, "any") if isinstance(bare, type) else "any"}
 

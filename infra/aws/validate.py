@@ -15,9 +15,9 @@ from typing import Any
 from infra.aws import validate_rules, validate_values
 from infra.aws.catalogue import Catalogue
 from infra.aws.findings import Finding, did_you_mean
+from infra.aws.plan import COMPUTED, SECRET
 
 JSON = Mapping[str, Any]
-COMPUTED, SECRET = "<computed>", "<secret>"
 BLIND = frozenset({COMPUTED, SECRET})
 """Values that a plan without an account does not know, or does not tell."""
 
@@ -80,6 +80,8 @@ def _value(urn: str, path: str, shape: JSON, value: Any, schema: JSON) -> Iterat
     if value is None or (isinstance(value, str) and value in BLIND):
         return
     match shape["kind"]:
+        case "object" if shape.get("orText") and isinstance(value, str):
+            return
         case "object":
             yield from _object(urn, path, shape["type"], value, schema)
         case "array":
