@@ -124,7 +124,8 @@ class Names:
     # Storage, keys, secrets.
 
     def bucket(self, purpose: str, region: str) -> str:
-        """Names of buckets are unique in the world: the domain is the reader's own."""
+        """`purpose` is "objects" or "logs". Names of buckets are unique in the world: the domain is
+        the reader's own."""
         return f"{self.domain.replace('.', '-')}-{self.environment}-{purpose}-{short(region)}"
 
     def key_alias(self, purpose: str) -> str:
@@ -134,6 +135,14 @@ class Names:
     def secret(self, purpose: str) -> str:
         """Of the same name in the primary region and in its replicas."""
         return f"{self.project}/{self.environment}/{purpose}"
+
+    def administrator(self, database: str) -> str:
+        """The purpose of the secret of a database's administrator."""
+        return f"administrator-{database}"
+
+    def parameter(self, what: str) -> str:
+        """In the parameter store of each region: an address that AWS makes up, such as "cache"."""
+        return f"/{self.project}/{self.environment}/{what}"
 
     # Backup, watching, access, money.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from infra.aws.naming import CONTROL, CONTROL_PLANE, GATEWAY, Names
+from infra.local.services import EXTERNAL, NEEDS
 from infra.topology import Topology
 from infra.topology_aws import AwsSpec, TaskSize
 from runtime.errors import Invalid
@@ -79,6 +80,10 @@ class Platform:
         return tuple(region for region in self.regions if not region.serves)
 
     @property
+    def every_database(self) -> tuple[str, ...]:
+        return (*self.databases, CONTROL)
+
+    @property
     def project(self) -> str:
         """Pulumi's project."""
         return self.aws.project
@@ -102,6 +107,14 @@ class Platform:
             "owner": self.aws.owner,
             "cost-centre": self.aws.cost_centre,
         }
+
+
+def secrets_of(service: str) -> dict[str, bool]:
+    """What `service` reads from its secret, by name; True: made here, False: for a person to put
+    there, since it is what a system of somebody else asks for. Files in S3 need none: a task's
+    role opens them."""
+    wanted = [name for name in NEEDS.get(service, ()) if not name.startswith("objects")]
+    return {"database": True} | {name: name not in EXTERNAL for name in wanted}
 
 
 def platform(topology: Topology) -> Platform:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.database import ENGINE, LOGS, cluster_parameters, family
+from infra.aws.aurora import ADMINISTRATOR, DATABASE, ENGINE, LOGS, cluster_parameters, family
 from infra.aws.program.here import Here, Part, trust
 from infra.aws.program.network import Network
 from infra.aws.spec import POSTGRES_PORT
@@ -29,8 +29,6 @@ CHANGED_BY_FAILOVER = [
     "replicationSourceIdentifier",
     "sourceRegion",
 ]
-ADMINISTRATOR = "regionctl"
-DATABASE_NAME = "app"
 INSIGHTS_DAYS = 7
 MONITORING_SECONDS = 60
 BACKUP_WINDOW = "03:00-04:00"
@@ -137,7 +135,6 @@ class Databases(Part):
         region, names = self.here.region, self.here.names
         size = self.here.platform.aws.database
         follows = whole is not None and not region.serves
-        first = not follows and whole is not None
         return aws.rds.Cluster(
             self.called(f"cluster-{database}"),
             cluster_identifier=names.cluster(database, region.name),
@@ -145,12 +142,10 @@ class Databases(Part):
             engine=ENGINE,
             engine_version=size.engine_version,
             storage_type=None if size.storage == "aurora" else size.storage,
-            database_name=None if follows else DATABASE_NAME,
+            database_name=None if follows else DATABASE,
             master_username=None if follows else ADMINISTRATOR,
-            master_password_wo=password if first else None,
-            master_password_wo_version=1 if first else None,
-            manage_master_user_password=None if whole else True,
-            master_user_secret_kms_key_id=None if whole else self._key,
+            master_password_wo=None if follows else password,
+            master_password_wo_version=None if follows else 1,
             port=POSTGRES_PORT,
             db_subnet_group_name=self._subnets.name,
             vpc_security_group_ids=[self._group.id],

@@ -1,7 +1,8 @@
 """Who may speak to whom in a region: security groups that name each other.
 
-Nothing names an address range but the entry, which takes CloudFront's addresses only, and the two
-services that speak to systems of somebody else.
+Nothing names an address range but the entry, which takes CloudFront's addresses only, the way to
+the databases of another region, whose groups cannot be named here, and the two services that speak
+to systems of somebody else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pulumi_aws as aws
 
 from infra.aws.program.here import Here, Part
 from infra.aws.program.network import ANYWHERE, Network
-from infra.aws.spec import GATEWAY_PORT, POSTGRES_PORT, SERVICE_PORT, VALKEY_PORT
+from infra.aws.spec import GATEWAY_PORT, POSTGRES_PORT, SERVICE_PORT, VALKEY_PORT, RegionSpec
 
 EDGE_LIST = "com.amazonaws.global.cloudfront.origin-facing"
 HTTPS = 443
@@ -48,6 +49,9 @@ class Groups(Part):
             self._allow(source, target, port)
         self._allow_edge()
         self._allow_storage()
+        for other in here.platform.regions:
+            if other.name != here.region.name:
+                self._allow_region(other)
         for port in self._ports_outside():
             aws.vpc.SecurityGroupEgressRule(
                 self.called(f"allow-outside-{port}"),
@@ -120,6 +124,31 @@ class Groups(Part):
                 from_port=HTTPS,
                 to_port=HTTPS,
                 description="to S3",
+                opts=self.inside(),
+            )
+
+    def _allow_region(self, other: RegionSpec) -> None:
+        """Tasks here and there reach each other's databases: a writer may be in either region."""
+        for letter, inner, data in zip(other.letters(), other.private, other.database, strict=True):
+            for source in ("service", "control"):
+                aws.vpc.SecurityGroupEgressRule(
+                    self.called(f"allow-{source}-{other.name}{letter}-out"),
+                    security_group_id=self.by[source].id,
+                    cidr_ipv4=data,
+                    ip_protocol="tcp",
+                    from_port=POSTGRES_PORT,
+                    to_port=POSTGRES_PORT,
+                    description=f"to the databases of {other.name}{letter}",
+                    opts=self.inside(),
+                )
+            aws.vpc.SecurityGroupIngressRule(
+                self.called(f"allow-{other.name}{letter}-database-in"),
+                security_group_id=self.by["database"].id,
+                cidr_ipv4=inner,
+                ip_protocol="tcp",
+                from_port=POSTGRES_PORT,
+                to_port=POSTGRES_PORT,
+                description=f"from the tasks of {other.name}{letter}",
                 opts=self.inside(),
             )
 

@@ -31,6 +31,10 @@ class Here:
         """The ARN of something in this region, which its name is enough for."""
         return f"arn:aws:{service}:{self.region.name}:{self.account}:{resource}"
 
+    def log_arn(self, component: str) -> str:
+        """A log group with all its streams."""
+        return self.arn("logs", f"log-group:{self.names.log_group(component, self.region.name)}:*")
+
 
 class Part(pulumi.ComponentResource):
     """What belongs together in one region. Its children go to the region by its provider."""

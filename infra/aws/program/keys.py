@@ -39,7 +39,7 @@ class Keys(Part):
                 opts=self.inside(protect=True),
             )
             self.data, self.data_id = replica.arn, replica.key_id
-        self._alias("data", self.data_id)
+        self.alias = self._alias("data", self.data_id)
         logs = self._key("logs", multi_region=False, statements=[self._for_logs(), _for_alarms()])
         self.logs = logs.arn
         self._alias("logs", logs.key_id)
@@ -59,8 +59,8 @@ class Keys(Part):
             opts=self.inside(protect=True),
         )
 
-    def _alias(self, purpose: str, key: pulumi.Output[str]) -> None:
-        aws.kms.Alias(
+    def _alias(self, purpose: str, key: pulumi.Output[str]) -> aws.kms.Alias:
+        return aws.kms.Alias(
             self.called(f"alias-{purpose}"),
             name=self.here.names.key_alias(purpose),
             target_key_id=key,

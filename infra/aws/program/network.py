@@ -9,7 +9,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.program.here import Here, Part, policy
+from infra.aws.program.here import Here, Part, policy, trust
 
 ANYWHERE = "0.0.0.0/0"
 GATEWAY_ENDPOINTS = ("s3",)
@@ -17,7 +17,7 @@ INTERFACE_ENDPOINTS = ("ecr.api", "ecr.dkr", "logs", "secretsmanager", "kms", "m
 
 
 class Network(Part):
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: Here, logs_key: pulumi.Output[str]) -> None:
         super().__init__(here, "Network")
         region = here.region
         self.vpc = aws.ec2.Vpc(
@@ -31,7 +31,8 @@ class Network(Part):
         self.public = self._subnets("public", region.public)
         self.private = self._subnets("private", region.private)
         self.database = self._subnets("database", region.database)
-        self._private_tables = self._routes()
+        self.private_tables, self.database_table = self._routes()
+        self._record_flows(logs_key)
         self._close_default_group()
         self.register_outputs({"vpc": self.vpc.id})
 
@@ -51,14 +52,13 @@ class Network(Part):
             )
         ]
 
-    def _routes(self) -> list[aws.ec2.RouteTable]:
+    def _routes(self) -> tuple[list[aws.ec2.RouteTable], aws.ec2.RouteTable]:
         """One table for the public subnets, one a zone for the private ones, one for databases."""
         gateway = aws.ec2.InternetGateway(
             self.called("internet"), vpc_id=self.vpc.id, opts=self.inside()
         )
         public = self._table("public", self.public)
         self._route("public", public, gateway_id=gateway.id)
-        self._table("database", self.database)
         tables = []
         for subnet, outside, letter in zip(
             self.private, self.public, self.here.region.letters(), strict=True
@@ -68,7 +68,7 @@ class Network(Part):
                 nat = self._nat(letter, outside, gateway)
                 self._route(f"private-{letter}", table, nat_gateway_id=nat.id)
             tables.append(table)
-        return tables
+        return tables, self._table("database", self.database)
 
     def _table(self, kind: str, subnets: list[aws.ec2.Subnet]) -> aws.ec2.RouteTable:
         table = aws.ec2.RouteTable(
@@ -125,6 +125,50 @@ class Network(Part):
             opts=self.inside(),
         )
 
+    def _record_flows(self, key: pulumi.Output[str]) -> None:
+        """What was refused and what was let through, a line a connection and minute."""
+        here = self.here
+        group = aws.cloudwatch.LogGroup(
+            self.called("logs-flows"),
+            name=here.names.log_group("flows", here.region.name),
+            retention_in_days=here.platform.aws.log_days,
+            kms_key_id=key,
+            opts=self.inside(),
+        )
+        role = aws.iam.Role(
+            self.called("role-flows"),
+            name=here.names.role("flows", here.region.name),
+            assume_role_policy=trust("vpc-flow-logs.amazonaws.com"),
+            opts=self.inside(),
+        )
+        aws.iam.RolePolicy(
+            self.called("role-flows"),
+            name="write",
+            role=role.name,
+            policy=policy(
+                {
+                    "Effect": "Allow",
+                    "Action": [
+                        "logs:CreateLogStream",
+                        "logs:DescribeLogStreams",
+                        "logs:PutLogEvents",
+                    ],
+                    "Resource": here.log_arn("flows"),
+                }
+            ),
+            opts=self.inside(),
+        )
+        aws.ec2.FlowLog(
+            self.called("flows"),
+            vpc_id=self.vpc.id,
+            traffic_type="ALL",
+            log_destination_type="cloud-watch-logs",
+            log_destination=group.arn,
+            iam_role_arn=role.arn,
+            max_aggregation_interval=60,
+            opts=self.inside(),
+        )
+
     def add_endpoints(self, group: aws.ec2.SecurityGroup) -> None:
         """Ways to AWS's own services that leave the network nowhere; `group` may be asked."""
         region = self.here.region.name
@@ -134,7 +178,7 @@ class Network(Part):
                 vpc_id=self.vpc.id,
                 service_name=f"com.amazonaws.{region}.{service}",
                 vpc_endpoint_type="Gateway",
-                route_table_ids=[table.id for table in self._private_tables],
+                route_table_ids=[table.id for table in self.private_tables],
                 opts=self.inside(),
             )
         for service in INTERFACE_ENDPOINTS:
