@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import inspect
 import re
+import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from collections.abc import Mapping as MappingOrigin
 from collections.abc import Sequence as SequenceOrigin
@@ -72,7 +73,9 @@ def _arguments(token: str) -> type | None:
         package = import_module(f"pulumi_aws.{module.partition('/')[0]}")
     except ImportError:
         return None
-    found = getattr(package, f"{name}Args", None)
+    home = sys.modules.get(getattr(getattr(package, name, None), "__module__", ""))
+    # `…InitArgs` where a nested type of another resource has the shorter name already.
+    found = getattr(home, f"{name}InitArgs", None) or getattr(home, f"{name}Args", None)
     return found if isinstance(found, type) else None
 
 

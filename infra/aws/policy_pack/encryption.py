@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from infra.aws.plan import COMPUTED
 from infra.aws.policy_pack.world import Resource, Violation, World, listed, statements
@@ -26,6 +26,11 @@ SWITCHES = {
 OLD_TLS = ("ELBSecurityPolicy-2016", "ELBSecurityPolicy-TLS-1-0", "ELBSecurityPolicy-TLS-1-1")
 BUCKET = "aws:s3/bucket:Bucket"
 BUCKET_POLICY = "aws:s3/bucketPolicy:BucketPolicy"
+LOG_WRITERS = (
+    "delivery.logs.amazonaws.com",
+    "logdelivery.elasticloadbalancing.amazonaws.com",
+    "logging.s3.amazonaws.com",
+)
 ENCRYPTIONS = (
     "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
     "aws:s3/bucketServerSideEncryptionConfigurationV2:BucketServerSideEncryptionConfigurationV2",
@@ -43,16 +48,30 @@ def at_rest(world: World) -> Iterator[Violation]:
             if not resource.has(key):
                 yield resource.urn, f"{key} is not set: no key of one's own encrypts it"
     for bucket in world.of(BUCKET):
+        enough = {"aws:kms", "aws:kms:dsse", COMPUTED}
+        if _takes_logs(world, bucket):
+            enough.add("AES256")  # load balancers can write with no other
         found = [each for type in ENCRYPTIONS for each in world.about(bucket, type, "bucket")]
-        if not any(_encrypts(each) for each in found):
+        if not any(_algorithm(each) in enough for each in found):
             yield bucket.urn, "no default encryption by a KMS key is configured for this bucket"
 
 
-def _encrypts(configuration: Resource) -> bool:
+def _algorithm(configuration: Resource) -> str:
     for rule in configuration.props.get("rules") or ():
         default = rule.get("applyServerSideEncryptionByDefault") or {}
-        if default.get("sseAlgorithm") in ("aws:kms", "aws:kms:dsse", COMPUTED):
-            return True
+        return str(default.get("sseAlgorithm"))
+    return ""
+
+
+def _takes_logs(world: World, bucket: Resource) -> bool:
+    """Whether its policy lets services of AWS write their logs into it."""
+    for policy in world.about(bucket, BUCKET_POLICY, "bucket"):
+        for statement in statements(policy.props.get("policy")):
+            principal = statement.get("Principal")
+            if isinstance(principal, Mapping) and any(
+                service in LOG_WRITERS for service in listed(principal.get("Service"))
+            ):
+                return True
     return False
 
 
@@ -63,7 +82,7 @@ def in_transit(world: World) -> Iterator[Violation]:
     for group in world.of("aws:elasticache/replicationGroup:ReplicationGroup"):
         if not group.on("transitEncryptionEnabled"):
             yield group.urn, "transitEncryptionEnabled is not on: values cross the network in clear"
-        elif not group.has("authToken") and not group.has("userGroupIds"):
+        elif not any(group.has(key) for key in ("authToken", "authTokenWo", "userGroupIds")):
             yield group.urn, "neither authToken nor userGroupIds: anybody who reaches it may read"
     for bucket in world.of(BUCKET):
         policies = world.about(bucket, BUCKET_POLICY, "bucket")
