@@ -1,0 +1,49 @@
+"""The emulators and the clients of them serve for a whole session; names keep tests apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from infra.aws.clients import Cloud
+from infra.aws.site import Site
+from tests.infra.aws import emulators
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def aws_keys() -> Iterator[None]:
+    """Keys that no AWS knows, so that nothing here can reach a real account."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", "emulated")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "emulated")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def cloud(aws_keys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Its clients are made once: each takes longer than all that a test asks of it."""
+    with emulators.running(tmp_path_factory.mktemp("aws")) as made:
+        yield Cloud(made.endpoints(), pause=emulators.PAUSE)
+
+
+@pytest.fixture
+def shard(cloud: Cloud) -> Site:
+    """A platform of its own that has the database s1, and nothing else yet."""
+    made = emulators.site(cloud, f"t{next(_numbers)}")
+    emulators.make_database(made, "s1")
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(cloud: Cloud) -> Site:
+    """A whole platform for the tests of a module: each leaves it as it found it."""
+    made = emulators.site(cloud, f"m{next(_numbers)}")
+    emulators.build(made)
+    return made
