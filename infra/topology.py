@@ -297,11 +297,16 @@ def load(name_or_path: str) -> Topology:
 
     Raises `NotFound` when there is neither and `Invalid` when the document is wrong.
     """
+    return parse(*read(name_or_path))
+
+
+def read(name_or_path: str) -> tuple[str, str]:
+    """The text of a topology, and its file. Raises `NotFound`."""
     path = Path(name_or_path)
     if not path.suffix:
         path = BUILT_IN / f"{name_or_path}.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
@@ -310,7 +315,6 @@ def load(name_or_path: str) -> Topology:
             missing if path.parent == BUILT_IN else f"Cannot read the topology {path}: {why}.",
             hint=f"Built in: {known}. A file of your own needs the suffix .yaml.",
         ) from error
-    return parse(text, str(path))
 
 
 def parse(text: str, source: str) -> Topology:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from infra.aws import plan as plans
 from infra.aws.spec import platform
-from infra.topology import load
+from infra.topology import parse, read
 from runtime.errors import Problem, Refused
 
 # With it the SDK raises where text is made of a value that is not known yet.
@@ -26,7 +26,8 @@ os.environ["PULUMI_ERROR_OUTPUT_STRING"] = "1"
 def record(name_or_path: str) -> plans.JSON:
     """The plan of that topology. Raises `Refused` without the extra `aws`, and what the topology
     or the program raises."""
-    wanted = platform(load(name_or_path))
+    text, source = read(name_or_path)
+    wanted = platform(parse(text, source), text)
     try:
         from infra.aws import monitor
         from infra.aws.program import main

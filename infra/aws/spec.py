@@ -61,10 +61,12 @@ class RegionSpec:
 
 @dataclass(frozen=True)
 class Platform:
-    """`databases` are the global ones. The control plane's own database stands in `control_region`:
+    """`text` is the topology as it was written, for the control plane's own use. `databases` are
+    the global ones. The control plane's own database stands in `control_region`:
     the region that survives, and knows what to do, when the one that serves is lost."""
 
     topology: Topology
+    text: str
     aws: AwsSpec
     names: Names
     regions: tuple[RegionSpec, ...]
@@ -117,7 +119,7 @@ def secrets_of(service: str) -> dict[str, bool]:
     return {"database": True} | {name: name not in EXTERNAL for name in wanted}
 
 
-def platform(topology: Topology) -> Platform:
+def platform(topology: Topology, text: str) -> Platform:
     """Raises `Invalid` when the topology is not one for AWS."""
     aws = topology.aws
     if aws is None:
@@ -148,6 +150,7 @@ def platform(topology: Topology) -> Platform:
         )
     return Platform(
         topology=topology,
+        text=text,
         aws=aws,
         names=Names(aws.project, aws.environment, aws.domain),
         regions=tuple(regions),

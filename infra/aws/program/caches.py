@@ -24,7 +24,8 @@ MAINTENANCE_WINDOW = "sun:05:30-sun:06:30"
 
 
 class Caches(Part):
-    """`by` has the replication groups by what they are: "cache" or "queue"."""
+    """`by` has the replication groups by what they are: "cache" or "queue"; `addresses` are the
+    parameters that tell tasks where they are."""
 
     def __init__(
         self,
@@ -50,6 +51,17 @@ class Caches(Part):
             token,
         )
         self.by = {kind: self._store(kind) for kind in (CACHE, QUEUE)}
+        self.addresses: list[pulumi.Resource] = [
+            aws.ssm.Parameter(
+                self.called(f"address-{kind}"),
+                name=here.names.parameter(kind),
+                description=f"Where the {kind} takes writes",
+                type="String",
+                value=pulumi.Output.concat(store.primary_endpoint_address, f":{VALKEY_PORT}"),
+                opts=self.inside(),
+            )
+            for kind, store in self.by.items()
+        ]
         self.register_outputs({})
 
     def _store(self, kind: str) -> aws.elasticache.ReplicationGroup:

@@ -1,6 +1,6 @@
 """Who may speak to whom in a region: security groups that name each other.
 
-Nothing names an address range but the entry, which takes CloudFront's addresses only, the way to
+Nothing names an address range but the entry, for which AWS keeps lists of who may come, the way to
 the databases of another region, whose groups cannot be named here, and the two services that speak
 to systems of somebody else.
 """
@@ -15,12 +15,14 @@ from infra.aws.program.network import ANYWHERE, Network
 from infra.aws.spec import GATEWAY_PORT, POSTGRES_PORT, SERVICE_PORT, VALKEY_PORT, RegionSpec
 
 EDGE_LIST = "com.amazonaws.global.cloudfront.origin-facing"
+CHECKERS_LIST = "com.amazonaws.{region}.route53-healthchecks"
 HTTPS = 443
 WHO = {
     "balancer": "The load balancer: reached from CloudFront only",
+    "checked": "The load balancer: asked by Route 53's health checkers",
     "gateway": "Envoy: reached from the load balancer",
     "service": "The services: reached from Envoy",
-    "outside": "Services that speak to systems of somebody else",
+    "outside": "Who speaks to systems of somebody else, or to AWS elsewhere",
     "control": "The control plane",
     "database": "Aurora: reached from the services and the control plane",
     "cache": "Valkey: reached from the services",
@@ -100,16 +102,23 @@ class Groups(Part):
         )
 
     def _allow_edge(self) -> None:
-        aws.vpc.SecurityGroupIngressRule(
-            self.called("allow-edge-balancer-in"),
-            security_group_id=self.by["balancer"].id,
-            prefix_list_id=self._prefix_list(EDGE_LIST),
-            ip_protocol="tcp",
-            from_port=HTTPS,
-            to_port=HTTPS,
-            description="from CloudFront",
-            opts=self.inside(),
-        )
+        """A list of AWS counts as many rules as it may have entries, CloudFront's as nearly all
+        that a group may have: so the load balancer is in two groups."""
+        checkers = CHECKERS_LIST.format(region=self.here.region.name)
+        for who, group, listed in (
+            ("edge", "balancer", EDGE_LIST),
+            ("checkers", "checked", checkers),
+        ):
+            aws.vpc.SecurityGroupIngressRule(
+                self.called(f"allow-{who}-{group}-in"),
+                security_group_id=self.by[group].id,
+                prefix_list_id=self._prefix_list(listed),
+                ip_protocol="tcp",
+                from_port=HTTPS,
+                to_port=HTTPS,
+                description=f"from {listed}",
+                opts=self.inside(),
+            )
 
     def _allow_storage(self) -> None:
         """S3 is reached by its gateway endpoint, which has the region's list of addresses. Images

@@ -56,13 +56,13 @@ class Part(pulumi.ComponentResource):
         return pulumi.ResourceOptions(parent=self, **options)
 
 
-def document(**content: Any) -> str:
+def text(value: Any) -> str:
     """JSON in one order, for policies and the like."""
-    return json.dumps(content, sort_keys=True)
+    return json.dumps(value, sort_keys=True)
 
 
 def policy(*statements: dict[str, Any]) -> str:
-    return document(Version="2012-10-17", Statement=list(statements))
+    return text({"Version": "2012-10-17", "Statement": list(statements)})
 
 
 def trust(service: str, **conditions: Any) -> str:

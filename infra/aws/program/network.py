@@ -13,7 +13,16 @@ from infra.aws.program.here import Here, Part, policy, trust
 
 ANYWHERE = "0.0.0.0/0"
 GATEWAY_ENDPOINTS = ("s3",)
-INTERFACE_ENDPOINTS = ("ecr.api", "ecr.dkr", "logs", "secretsmanager", "kms", "monitoring", "sts")
+INTERFACE_ENDPOINTS = (
+    "data-servicediscovery",
+    "ecr.api",
+    "ecr.dkr",
+    "kms",
+    "logs",
+    "secretsmanager",
+    "ssm",
+    "ssmmessages",
+)
 
 
 class Network(Part):

@@ -20,6 +20,8 @@ from infra.aws.spec import secrets_of
 PASSWORD_LENGTH = 40
 RECOVERY_DAYS = 30
 VALKEY = "valkey"
+# What CloudFront shows the load balancers.
+ORIGIN = "origin"
 # The administrators' first passwords, by database.
 FIRST = "first-passwords"
 
@@ -36,6 +38,7 @@ class Secrets(Part):
         self._versions: dict[str, aws.secretsmanager.SecretVersion] = {}
         platform = here.platform
         self.keep(VALKEY, {"token": self._random()})
+        self.keep(ORIGIN, {"proof": self._random()})
         token = self.read(VALKEY, "token")
         for service in platform.topology.services:
             content: dict[str, pulumi.Input[str]] = {VALKEY: token}
