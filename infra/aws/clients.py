@@ -81,7 +81,7 @@ class Cloud:
                 self._clients[key] = _make(service, region, endpoint, self.attempts)
             return self._clients[key]
 
-    async def call(self, service: str, region: str, operation: str, **asked: Any) -> JSON:
+    async def call(self, service: str, region: str, operation: str, /, **asked: Any) -> JSON:
         """One request, such as `call("rds", "us-west-2", "describe_db_clusters")`.
 
         Raises `Unauthorized`, `Forbidden`, `NotFound`, `Refused` (the thing is in no state for
@@ -90,7 +90,7 @@ class Cloud:
         return await asyncio.to_thread(self._call, service, region, operation, asked)
 
     async def pages(
-        self, service: str, region: str, operation: str, key: str, **asked: Any
+        self, service: str, region: str, operation: str, key: str, /, **asked: Any
     ) -> list[Any]:
         """All items under `key` of all pages. Raises as `call`."""
         return await asyncio.to_thread(self._pages, service, region, operation, key, asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from infra.aws import compute, databases, maps, route, stores
@@ -31,6 +32,7 @@ SERVING = {
     "resetting-master-credentials",
     "storage-optimization",
 }
+LOG_WINDOW = timedelta(minutes=15)
 STOPPED = {"stopped", "stopping", "starting", "rebooting", "creating", "deleting"}
 
 
@@ -115,6 +117,9 @@ def _database(
     address = f"{endpoint['Address']}:{endpoint['Port']}" if endpoint else None
     writer = _writer(site, spec.component, regions, known)
     if writer == spec.id:
+        # The cluster's address follows what Aurora does by itself.
+        whole = region.clusters[site.names.cluster(spec.component, spec.region)]
+        address = f"{whole['Endpoint']}:{whole['Port']}"
         followers = _followers(site, spec, regions, known)
         sync = tuple(each.instance for each in followers if each.sync)
         view = PostgresView("primary", sync_names=sync, followers=followers)
@@ -201,3 +206,27 @@ async def _edge(site: Site, spec: InstanceSpec) -> InstanceView:
         raise
     whole = set(records) >= set(site.regions)
     return InstanceView(spec.id, "running" if whole else "failed", address=site.names.entry())
+
+
+async def logs(site: Site, instances: Sequence[str], lines: int) -> dict[str, list[str]]:
+    """The last lines of each component's log group; tasks of both zones write to one."""
+    specs = [site.topology.instance(id) for id in instances]
+
+    async def one(spec: InstanceSpec) -> list[str]:
+        if spec.kind not in ("service", "envoy") or not spec.region:
+            return []
+        group = site.names.log_group(spec.component, spec.region)
+        answer = await _unless_silent(
+            site.cloud.call(
+                "logs",
+                spec.region,
+                "filter_log_events",
+                logGroupName=group,
+                limit=lines,
+                startTime=int((site.cloud.clock.now() - LOG_WINDOW).timestamp() * 1000),
+            )
+        )
+        return [event["message"] for event in (answer or {}).get("events", [])][-lines:]
+
+    found = await asyncio.gather(*(one(spec) for spec in specs))
+    return dict(zip(instances, found, strict=True))

@@ -41,3 +41,7 @@ class Site:
     def cluster_region(self, arn: str) -> str:
         """ "arn:aws:rds:us-west-2:…" → "us-west-2"."""
         return arn.split(":")[3]
+
+    def group(self, who: str) -> str:
+        """The security group of `who` ("service", "database"), of the same name in each region."""
+        return f"{self.names.stem}-{who}"

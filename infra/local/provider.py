@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from infra import rows
 from infra.backups import Backups
 from infra.local import (
     answers,
@@ -25,10 +26,10 @@ from infra.local import (
     ports,
     postgres,
     queues,
-    rows,
     servers,
     valkey,
 )
+from infra.local import rows as local_rows
 from infra.local import traffic as counts
 from infra.local.backups.repair import LocalRepairs
 from infra.local.cluster import CLOCK, Cluster
@@ -273,7 +274,9 @@ class LocalProvider:
     async def salvage(self, instance: str, upstream: str) -> Salvage:
         fencing.require_reachable(self.site, [instance])
         async with self._alone(instance):
-            return await rows.salvage(self.site, self.monitor, self.cluster, instance, upstream)
+            return await local_rows.salvage(
+                self.site, self.monitor, self.cluster, instance, upstream
+            )
 
     # Routing and fencing.
 
