@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from infra.local import postgres
+from runtime.errors import Invalid
 
 ENGINE = "aurora-postgresql"
 ADMINISTRATOR, DATABASE = postgres.SUPERUSER, postgres.DATABASE
@@ -41,6 +42,19 @@ OWN = {
     "ssl_min_protocol_version": ("TLSv1.2", "immediate"),
     "log_min_duration_statement": ("1000", "immediate"),
 }
+# Of the classes t and r of Aurora.
+MEMORY_GIB = {
+    "medium": 4,
+    "large": 16,
+    "xlarge": 32,
+    "2xlarge": 64,
+    "4xlarge": 128,
+    "8xlarge": 256,
+    "12xlarge": 384,
+    "16xlarge": 512,
+    "24xlarge": 768,
+}
+CONNECTIONS_PER_GIB, MOST_CONNECTIONS = 100, 5000
 _MILLISECONDS = {"wal_sender_timeout"}
 
 
@@ -54,10 +68,23 @@ def local_settings() -> dict[str, str]:
     return dict(re.findall(r"^(\w+) = '?([^'\n]*)'?$", postgres.common(), re.MULTILINE))
 
 
-def cluster_parameters() -> list[tuple[str, str, str]]:
+def max_connections(instance_class: str) -> int:
+    """How many connections a server takes: by its memory, as AWS's own default, but a number that
+    is known before. Raises `Invalid` for a class whose memory is not."""
+    size = instance_class.rpartition(".")[2]
+    if size not in MEMORY_GIB:
+        raise Invalid(
+            f"aws.database.instanceClass: the memory of {instance_class} is not known.",
+            hint=f"Sizes: {', '.join(MEMORY_GIB)}",
+        )
+    return min(MOST_CONNECTIONS, MEMORY_GIB[size] * CONNECTIONS_PER_GIB)
+
+
+def cluster_parameters(instance_class: str) -> list[tuple[str, str, str]]:
     """(name, value, apply method) of each parameter, by name."""
     settings = local_settings()
     found = [(name, _value(name, settings[name]), method) for name, method in CARRIED.items()]
+    found.append(("max_connections", str(max_connections(instance_class)), "pending-reboot"))
     return sorted(found + [(name, value, method) for name, (value, method) in OWN.items()])
 
 

@@ -16,6 +16,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.aws.aurora import ADMINISTRATOR, DATABASE, ENGINE, LOGS, cluster_parameters, family
+from infra.aws.program.backup import BACKED_UP
 from infra.aws.program.here import Here, Part, trust
 from infra.aws.program.network import Network
 from infra.aws.spec import POSTGRES_PORT
@@ -93,7 +94,8 @@ class Databases(Part):
         self.register_outputs({})
 
     def _parameter_group(self) -> aws.rds.ClusterParameterGroup:
-        version = self.here.platform.aws.database.engine_version
+        size = self.here.platform.aws.database
+        version = size.engine_version
         return aws.rds.ClusterParameterGroup(
             self.called("data-parameters"),
             name=self.here.names.parameter_group(family(version), self.here.region.name),
@@ -103,7 +105,7 @@ class Databases(Part):
                 aws.rds.ClusterParameterGroupParameterArgs(
                     name=name, value=value, apply_method=method
                 )
-                for name, value, method in cluster_parameters()
+                for name, value, method in cluster_parameters(size.instance_class)
             ],
             opts=self.inside(),
         )
@@ -163,6 +165,7 @@ class Databases(Part):
             enabled_cloudwatch_logs_exports=list(LOGS),
             iam_database_authentication_enabled=True,
             apply_immediately=False,
+            tags={BACKED_UP: "daily"},
             opts=self.inside(
                 protect=True, ignore_changes=CHANGED_BY_FAILOVER, depends_on=list(after)
             ),

@@ -12,7 +12,9 @@ from infra.aws.naming import CONTROL
 from infra.aws.program import peering
 from infra.aws.program.access import Access
 from infra.aws.program.administrators import Administrators
+from infra.aws.program.backup import Backup, Vault
 from infra.aws.program.balancer import Balancer
+from infra.aws.program.budget import Budget
 from infra.aws.program.caches import Caches
 from infra.aws.program.databases import Databases, GlobalDatabases
 from infra.aws.program.dns import Routing, Zone
@@ -22,6 +24,7 @@ from infra.aws.program.groups import Groups
 from infra.aws.program.here import Here
 from infra.aws.program.keys import Keys
 from infra.aws.program.network import Network
+from infra.aws.program.observability import ROUTE53_REGION, Alarms, Answering, Topics
 from infra.aws.program.registry import Registry
 from infra.aws.program.secrets import FIRST, ORIGIN, VALKEY, Secrets
 from infra.aws.program.storage import Copying, Storage
@@ -67,7 +70,9 @@ def declare(platform: Platform) -> Mapping[str, Any]:
     passwords = {name: secrets.read(FIRST, name) for name in platform.every_database}
     writers: dict[str, pulumi.Input[str]] = {name: one.endpoint for name, one in joined.items()}
     servers: dict[str, list[aws.rds.ClusterInstance]] = {}
-    doors: list[pulumi.Resource] = []
+    doors: list[Routing] = []
+    topics = {here.region.name: Topics(here, keys[n].logs) for n, here in enumerate(places)}
+    vaults = [Vault(here, key.data) for here, key in zip(places, keys, strict=True)]
     for index, here in enumerate(places):
         key, network, group = keys[index], networks[index], groups[index]
         databases = Databases(
@@ -81,7 +86,13 @@ def declare(platform: Platform) -> Mapping[str, Any]:
         half = ("PRIMARY", "SECONDARY")[index] if index < 2 else None
         doors.append(Routing(here, zone, balancer.balancer, half))
         Tasks(here, network, group, key, balancer, boundary, caches.addresses)
+        Backup(here, vaults[index], [other for other in vaults if other is not vaults[index]])
+        Alarms(here, topics[here.region.name], balancer)
     Administrators(first, networks[0], groups[0], secrets, writers)
+    Budget(first)
+    checks = {door.here.region.name: door.check.id for door in doors}
+    told = topics.get(ROUTE53_REGION)
+    Answering(first, checks, told.by["critical"].arn if told else None)
     edge = Edge(first, zone, storages[0], firewall.acl, proof, doors)
     return {
         "entryUrl": f"https://{platform.names.entry()}",
