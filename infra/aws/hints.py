@@ -124,13 +124,16 @@ def _describe(cls: type) -> JSON:
 def _documented(cls: type, attribute: str, hint: Any) -> JSON:
     """The values that the documentation of a string without an enum lists, if it does."""
     text = getattr(getattr(cls, attribute, None), "__doc__", None) or ""
-    listed = _LISTS.search(" ".join(text.split()))
+    flat = " ".join(text.split())
+    listed = _LISTS.search(flat)
     if _type(hint) != {"kind": "string"} or listed is None:
         return {}
     values = re.findall(r"`([^`]+)`", listed[1])
     plain = [value.strip('"') for value in values]
     closed = len(plain) > 1 and all(re.fullmatch(r"[\w.:+-]+", value) for value in plain)
-    return {"documented": plain} if closed else {}
+    if not closed or any("XX" in value for value in plain) or "also valid" in flat:
+        return {}
+    return {"documented": plain}
 
 
 def _type(hint: Any) -> JSON:

@@ -286,11 +286,14 @@ COUNTERS: Mapping[str, Counter] = {
     "aws:globalaccelerator/accelerator:Accelerator": _monthly("transfer", "global-accelerator"),
 }
 
-FREE_SERVICES = frozenset({"iam", "appautoscaling"})
+FREE_SERVICES = frozenset({"iam", "appautoscaling", "backup"})
+"""Backups are counted where their databases are."""
 FREE = frozenset(
     f"aws:{kind}"
     for kind in (
         "acm/certificate:Certificate",
+        "cloudfront/cachePolicy:CachePolicy",
+        "cloudfront/responseHeadersPolicy:ResponseHeadersPolicy",
         "acm/certificateValidation:CertificateValidation",
         "ec2/defaultSecurityGroup:DefaultSecurityGroup",
         "ec2/internetGateway:InternetGateway",
@@ -300,7 +303,10 @@ FREE = frozenset(
         "ec2/securityGroup:SecurityGroup",
         "ec2/subnet:Subnet",
         "ec2/vpc:Vpc",
+        "ecr/lifecyclePolicy:LifecyclePolicy",
+        "ecr/replicationConfiguration:ReplicationConfiguration",
         "ecs/cluster:Cluster",
+        "ecs/clusterCapacityProviders:ClusterCapacityProviders",
         "ecs/taskDefinition:TaskDefinition",
         "elasticache/parameterGroup:ParameterGroup",
         "elasticache/subnetGroup:SubnetGroup",
@@ -312,6 +318,20 @@ FREE = frozenset(
         "rds/globalCluster:GlobalCluster",
         "rds/subnetGroup:SubnetGroup",
         "route53/record:Record",
+        "s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration",
+        "s3/bucketLogging:BucketLogging",
+        "s3/bucketOwnershipControls:BucketOwnershipControls",
+        "s3/bucketPolicy:BucketPolicy",
+        "s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
+        "s3/bucketReplicationConfig:BucketReplicationConfig",
+        "s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
+        "s3/bucketVersioning:BucketVersioning",
+        "secretsmanager/secretVersion:SecretVersion",
+        "sns/topicPolicy:TopicPolicy",
+        "sns/topicSubscription:TopicSubscription",
+        "ssm/parameter:Parameter",
+        "wafv2/webAclAssociation:WebAclAssociation",
+        "wafv2/webAclLoggingConfiguration:WebAclLoggingConfiguration",
         "vpc/securityGroupEgressRule:SecurityGroupEgressRule",
         "ec2/vpcPeeringConnection:VpcPeeringConnection",
         "ec2/vpcPeeringConnectionAccepter:VpcPeeringConnectionAccepter",

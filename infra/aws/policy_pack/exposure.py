@@ -90,10 +90,11 @@ def _opened(rule: Mapping[str, Any]) -> str:
 
 def least_privilege(world: World) -> Iterator[Violation]:
     """No policy document allows every action on everything, or anything to everybody."""
+    limits = _boundaries(world)
     for type, key in DOCUMENTS.items():
         for resource in world.of(type):
             value = resource.props.get(key)
-            if value in (None, COMPUTED):
+            if value in (None, COMPUTED) or resource.urn in limits:
                 continue
             for statement in statements(value):
                 if statement.get("Effect") == "Allow":
@@ -104,9 +105,28 @@ def least_privilege(world: World) -> Iterator[Violation]:
             yield role.urn, "AdministratorAccess is attached"
 
 
+def _boundaries(world: World) -> set[str]:
+    """Policies that only limit what others allow: boundaries of roles, attached to nothing."""
+    roles = list(world.of("aws:iam/role:Role"))
+    attached = list(world.of("aws:iam/rolePolicyAttachment:RolePolicyAttachment"))
+    found = set()
+    for policy in world.of("aws:iam/policy:Policy"):
+        arn = f":policy/{policy.props.get('name')}"
+        limits = any(_names(role, "permissionsBoundary", policy.urn, arn) for role in roles)
+        grants = any(_names(each, "policyArn", policy.urn, arn) for each in attached)
+        if limits and not grants:
+            found.add(policy.urn)
+    return found
+
+
+def _names(resource: Resource, key: str, urn: str, arn: str) -> bool:
+    value = str(resource.props.get(key, ""))
+    return urn in resource.needs.get(key, ()) or value.endswith(arn)
+
+
 def _too_much(resource: Resource, statement: Mapping[str, Any]) -> Iterator[Violation]:
     actions, targets = listed(statement.get("Action")), listed(statement.get("Resource"))
-    name = statement.get("Sid") or ", ".join(actions[:2])
+    name = statement.get("Sid") or f"a statement on {', '.join(targets[:2]) or 'itself'}"
     if "NotAction" in statement or "NotResource" in statement:
         yield resource.urn, f"{name}: allows all but what it lists (NotAction, NotResource)"
     if "*" in targets and resource.type in IDENTITY:
