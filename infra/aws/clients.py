@@ -68,8 +68,11 @@ class Cloud:
 
     @property
     def mode(self) -> Mode:
-        """What evidence from here is worth: "applied" only when every address is Amazon's."""
-        hosts = [urlsplit(url).hostname or "" for url in self.endpoints.values()]
+        """What evidence from here is worth: "applied" only when every address is Amazon's, also
+        those that the environment names (AWS_ENDPOINT_URL)."""
+        urls = [*self.endpoints.values(), self.client("sts", GLOBAL_REGION).meta.endpoint_url]
+        urls += [client.meta.endpoint_url for client in list(self._clients.values())]
+        hosts = [urlsplit(url).hostname or "" for url in urls]
         return "applied" if all(host.endswith(AMAZON) for host in hosts) else "emulated"
 
     def client(self, service: str, region: str) -> Any:

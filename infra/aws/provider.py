@@ -27,15 +27,18 @@ from infra.provider import (
     Fenced,
     Injected,
     Observed,
+    PostgresView,
     Salvage,
     Signals,
 )
 from infra.repair import Repairs
 from infra.topology import Topology
 from infra.traffic import Traffic
+from runtime.clock import wait_until
 from runtime.errors import Invalid, Refused, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
 
+FOLLOW_SECONDS = 900.0
 MADE_BY_PULUMI = "regionctl infra up --topology "
 
 
@@ -94,12 +97,12 @@ class AwsProvider:
             for id, view in observed.instances.items()
             if view.postgres and view.postgres.role == "primary" and view.state == "running"
         ]
-        epochs = await asyncio.gather(*(self.sessions.epoch(id) for id in primaries))
+        told = await asyncio.gather(*(self.sessions.look(id) for id in primaries))
         views = dict(observed.instances)
-        for id, epoch in zip(primaries, epochs, strict=True):
+        for id, looked in zip(primaries, told, strict=True):
             view = views[id].postgres
-            if view is not None:
-                views[id] = replace(views[id], postgres=replace(view, epoch=epoch))
+            if view is not None and looked is not None:
+                views[id] = replace(views[id], postgres=_with(view, *looked))
         return replace(observed, instances=views)
 
     async def probe(self, instance: str, seconds: float) -> Signals:
@@ -122,9 +125,10 @@ class AwsProvider:
     # Regions and servers without data.
 
     async def ensure_region(self, region: str) -> None:
-        """Its databases let its services in."""
+        """Its databases let its services in, and where everything listens is known."""
         self.topology.region(region)
         await fence.lift(self.site, region)
+        await self.observe()
 
     async def remove_region(self, region: str) -> None:
         raise refused("remove_region", "regionctl infra down")
@@ -212,14 +216,27 @@ class AwsProvider:
 
     async def follow(self, instance: str, upstream: str) -> None:
         """Aurora has every server follow its writer by itself; this looks whether it does."""
-        observed = await self.observe([instance, upstream])
-        view = observed.postgres(instance)
-        if view is None or view.upstream != upstream or not observed.running(instance):
-            raise Refused(
-                f"{instance} does not follow {upstream}: Aurora leads a server back by itself, "
-                "which takes a lost region minutes to hours after it is back.",
-                hint="regionctl status -w",
-            )
+
+        async def follows() -> bool:
+            observed = await observe.observe(self.site, [instance, upstream])
+            view = observed.postgres(instance)
+            if observed.unreachable & {self.topology.instance(instance).region}:
+                raise Refused(
+                    f"{instance} follows nobody yet: its region does not answer. Aurora leads it "
+                    "back by itself when it does.",
+                    hint="regionctl status -w",
+                )
+            return view is not None and view.upstream == upstream and observed.running(instance)
+
+        cloud = self.site.cloud
+        await wait_until(
+            cloud.clock,
+            follows,
+            what=f"{instance} to follow {upstream}",
+            seconds=FOLLOW_SECONDS,
+            every=cloud.pause,
+            hint="Aurora leads a server back by itself: regionctl status -w",
+        )
 
     async def rewind(self, instance: str, upstream: str) -> str:
         raise refused("rewind")
@@ -313,6 +330,15 @@ class AwsProvider:
         missing = [id for id in ids if id not in self.sessions.addresses]
         if missing:
             raise Unavailable(f"{', '.join(missing)} does not answer.", hint="regionctl status")
+
+
+def _with(view: PostgresView, epoch: int | None, position: int) -> PostgresView:
+    """What only a session tells. Of a server in another region no position is known: it is said to
+    lack everything, where one beside the writer lacks nothing."""
+    followers = tuple(
+        each if each.sync else replace(each, lag_bytes=position) for each in view.followers
+    )
+    return replace(view, epoch=epoch, position=position, followers=followers)
 
 
 def _of_pulumi(topology: Topology, instance: str) -> bool:

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 import asyncpg
@@ -28,17 +29,25 @@ from runtime.shardmap import CATALOG
 ADMINISTRATOR, DATABASE, PASSWORDS = "regionctl", "app", "first-passwords"
 # https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem; the image has it.
 BUNDLE = Path("/etc/ssl/certs/rds-global-bundle.pem")
+LOOK_SECONDS = 2.0
+EPOCH = "SELECT max(epoch) FROM regionctl.slot_owner"
+POSITION = """
+SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn AS position,
+       to_regclass('regionctl.slot_owner') IS NOT NULL AS fenced
+"""
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 @dataclass
 class Sessions:
     """`addresses` are those of the last look: a server's own, or, of the one that writes, its
-    cluster's, which follows what Aurora does by itself. `dial` maps an address to another one."""
+    cluster's, which follows what Aurora does by itself. `dial` has (host, port, name) of databases
+    that are reached in another way."""
 
     site: Site
     bundle: Path | None = BUNDLE
-    dial: dict[str, tuple[str, int]] = field(default_factory=dict)
+    user: str = ADMINISTRATOR
+    dial: dict[str, tuple[str, int, str]] = field(default_factory=dict)
     addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def learn(self, observed: Observed) -> None:
@@ -60,15 +69,15 @@ class Sessions:
     async def session(self, instance: str, *, seconds: float = 5.0) -> AsyncIterator[Any]:
         """An asyncpg connection of the administrator. Raises `Unavailable`, `OperationFailed`."""
         database = self.site.spec(instance, "postgres").component
-        host, port = self._dialled(database, instance)
+        host, port, name = self._dialled(database, instance)
         try:
             async with asyncio.timeout(seconds):
                 connection = await asyncpg.connect(
                     host=host,
                     port=port,
-                    user=ADMINISTRATOR,
+                    user=self.user,
                     password=await self._password(database),
-                    database=DATABASE,
+                    database=name,
                     ssl=self._trust(),
                     server_settings={"application_name": "regionctl"},
                 )
@@ -89,7 +98,7 @@ class Sessions:
     async def probe(self, instance: str, seconds: float) -> Signals:
         """A TCP connection and a query. Never raises."""
         try:
-            host, port = self._dialled(instance.partition(".")[0], instance)
+            host, port, _ = self._dialled(instance.partition(".")[0], instance)
         except Unavailable:
             return Signals("timeout", "timeout")
         tcp = await _knock(host, port, seconds)
@@ -103,39 +112,42 @@ class Sessions:
             return Signals(tcp, "timeout" if silent else "refused")
         return Signals("ok", "ok")
 
-    async def epoch(self, instance: str) -> int | None:
-        """The highest epoch of its fence rows; None when it does not say."""
+    async def look(self, instance: str) -> tuple[int | None, int] | None:
+        """The highest epoch of its fence rows, and its position (LSN, bytes); None when it does not
+        say. No epoch: it has no fence rows yet."""
         try:
-            async with self.session(instance, seconds=2.0) as session:
-                found: int | None = await session.fetchval(
-                    "SELECT max(epoch) FROM regionctl.slot_owner"
-                )
+            async with self.session(instance, seconds=LOOK_SECONDS) as session:
+                row = await session.fetchrow(POSITION)
+                epoch = await session.fetchval(EPOCH) if row["fenced"] else None
         except (Unavailable, OperationFailed, Refused, NotFound):
             return None
-        return found
+        return epoch, int(row["position"])
 
     async def prepare(self, instance: str) -> None:
-        """The database of the writer `instance` has its roles and the newest schema."""
+        """The database of the writer `instance` has its roles and the newest schema.
+
+        Grants name every role: that of a service which the topology leaves out gets a password that
+        nobody knows.
+        """
         database = self.site.spec(instance, "postgres").component
-        passwords = {
-            service: (await self._secret(service))["database"]
-            for service in self.site.topology.services
-        }
+        passwords = {role: token_urlsafe(32) for role in roles.ROLES}
+        for service in self.site.topology.services:
+            passwords[service] = (await self._secret(service))["database"]
         async with self.session(instance) as session:
             await roles.create(session, passwords)
-        host, port = self._dialled(database, instance)
+        host, port, name = self._dialled(database, instance)
         await migrations.upgrade(
             "catalog" if database == CATALOG else "shard",
             host=host,
             port=port,
-            user=ADMINISTRATOR,
+            user=self.user,
             password=await self._password(database),
-            database=DATABASE,
+            database=name,
             ssl=self._trust(),
         )
 
-    def _dialled(self, database: str, instance: str) -> tuple[str, int]:
-        return self.dial.get(database) or self.address(instance)
+    def _dialled(self, database: str, instance: str) -> tuple[str, int, str]:
+        return self.dial.get(database) or (*self.address(instance), DATABASE)
 
     async def _password(self, database: str) -> str:
         return str((await self._secret(PASSWORDS))[database])

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -59,6 +60,8 @@ LINK_SECONDS = 2.0
 
 class LocalProvider:
     """See `infra.provider.Provider` for what each verb promises."""
+
+    mode: Literal["applied"] = "applied"
 
     def __init__(self, topology: Topology, root: Path) -> None:
         """The platform in the state directory `root`, which `layout.create` has made."""
@@ -255,7 +258,7 @@ class LocalProvider:
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
         await self.cluster.set_sync(instance, standbys)
 
-    async def promote(self, instance: str) -> JSON:
+    async def promote(self, instance: str, *, accept_data_loss: bool = False) -> JSON:
         return await self.cluster.promote(instance)
 
     async def set_epoch(self, instance: str, shard_map: ShardMap, database: str) -> None:

@@ -57,7 +57,10 @@ async def lift(site: Site, region: str) -> None:
     that nobody else gets.
     """
     for database in site.topology.databases:
-        known = await databases.read(site, database, region)
+        try:
+            known = await databases.read(site, database, region)
+        except NotFound:
+            continue  # What is not there takes no writes.
         try:
             known.member(region)
         except NotFound as apart:

@@ -15,21 +15,9 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def aws_keys() -> Iterator[None]:
-    """Keys that no AWS knows, so that nothing here can reach a real account."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ACCESS_KEY_ID", "emulated")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "emulated")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        yield
-
-
-@pytest.fixture(scope="session")
-def cloud(aws_keys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Its clients are made once: each takes longer than all that a test asks of it."""
-    with emulators.running(tmp_path_factory.mktemp("aws")) as made:
+    with emulators.keys(), emulators.running(tmp_path_factory.mktemp("aws")) as made:
         yield Cloud(made.endpoints(), pause=emulators.PAUSE)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from infra.aws.clients import GLOBAL_REGION, Cloud
 from infra.aws.naming import CACHE, GATEWAY, OBJECTS, QUEUE, Names
@@ -39,6 +40,18 @@ class Emulators:
 
     def endpoints(self) -> dict[str, str]:
         return {"*": self.moto, **dict.fromkeys(MINISTACK, self.ministack)}
+
+
+@contextmanager
+def keys() -> Iterator[None]:
+    """Keys that no AWS knows, so that nothing here can reach a real account."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_ENDPOINT_URL"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", "emulated")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "emulated")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
 
 
 @contextmanager
@@ -95,17 +108,20 @@ def _await(url: str, folder: Path, seconds: float = 90.0) -> None:
         time.sleep(0.05)
 
 
-def topology(environment: str) -> Topology:
-    """Two regions, one shard, two services: as small as it goes."""
+def topology(environment: str, remote: tuple[str, ...] = ("a", "b")) -> Topology:
+    """Two regions, one shard, two services: as small as it goes. `remote`: the other region's
+    zones."""
     whole = load("aws-two-regions")
     assert whole.aws is not None
     aws = replace(whole.aws, environment=environment, domain=f"{environment}.example.com")
-    return replace(whole, shards=("s1",), services=("orders", "payments"), aws=aws)
+    first, second = whole.regions
+    regions = (first, replace(second, zones=remote))
+    return replace(whole, regions=regions, shards=("s1",), services=("orders", "payments"), aws=aws)
 
 
-def site(cloud: Cloud, environment: str) -> Site:
+def site(cloud: Cloud, environment: str, remote: tuple[str, ...] = ("a", "b")) -> Site:
     """Platforms of different environments share the emulators, as they share an account."""
-    what = topology(environment)
+    what = topology(environment, remote)
     assert what.aws is not None
     return Site(what, Names(what.aws.project, environment, what.aws.domain), cloud)
 
