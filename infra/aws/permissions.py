@@ -63,6 +63,20 @@ def acting(platform: Platform, region: RegionSpec, task: TaskSpec, account: str)
     return [*found, _decrypt(platform, region, account, "s3")]
 
 
+def recording(
+    platform: Platform, region: RegionSpec, account: str, log_arn: str
+) -> list[Statement]:
+    """What a task needs so that an operator's session in it is encrypted and kept."""
+    use = _allow(
+        ["kms:Decrypt", "kms:GenerateDataKey"], f"arn:aws:kms:{region.name}:{account}:key/*"
+    )
+    alias = {"kms:ResourceAliases": platform.names.key_alias("logs")}
+    return [
+        _allow(["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"], log_arn),
+        use | {"Condition": {"ForAnyValue:StringEquals": alias}},
+    ]
+
+
 def controlling(platform: Platform, account: str) -> list[Statement]:
     """What a failover, a restore, a scaling and a change of route need, in every region."""
     stem = platform.names.stem

@@ -19,7 +19,7 @@ from typing import Any
 JSON = dict[str, Any]
 API_VERSION = "regionctl/v1"
 KIND = "InfraPlan"
-COMPUTED, SECRET, ACCOUNT = "<computed>", "<secret>", "<account>"
+COMPUTED, SECRET, ACCOUNT, ABSENT = "<computed>", "<secret>", "<account>", "<absent>"
 GLOBAL = "global"
 # What Pulumi's protocol writes for a value that is not known yet, and the key that says what kind
 # of special value an object is, with the kinds (pulumi/sdk/proto, resource properties).
@@ -189,7 +189,7 @@ def tree(plan: Mapping[str, Any]) -> tuple[Node, ...]:
 @dataclass(frozen=True)
 class Change:
     """`kind`: "added", "removed" or "changed"; of a change the inputs and options that differ, by
-    path such as "tags.owner", each with what was and what will be (None: not there)."""
+    path such as "tags.owner", each with what was and what will be ("<absent>": not there)."""
 
     kind: str
     urn: str
@@ -223,7 +223,8 @@ def _differ(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _differ(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+            before, after = old.get(key, ABSENT), new.get(key, ABSENT)
+            yield from _differ(f"{path}.{key}" if path else key, before, after)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _differ(f"{path}[{index}]", before, after)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.program.here import Here, Part
+from infra.aws.program.here import Here, Part, policy
+from infra.aws.program.keys import DELETION_DAYS, ROTATION_DAYS, account_decides, for_logs
 from infra.local.envoy_edge import Guard
 from runtime import ratelimit
 
@@ -88,6 +89,7 @@ class Firewall(Part):
             # AWS takes no other name than one that begins so.
             name=f"aws-waf-logs-{here.names.stem}",
             retention_in_days=here.platform.aws.log_days,
+            kms_key_id=self._key().arn,
             region=EDGE_REGION,
             opts=self.inside(),
         )
@@ -106,6 +108,19 @@ class Firewall(Part):
             opts=self.inside(),
         )
         self.register_outputs({})
+
+    def _key(self) -> aws.kms.Key:
+        """A key of its own, as no other may be where these logs are."""
+        return aws.kms.Key(
+            self.called("key-firewall"),
+            description=f"{self.here.names.stem}: firewall",
+            enable_key_rotation=True,
+            rotation_period_in_days=ROTATION_DAYS,
+            deletion_window_in_days=DELETION_DAYS,
+            policy=policy(account_decides(self.here), for_logs(self.here, EDGE_REGION)),
+            region=EDGE_REGION,
+            opts=self.inside(protect=True),
+        )
 
     def _visible(self, name: str) -> Visible:
         return Visible(

@@ -34,13 +34,15 @@ class Keys(Part):
                 self.called("key-data"),
                 primary_key_arn=primary.arn,
                 description=f"{here.names.stem}: data",
-                policy=self._policy([]),
+                policy=policy(account_decides(here)),
                 deletion_window_in_days=DELETION_DAYS,
                 opts=self.inside(protect=True),
             )
             self.data, self.data_id = replica.arn, replica.key_id
         self.alias = self._alias("data", self.data_id)
-        logs = self._key("logs", multi_region=False, statements=[self._for_logs(), _for_alarms()])
+        logs = self._key(
+            "logs", multi_region=False, statements=[for_logs(here, here.region.name), _for_alarms()]
+        )
         self.logs = logs.arn
         self._alias("logs", logs.key_id)
         self.register_outputs({})
@@ -55,7 +57,7 @@ class Keys(Part):
             enable_key_rotation=True,
             rotation_period_in_days=ROTATION_DAYS,
             deletion_window_in_days=DELETION_DAYS,
-            policy=self._policy(statements),
+            policy=policy(account_decides(self.here), *statements),
             opts=self.inside(protect=True),
         )
 
@@ -67,31 +69,29 @@ class Keys(Part):
             opts=self.inside(),
         )
 
-    def _policy(self, statements: list[dict[str, Any]]) -> str:
-        """The account decides by its own policies (IAM) who may use it, beside `statements`."""
-        root = {
-            "Sid": "Account",
-            "Effect": "Allow",
-            "Principal": {"AWS": f"arn:aws:iam::{self.here.account}:root"},
-            "Action": "kms:*",
-            "Resource": "*",
-        }
-        return policy(root, *statements)
 
-    def _for_logs(self) -> dict[str, Any]:
-        region = self.here.region.name
-        return {
-            "Sid": "Logs",
-            "Effect": "Allow",
-            "Principal": {"Service": f"logs.{region}.amazonaws.com"},
-            "Action": ["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*"],
-            "Resource": "*",
-            "Condition": {
-                "ArnLike": {
-                    "kms:EncryptionContext:aws:logs:arn": self.here.arn("logs", "log-group:*")
-                }
-            },
-        }
+def account_decides(here: Here) -> dict[str, Any]:
+    """Who may use a key is said by the account's own policies (IAM)."""
+    return {
+        "Sid": "Account",
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{here.account}:root"},
+        "Action": "kms:*",
+        "Resource": "*",
+    }
+
+
+def for_logs(here: Here, region: str) -> dict[str, Any]:
+    """CloudWatch encrypts the log groups of this account with it, in `region`."""
+    groups = f"arn:aws:logs:{region}:{here.account}:log-group:*"
+    return {
+        "Sid": "Logs",
+        "Effect": "Allow",
+        "Principal": {"Service": f"logs.{region}.amazonaws.com"},
+        "Action": ["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*"],
+        "Resource": "*",
+        "Condition": {"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
+    }
 
 
 def _for_alarms() -> dict[str, Any]:

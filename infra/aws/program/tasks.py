@@ -130,7 +130,7 @@ class Tasks(Part):
         starting = permissions.starting(platform, region, task, account, log_arn)
         acting = permissions.acting(platform, region, task, account)
         if task.component == CONTROL_PLANE:
-            acting.append(_write_sessions(here.log_arn("sessions")))
+            acting += permissions.recording(platform, region, account, here.log_arn("sessions"))
         group = here.names.log_group(task.component, region.name)
         container = images.container(platform, region, task, account, group)
         return aws.ecs.TaskDefinition(
@@ -242,11 +242,3 @@ class Tasks(Part):
             ),
             opts=self.inside(),
         )
-
-
-def _write_sessions(log_arn: str) -> dict[str, Any]:
-    return {
-        "Effect": "Allow",
-        "Action": ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-        "Resource": log_arn,
-    }

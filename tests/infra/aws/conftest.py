@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 
 import pytest
 
+from infra.aws import plan as plans
 from infra.aws.clients import Cloud
 from infra.aws.site import Site
-from tests.infra.aws import emulators
+from tests.infra.aws import emulators, recording
 
 _numbers = itertools.count(1)
 
@@ -35,3 +37,17 @@ def site(cloud: Cloud) -> Site:
     made = emulators.site(cloud, f"m{next(_numbers)}")
     emulators.build(made)
     return made
+
+
+@pytest.fixture(scope="session")
+def plan_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The recorded plan of aws-two-regions, as the child writes it."""
+    folder = recording.shared(tmp_path_factory)
+    return recording.record("aws-two-regions", folder / "aws-two-regions.json")
+
+
+@pytest.fixture
+def plan(plan_text: str) -> plans.JSON:
+    """The same as a document of the test's own, which it may spoil."""
+    document: plans.JSON = json.loads(plan_text)
+    return document
