@@ -78,7 +78,7 @@ def _cli(backend: str) -> Iterator[Check]:
         return
     older = _numbers(here)[:2] < _numbers(wanted)[:2]
     yield check("Pulumi CLI", "warn" if older else "ok", here, mend if older else "")
-    yield _plugin()
+    yield _plugin(backend)
     if backend:
         code, said = _ask(CLI, "whoami", "--json", PULUMI_BACKEND_URL=backend)
         mend = "is it there, and may you read it?" if code else ""
@@ -86,8 +86,8 @@ def _cli(backend: str) -> Iterator[Check]:
         yield check("backend opens", state, _first(said) if code else "yes", mend)
 
 
-def _plugin() -> Check:
-    code, said = _ask(CLI, "plugin", "ls", "--json")
+def _plugin(backend: str) -> Check:
+    code, said = _ask(CLI, "plugin", "ls", "--json", PULUMI_BACKEND_URL=backend)
     try:
         found = [each for each in json.loads(said) if each["name"] == "aws"]
     except (ValueError, KeyError, TypeError):

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.alias_generators import to_camel
-from pydantic.dataclasses import dataclass as checked
 
 from runtime.errors import Invalid
 
@@ -22,7 +19,6 @@ HOURS = 730.0
 SECONDS = HOURS * 3600
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid", alias_generator=to_camel))
 @dataclass(frozen=True)
 class Usage:
     """Averages over a month; a busy hour is several times as much.
@@ -58,14 +54,25 @@ class Usage:
         return self.requests * self.written_share
 
     def document(self) -> dict[str, Any]:
-        return {to_camel(name): value for name, value in asdict(self).items()}
+        return {_camel(name): value for name, value in asdict(self).items()}
 
 
 def load(path: Path) -> Usage:
     """The assumptions in a YAML file; what it leaves out is as usual. Raises `Invalid`."""
-    known = ", ".join(to_camel(field.name) for field in fields(Usage))
+    names = {_camel(field.name): field.name for field in fields(Usage)}
+    hint = f"known: {', '.join(names)}"
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return TypeAdapter(Usage).validate_python(given)
-    except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
-        raise Invalid(f"{path} has no usage: {error}.", hint=f"known: {known}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise Invalid(f"{path} cannot be read: {error}.", hint=hint) from error
+    if not isinstance(given, dict) or not names.keys() >= given.keys():
+        raise Invalid(f"{path} has other things than assumptions about use.", hint=hint)
+    wrong = [key for key, value in given.items() if type(value) not in (int, float) or value < 0]
+    if wrong:
+        raise Invalid(f"{path}: {', '.join(wrong)} must be a number, 0 or more.", hint=hint)
+    return Usage(**{names[key]: float(value) for key, value in given.items()})
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

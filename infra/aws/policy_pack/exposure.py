@@ -85,7 +85,13 @@ def _everywhere(blocks: list[str]) -> bool:
 
 
 def _opened(rule: Mapping[str, Any]) -> str:
-    return f"ports {rule.get('fromPort')}-{rule.get('toPort')} are open to every address"
+    first, last = (_port(rule.get(key)) for key in ("fromPort", "toPort"))
+    return f"ports {first} to {last} are open to every address"
+
+
+def _port(value: Any) -> str:
+    """Numbers come as floats through the protocol."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value or "any")
 
 
 def least_privilege(world: World) -> Iterator[Violation]:
