@@ -37,13 +37,14 @@ class Here:
 
 
 class Part(pulumi.ComponentResource):
-    """What belongs together in one region. Its children go to the region by its provider."""
+    """What belongs together in one region. Its children go to the region by its provider. `name`
+    where a region has several of a kind."""
 
-    def __init__(self, here: Here, kind: str) -> None:
+    def __init__(self, here: Here, kind: str, name: str = "") -> None:
         self.here = here
         super().__init__(
             f"regionctl:aws:{kind}",
-            self.called(kind.lower()),
+            self.called(name or kind.lower()),
             None,
             pulumi.ResourceOptions(parent=here.parent, providers=[here.provider]),
         )

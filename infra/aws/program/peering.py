@@ -12,7 +12,7 @@ class Peering(Part):
     """Asked for by `here` and accepted by `there`."""
 
     def __init__(self, here: Here, network: Network, there: Here, other: Network) -> None:
-        super().__init__(here, "Peering")
+        super().__init__(here, "Peering", f"peering-{there.region.name}")
         name = f"{here.names.stem}-{here.region.name}-{there.region.name}"
         link = aws.ec2.VpcPeeringConnection(
             self.called(f"peering-{there.region.name}"),

@@ -16,7 +16,8 @@ def record(topology: str, into: Path, **environment: str) -> str:
     with into.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not into.exists():
-            child(topology, into, **environment)
+            said = child(topology, into, **environment)
+            assert said.returncode == 0, said.stderr
     return into.read_text(encoding="utf-8")
 
 
