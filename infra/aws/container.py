@@ -67,7 +67,7 @@ async def run(component: str, given: Environment) -> int:
     elif component == CONTROL_PLANE:
         command, told, keep = _control_plane(given), prepare_control_plane(folder, given), None
     else:
-        command, told = _service(given), prepare_service(folder, given, _metadata(given))
+        command, told = _service(given), prepare_service(given, _metadata(given))
         keep = lambda: _keep_map(given)  # noqa: E731
     process = await asyncio.create_subprocess_exec(*command, env=told)
     loop = asyncio.get_running_loop()
@@ -82,9 +82,7 @@ async def run(component: str, given: Environment) -> int:
     return code if code >= 0 else 128 - code
 
 
-def prepare_service(
-    folder: Path, given: Environment, metadata: Mapping[str, Any]
-) -> dict[str, str]:
+def prepare_service(given: Environment, metadata: Mapping[str, Any]) -> dict[str, str]:
     """The file of secrets is there; the variables that the service is to see."""
     told = dict(given)
     replace_file(Path(given["REGIONCTL_SECRETS"]), told.pop("REGIONCTL_SECRETS_JSON"))
