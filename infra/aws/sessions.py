@@ -41,13 +41,13 @@ LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 @dataclass
 class Sessions:
     """`addresses` are those of the last look: a server's own, or, of the one that writes, its
-    cluster's, which follows what Aurora does by itself. `dial` has (host, port, name) of databases
-    that are reached in another way."""
+    cluster's, which follows what Aurora does by itself. `dial` has (host, port) of databases that
+    are reached in another way."""
 
     site: Site
     bundle: Path | None = BUNDLE
     user: str = ADMINISTRATOR
-    dial: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    dial: dict[str, tuple[str, int]] = field(default_factory=dict)
     addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def learn(self, observed: Observed) -> None:
@@ -69,7 +69,7 @@ class Sessions:
     async def session(self, instance: str, *, seconds: float = 5.0) -> AsyncIterator[Any]:
         """An asyncpg connection of the administrator. Raises `Unavailable`, `OperationFailed`."""
         database = self.site.spec(instance, "postgres").component
-        host, port, name = self._dialled(database, instance)
+        host, port = self._dialled(database, instance)
         try:
             async with asyncio.timeout(seconds):
                 connection = await asyncpg.connect(
@@ -77,7 +77,7 @@ class Sessions:
                     port=port,
                     user=self.user,
                     password=await self._password(database),
-                    database=name,
+                    database=DATABASE,
                     ssl=self._trust(),
                     server_settings={"application_name": "regionctl"},
                 )
@@ -98,7 +98,7 @@ class Sessions:
     async def probe(self, instance: str, seconds: float) -> Signals:
         """A TCP connection and a query. Never raises."""
         try:
-            host, port, _ = self._dialled(instance.partition(".")[0], instance)
+            host, port = self._dialled(instance.partition(".")[0], instance)
         except Unavailable:
             return Signals("timeout", "timeout")
         tcp = await _knock(host, port, seconds)
@@ -135,19 +135,19 @@ class Sessions:
             passwords[service] = (await self._secret(service))["database"]
         async with self.session(instance) as session:
             await roles.create(session, passwords)
-        host, port, name = self._dialled(database, instance)
+        host, port = self._dialled(database, instance)
         await migrations.upgrade(
             "catalog" if database == CATALOG else "shard",
             host=host,
             port=port,
             user=self.user,
             password=await self._password(database),
-            database=name,
+            database=DATABASE,
             ssl=self._trust(),
         )
 
-    def _dialled(self, database: str, instance: str) -> tuple[str, int, str]:
-        return self.dial.get(database) or (*self.address(instance), DATABASE)
+    def _dialled(self, database: str, instance: str) -> tuple[str, int]:
+        return self.dial.get(database) or self.address(instance)
 
     async def _password(self, database: str) -> str:
         return str((await self._secret(PASSWORDS))[database])

@@ -133,12 +133,12 @@ def on_emulators() -> Iterator[World]:
         tempfile.TemporaryDirectory(prefix="regionctl-test-") as folder,
         emulators.keys(),
         emulators.running(Path(folder)) as aws,
-        volume.running() as server,
+        volume.running(["s1"]) as servers,
     ):
         cloud = Cloud(aws.endpoints(), pause=emulators.PAUSE)
         site = emulators.site(cloud, "contract", remote=("a",))
         emulators.build(site)
-        sessions = volume.attach(site, server)
+        sessions = volume.attach(site, servers)
         yield World(lambda: AwsProvider(site.topology, cloud, sessions))
 
 

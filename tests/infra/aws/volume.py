@@ -1,4 +1,4 @@
-"""A real PostgreSQL that stands for Aurora's volumes: it has one database for each of them.
+"""Real PostgreSQL servers that stand for Aurora's volumes, one for each database of the platform.
 
 All servers of an Aurora database share one volume, and so do the emulated ones here, also those of
 another region: copying takes no time. What AWS says of them comes from the emulators.
@@ -10,38 +10,36 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
 
-from infra.aws.sessions import PASSWORDS, Sessions
+from infra.aws.sessions import DATABASE, PASSWORDS, Sessions
 from infra.aws.site import Site
 from tests.runtime.servers import PASSWORD, SUPERUSER, Postgres
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
+def running(databases: Sequence[str]) -> Iterator[Mapping[str, Postgres]]:
     root = Path(tempfile.mkdtemp(prefix="regionctl-test-"))
     root.chmod(0o755)
-    server = Postgres(root, "volume")
+    servers = {name: Postgres(root, name) for name in databases}
     try:
-        server.initialise()
-        server.start()
-        yield server
+        for server in servers.values():
+            server.initialise()
+            server.start()
+            asyncio.run(_create(server))
+        yield servers
     finally:
-        server.stop()
+        for server in servers.values():
+            server.stop()
         shutil.rmtree(root)
 
 
-def attach(site: Site, server: Postgres) -> Sessions:
-    """Sessions whose every address leads to `server`; the passwords are where AWS keeps them."""
-    dial = {}
-    for database in site.topology.databases:
-        name = f"{site.names.stem}-{database}"
-        asyncio.run(_create(server, name))
-        dial[database] = ("127.0.0.1", server.port, name)
+def attach(site: Site, servers: Mapping[str, Postgres]) -> Sessions:
+    """Sessions whose addresses lead to these servers; the passwords are where AWS keeps them."""
     secrets = site.cloud.client("secretsmanager", site.regions[-1])
     kept: dict[str, dict[str, str]] = {
         PASSWORDS: dict.fromkeys(site.topology.databases, PASSWORD),
@@ -49,10 +47,11 @@ def attach(site: Site, server: Postgres) -> Sessions:
     }
     for purpose, content in kept.items():
         secrets.create_secret(Name=site.names.secret(purpose), SecretString=json.dumps(content))
+    dial = {name: ("127.0.0.1", server.port) for name, server in servers.items()}
     return Sessions(site, bundle=None, user=SUPERUSER, dial=dial)
 
 
-async def _create(server: Postgres, name: str) -> None:
+async def _create(server: Postgres) -> None:
     connection = await asyncpg.connect(
         host="127.0.0.1",
         port=server.port,
@@ -61,6 +60,6 @@ async def _create(server: Postgres, name: str) -> None:
         database="postgres",
     )
     try:
-        await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
     finally:
         await connection.close()
