@@ -34,6 +34,9 @@ RUN pip uninstall --yes pip setuptools wheel \
  && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin regionctl \
  && install --directory --owner=10001 --group=10001 --mode=0700 /run/regionctl
 COPY --from=build /opt/regionctl /opt/regionctl
+# Aurora's own authorities, from AWS: databases are asked by TLS that is verified.
+ADD --chmod=0644 https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem \
+    /etc/ssl/certs/rds-global-bundle.pem
 ENV PATH=/opt/regionctl/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -19,7 +19,7 @@ import signal
 import ssl
 import sys
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,7 +35,7 @@ ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (inside its security group)
 METADATA = "ECS_CONTAINER_METADATA_URI_V4"
 HEALTH_SECONDS = 4.0
 Environment = Mapping[str, str]
-Keep = Callable[[], Awaitable[None]]
+Keep = Callable[[], Coroutine[Any, Any, None]]
 
 
 def main(arguments: list[str]) -> int:
@@ -121,7 +121,7 @@ def prepare_control_plane(folder: Path, given: Environment) -> dict[str, str]:
 def database_url(secret: Mapping[str, Any]) -> str:
     user, password = quote(secret["username"], safe=""), quote(secret["password"], safe="")
     where = f"{secret['host']}:{secret['port']}/{secret['dbname']}"
-    return f"postgresql+asyncpg://{user}:{password}@{where}?ssl=require"
+    return f"postgresql+asyncpg://{user}:{password}@{where}?ssl=verify-full"
 
 
 def _service(given: Environment) -> list[str]:

@@ -22,6 +22,8 @@ JSON = dict[str, Any]
 USER = "10001"
 FOLDER = Path("/run/regionctl")
 VOLUME = "run"
+# The authorities that sign the certificates of Aurora; no system trusts them by itself.
+BUNDLE = Path("/etc/ssl/certs/rds-global-bundle.pem")
 STOP_SECONDS = 30
 FILES = 65_536
 HEALTH_SECONDS, HEALTH_RETRIES, START_SECONDS = 10, 3, 60
@@ -90,6 +92,7 @@ def environment(platform: Platform, region: RegionSpec, task: TaskSpec) -> dict[
         }
     elif task.component == CONTROL_PLANE:
         own = {
+            "PGSSLROOTCERT": str(BUNDLE),
             "REGIONCTL_STATE": str(FOLDER),
             "REGIONCTL_PORT": str(task.port),
             "REGIONCTL_TOPOLOGY": packed(platform.text),
@@ -107,6 +110,7 @@ def environment(platform: Platform, region: RegionSpec, task: TaskSpec) -> dict[
             "REGIONCTL_PAYMENT_GATEWAY": external.payment_gateway,
             "REGIONCTL_SMTP": external.smtp,
             "REGIONCTL_SMTP_TLS": external.smtp_tls if external.smtp else "",
+            "REGIONCTL_TLS_CA": str(BUNDLE),
             "REGIONCTL_OBJECTS": f"https://s3.{region.name}.amazonaws.com",
         }
     return {name: value for name, value in sorted((common | own).items()) if value}

@@ -55,12 +55,12 @@ class Recorder(mocks.MockMonitor):
     def RegisterResource(self, request: Any) -> Any:
         if request.type != STACK:
             self.registered.append(_registered(request, self._urn(request)))
-        return super().RegisterResource(request)
+        return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
         if request.urn.split("::")[2] == STACK:
             self.outputs = json_format.MessageToDict(request.outputs)
-        return super().RegisterResourceOutputs(request)
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
 
     def _urn(self, request: Any) -> str:
         return self.make_urn(request.parent, request.type, request.name)
@@ -113,11 +113,11 @@ def _options(request: Any) -> dict[str, Any]:
 def run(project: str, stack: str, program: Callable[[], Mapping[str, Any]]) -> Recorder:
     """What `program` declares; what it returns is exported. Raises what it raises."""
     recorder = Recorder(project, stack)
-    features = recorder.GetDeploymentInfo(empty_pb2.Empty()).supportedFeatures
+    told = recorder.GetDeploymentInfo(empty_pb2.Empty())  # type: ignore[no-untyped-call]
     configure(
         mocks.MockSettings(
             monitor=recorder,
-            monitor_features=set(features),
+            monitor_features=set(told.supportedFeatures),
             engine=mocks.MockEngine(None),
             project=project,
             stack=stack,

@@ -182,7 +182,7 @@ class Databases(Part):
                     self.called(f"server-{database}-{letter}"),
                     identifier=names.instance(database, region.name, letter),
                     cluster_identifier=cluster.id,
-                    engine=ENGINE,
+                    engine=aws.rds.EngineType.AURORA_POSTGRESQL,
                     instance_class=size.instance_class,
                     availability_zone=zone,
                     promotion_tier=0,

@@ -54,9 +54,7 @@ class Secrets(Part):
             secret_id=self._versions[purpose].secret_id,
             opts=pulumi.InvokeOutputOptions(parent=self),
         )
-        return pulumi.Output.secret(
-            found.secret_string.apply(lambda text: str(json.loads(text)[name]))
-        )
+        return _secret(found.secret_string.apply(lambda text: str(json.loads(text)[name])))
 
     def _random(self) -> pulumi.Output[str]:
         """New at every run, but kept at the first only. Valkey takes no other signs than these."""
@@ -65,7 +63,7 @@ class Secrets(Part):
             exclude_punctuation=True,
             opts=pulumi.InvokeOutputOptions(parent=self),
         )
-        return pulumi.Output.secret(made.random_password)
+        return _secret(made.random_password)
 
     def keep(
         self, purpose: str, content: Mapping[str, pulumi.Input[str]]
@@ -89,10 +87,13 @@ class Secrets(Part):
         self._versions[purpose] = aws.secretsmanager.SecretVersion(
             self.called(f"secret-{purpose}"),
             secret_id=secret.id,
-            secret_string_wo=pulumi.Output.secret(
-                pulumi.Output.json_dumps(content, sort_keys=True)
-            ),
+            secret_string_wo=_secret(pulumi.Output.json_dumps(content, sort_keys=True)),
             secret_string_wo_version=1,
             opts=self.inside(protect=True),
         )
         return secret
+
+
+def _secret(value: pulumi.Output[str]) -> pulumi.Output[str]:
+    hidden: pulumi.Output[str] = pulumi.Output.secret(value)
+    return hidden

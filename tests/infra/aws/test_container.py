@@ -60,7 +60,7 @@ def test_the_control_plane_finds_its_topology_and_its_database(tmp_path: Path) -
     assert (tmp_path / "topology.yaml").read_text(encoding="utf-8") == TEXT
     url = make_url(seen["REGIONCTL_DATABASE_URL"])
     assert (url.username, url.password, url.host) == ("me", "p@:/ %", "h")
-    assert url.query["ssl"] == "require"
+    assert url.query["ssl"] == "verify-full"
 
 
 def test_a_gateway_has_the_local_clusters_and_no_route_to_object_storage() -> None:
