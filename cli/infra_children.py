@@ -88,9 +88,9 @@ def _validated(plan: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[JSON
 async def _child(
     module: str, *arguments: str, stdin: bool = False, patient: bool = False
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m MODULE ARGUMENTS`, which does not outlive the block.
+    """`python -m MODULE ARGUMENTS`, which with its own children does not outlive the block.
 
-    A `patient` one is in a group of its own, is only interrupted, and is waited for.
+    A `patient` one is only interrupted, as by Ctrl-C, and waited for until it has finished.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -102,16 +102,13 @@ async def _child(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=LINE_BYTES,
-        start_new_session=patient,
+        start_new_session=True,  # a group, so that its children end with it
     )
     try:
         yield process
     finally:
         if process.returncode is None:
-            if patient:
-                os.killpg(process.pid, signal.SIGINT)
-            else:
-                process.terminate()
+            os.killpg(process.pid, signal.SIGINT if patient else signal.SIGTERM)
             await process.wait()
 
 

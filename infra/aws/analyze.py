@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,6 +132,8 @@ def _unknowns(value: Any) -> Any:
 
 def main() -> int:
     """Reads a plan from stdin; stdout is what `judge` says of it."""
+    # Whoever ends this process ends the pack with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # The pack's own process takes its modules from where this one does.
     os.environ["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
     with pack(PACK) as stub:
