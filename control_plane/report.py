@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from control_plane import drills, evidence, objectives
+from control_plane import drills, emulated, evidence, objectives
+from control_plane.emulated import APPLIED
 from control_plane.evidence import Run
 from control_plane.ledger import Tally, percentile
 from control_plane.objectives import Evidence, Objective
@@ -49,6 +50,7 @@ def document(
     """The whole report. `facts`: operation, startedAt, finishedAt, faultKind, topology, versions,
     machine, plan. `files`: every raw file by its path in the report's folder."""
     chained = chain(events)
+    mode = str(facts.get("mode", APPLIED))
     report: JSON = {
         "apiVersion": "regionctl/v1",
         "kind": "DrillReport",
@@ -58,7 +60,8 @@ def document(
         "hypothesis": spec.hypothesis,
         "runbook": spec.runbook,
         **facts,
-        **judgement(spec, runs, limits),
+        "mode": mode,
+        **judgement(spec, runs, limits, mode=mode),
         "files": {path: digest(content) for path, content in sorted(files.items())},
         "events": chained,
         "chainHead": chained[-1]["hash"] if chained else GENESIS,
@@ -66,11 +69,23 @@ def document(
     return {**report, "seal": seal(report)}
 
 
-def judgement(spec: drills.Drill, runs: Sequence[Run], limits: Sequence[Objective]) -> JSON:
+def judgement(
+    spec: drills.Drill,
+    runs: Sequence[Run],
+    limits: Sequence[Objective],
+    *,
+    mode: str = APPLIED,
+) -> JSON:
     """Everything in a report that follows from its raw files. Raises `ValueError` without runs.
 
-    The figures at the top are those of the worst repeat; the ledger's are sums.
+    The figures at the top are those of the worst repeat; the ledger's are sums. Of servers that
+    only pretend (`mode` "emulated") no time and no loss means anything: there are none then.
     """
+    judged = _judgement(spec, runs, limits)
+    return judged if mode == APPLIED else emulated.untimed(judged)
+
+
+def _judgement(spec: drills.Drill, runs: Sequence[Run], limits: Sequence[Objective]) -> JSON:
     worst = max(runs, key=_badness)
     verdicts = [objective.judge(_worst_evidence(runs)) for objective in limits]
     missed = [f"{v.name}: {v.because}" for v in verdicts if not v.met]
@@ -244,7 +259,8 @@ def _check_judgement(report: Mapping[str, Any], files: Mapping[str, bytes]) -> l
         evidence.judge(spec, repeat["run"], run_files(files, repeat["run"]))
         for repeat in report["repeats"]
     ]
-    made = json.loads(canonical(judgement(spec, runs, limits)))
+    mode = str(report.get("mode", APPLIED))
+    made = json.loads(canonical(judgement(spec, runs, limits, mode=mode)))
     return [
         f"{name}: the report says {_short(report[name])}, its files say {_short(made[name])}"
         for name in JUDGED
