@@ -59,7 +59,7 @@ def refused(old: str, new: str) -> str:
             "cpu: 1000, memory: 2048",
             "must be 256, 512, 1024, 2048 or 4096",
         ),
-        ("minimum: 8, maximum: 40", "minimum: 8, maximum: 4", "may not exceed maximum, 4"),
+        ("minimum: 12, maximum: 60", "minimum: 12, maximum: 4", "may not exceed maximum, 4"),
         ("domain: shop.example.com", "domain: Shop", "must be a domain in lower case"),
         ("# imageDigest: sha256:...", "imageDigest: latest", "sha256: and 64 hexadecimal digits"),
         ("  owner: platform\n", "", "aws.owner: this field is missing"),
