@@ -112,6 +112,7 @@ def environment(platform: Platform, region: RegionSpec, task: TaskSpec) -> dict[
             "REGIONCTL_SMTP_TLS": external.smtp_tls if external.smtp else "",
             "REGIONCTL_TLS_CA": str(BUNDLE),
             "REGIONCTL_OBJECTS": f"https://s3.{region.name}.amazonaws.com",
+            "REGIONCTL_OBJECTS_BUCKET": names.bucket(OBJECTS, region.name),
         }
     return {name: value for name, value in sorted((common | own).items()) if value}
 
