@@ -61,7 +61,7 @@ async def plan(
     Exit 5 when a finding or a mandatory policy is in the way, 20 when --diff finds a difference.
     """
     planned, other = await asyncio.gather(
-        children.planned(topology), _other(diff, topology, backend)
+        children.planned(topology), _other(run, diff, topology, backend)
     )
     document, shown = _judged(planned, usage)
     found = None if other is None or diff is None else _changes(other, planned.plan)
@@ -71,9 +71,14 @@ async def plan(
     shown.insert(0, tables.tree(planned.plan, inputs=inputs))
     urns = [resource["urn"] for resource in planned.plan["resources"]]
     render.show(run.output, document, tables=shown, names=urns)
+    return verdict(planned, found)
+
+
+def verdict(planned: Planned, changes: list[JSON] | None = None) -> Exit:
+    """What is in the way comes before what differs."""
     if planned.wrong or planned.violations:
         return Exit.REFUSED
-    return Exit.CHANGES if found else Exit.OK
+    return Exit.CHANGES if changes else Exit.OK
 
 
 @leaf(
@@ -107,7 +112,7 @@ async def policy(run: Run, topology: Topology = DEFAULT) -> Exit:
     shown = [*tables.policies(planned.policies, every=True), tables.findings(planned.findings)]
     broken = sorted({each["policy"] for each in planned.policies["violations"]})
     render.show(run.output, document, tables=shown, names=broken)
-    return Exit.REFUSED if planned.wrong or planned.violations else Exit.OK
+    return verdict(planned)
 
 
 def _judged(planned: Planned, usage: Path | None) -> tuple[JSON, list[Table]]:
@@ -140,12 +145,12 @@ def _cost(plan: JSON, usage: Path | None) -> JSON:
     return {**estimate.document(), "hints": [hint.document() for hint in hints]}
 
 
-async def _other(diff: str | None, topology: str, backend: str | None) -> JSON | None:
+async def _other(run: Run, diff: str | None, topology: str, backend: str | None) -> JSON | None:
     """What the plan is compared with: a plan, or the state of a stack."""
     if diff is None:
         return None
     if diff == APPLIED:
-        return await infra_stack.export(topology, backend)
+        return await infra_stack.export(run, topology, backend)
     if diff.endswith(".json"):
         return _read(Path(diff))
     return await children.recorded(diff)

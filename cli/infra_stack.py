@@ -91,7 +91,7 @@ async def up(
     """
     planned = await children.planned(topology)
     _allowed(planned)
-    asked = _request(topology, backend, secrets_provider, run.reason)
+    asked = _request(run, topology, backend, secrets_provider, run.reason)
     asked["targets"] = _targets(planned.plan, region)
     preview = await _engine(run, "preview", asked)
     _announce(run, preview, "would")
@@ -118,7 +118,7 @@ async def down(
 ) -> Exit:
     """Delete the stack from AWS. Protected resources stop it, or stay with --keep-data."""
     name = _name(topology)
-    asked = _request(topology, backend, secrets_provider, run.reason)
+    asked = _request(run, topology, backend, secrets_provider, run.reason)
     asked["keepData"] = keep_data
     preview = await _engine(run, "preview-destroy", asked)
     _announce(run, preview, "would")
@@ -137,7 +137,7 @@ async def drift(
     secrets_provider: SecretsProvider = None,
 ) -> Exit:
     """What was changed on AWS by other hands. Changes nothing; exit 20 when there is something."""
-    asked = _request(topology, backend, secrets_provider, "")
+    asked = _request(run, topology, backend, secrets_provider)
     return _answer(run, "InfraDrift", await _engine(run, "drift", asked), None)
 
 
@@ -148,7 +148,7 @@ async def outputs(
     secrets_provider: SecretsProvider = None,
 ) -> None:
     """What the stack exports, such as its address. Secret values are masked."""
-    asked = _request(topology, backend, secrets_provider, "")
+    asked = _request(run, topology, backend, secrets_provider)
     ended = await _engine(run, "outputs", asked)
     found: JSON = ended["outputs"]
     document = {
@@ -175,7 +175,7 @@ async def doctor(
 
     Exit 5 when something is missing; each comes with its mend. Nothing is changed.
     """
-    asked = _request(topology, backend, secrets_provider, "")
+    asked = _request(run, topology, backend, secrets_provider)
     found = (await children.answer("infra.aws.engine_doctor", given=asked))["checks"]
     failed = [each for each in found if each["state"] == "fail"]
     rows = [(each["name"], each["state"], each["detail"]) for each in found]
@@ -200,20 +200,24 @@ async def doctor(
     return Exit.REFUSED if failed else Exit.OK
 
 
-async def export(topology: str, backend: str | None) -> JSON:
+async def export(run: Run, topology: str, backend: str | None) -> JSON:
     """The state of a stack, as `pulumi stack export` has it, its secrets encrypted."""
-    asked = _request(topology, backend, None, "")
+    asked = _request(run, topology, backend, None)
     async for line in children.events(ENGINE, "export", given=_bytes(asked)):
         if line["event"] == "ended":
             return dict(line["export"])
     raise Refused("Pulumi did not say what the stack has.", hint="regionctl infra doctor")
 
 
-def _request(topology: str, backend: str | None, secrets: str | None, reason: str) -> JSON:
+def _request(
+    run: Run, topology: str, backend: str | None, secrets: str | None, reason: str = ""
+) -> JSON:
     """What the engine is asked. The folder has the stack's settings, none of them secret."""
     from infra.aws.engine_request import Request
 
-    folder = Settings.read().state_root / "infra" / _name(topology)
+    settings = Settings.read()
+    home = run.state_dir or settings.state_dir or settings.state_root
+    folder = home.expanduser().absolute() / "infra" / _name(topology)
     return Request(
         topology=topology,
         work_dir=folder,

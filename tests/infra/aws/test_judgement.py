@@ -172,12 +172,6 @@ def judged(plan: JSON) -> JSON:
     return dict(json.loads(done.stdout))
 
 
-def test_the_default_plan_breaks_no_mandatory_policy(plan: JSON) -> None:
-    found = judged(plan)
-    assert len(found["policies"]) == 12
-    assert [each for each in found["violations"] if each["level"] == "mandatory"] == []
-
-
 def everything_at_once(plan: JSON) -> None:
     """One mistake for each mandatory policy, each in another resource."""
     first(plan, ":BucketPublicAccessBlock")["inputs"]["blockPublicPolicy"] = False
