@@ -113,8 +113,7 @@ def prepare_control_plane(folder: Path, given: Environment) -> dict[str, str]:
     told = dict(given)
     text = gzip.decompress(base64.b64decode(told.pop("REGIONCTL_TOPOLOGY"))).decode()
     replace_file(folder / "topology.yaml", text)
-    name = f"REGIONCTL_ADMINISTRATOR_{given['REGIONCTL_CONTROL_DATABASE'].upper()}"
-    told["REGIONCTL_DATABASE_URL"] = database_url(json.loads(given[name]))
+    told["REGIONCTL_DATABASE_URL"] = database_url(json.loads(told.pop("REGIONCTL_ADMINISTRATOR")))
     return told
 
 

@@ -55,10 +55,7 @@ def secrets(platform: Platform, task: TaskSpec) -> dict[str, str]:
     if task.component == GATEWAY:
         return {}
     if task.component == CONTROL_PLANE:
-        return {
-            f"REGIONCTL_ADMINISTRATOR_{database.upper()}": platform.names.administrator(database)
-            for database in platform.every_database
-        }
+        return {"REGIONCTL_ADMINISTRATOR": platform.names.administrator(CONTROL)}
     return {"REGIONCTL_SECRETS_JSON": task.component}
 
 
@@ -96,7 +93,6 @@ def environment(platform: Platform, region: RegionSpec, task: TaskSpec) -> dict[
             "REGIONCTL_STATE": str(FOLDER),
             "REGIONCTL_PORT": str(task.port),
             "REGIONCTL_TOPOLOGY": packed(platform.text),
-            "REGIONCTL_CONTROL_DATABASE": CONTROL,
         }
     else:
         own = {

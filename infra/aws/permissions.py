@@ -147,6 +147,21 @@ def controlling(platform: Platform, account: str) -> list[Statement]:
             ["backup:StartCopyJob", "backup:StartRestoreJob"],
             f"arn:aws:backup:*:{account}:recovery-point:*",
         ),
+        _allow(["rds:DeleteDBCluster", "rds:DeleteDBInstance"], restored(platform, account)),
+        _tagged(
+            platform,
+            ["ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"],
+            [f"arn:aws:ec2:*:{account}:security-group/*"],
+        ),
+        _allow(
+            ["secretsmanager:GetSecretValue"],
+            f"arn:aws:secretsmanager:*:{account}:secret:{platform.names.secret('*')}",
+        ),
+        _allow(
+            ["logs:FilterLogEvents"],
+            f"arn:aws:logs:*:{account}:log-group:/{platform.aws.project}"
+            f"/{platform.aws.environment}/*",
+        ),
         _allow(_LOOKING, "*"),
         _use_of_keys(platform, account),
         _allow(
@@ -168,6 +183,8 @@ _LOOKING = [
     "backup:List*",
     "cloudwatch:GetMetricData",
     "cloudwatch:GetMetricStatistics",
+    "ec2:DescribeSecurityGroupRules",
+    "ec2:DescribeSecurityGroups",
     "ecs:Describe*",
     "ecs:List*",
     "elasticache:Describe*",
@@ -177,6 +194,15 @@ _LOOKING = [
     "route53:Get*",
     "route53:List*",
 ]
+
+
+def restored(platform: Platform, account: str) -> list[str]:
+    """Clusters and servers that a restore made beside the platform (`infra/aws/snapshots.py`):
+    the only databases that a task may delete."""
+    return [
+        f"arn:aws:rds:*:{account}:{kind}:{platform.names.stem}-restored-*"
+        for kind in ("cluster", "db")
+    ]
 
 
 def boundary(platform: Platform, account: str) -> list[Statement]:
@@ -190,14 +216,15 @@ def boundary(platform: Platform, account: str) -> list[Statement]:
                 "account:*",
                 "backup:DeleteBackupVault",
                 "backup:DeleteRecoveryPoint",
-                "ec2:*",
+                "ec2:Create*",
+                "ec2:Delete*",
+                "ec2:ModifyVpc*",
+                "ec2:RunInstances",
                 "iam:*",
                 "kms:DisableKey",
                 "kms:PutKeyPolicy",
                 "kms:ScheduleKeyDeletion",
                 "organizations:*",
-                "rds:DeleteDBCluster",
-                "rds:DeleteDBInstance",
                 "rds:DeleteGlobalCluster",
                 "s3:DeleteBucket",
                 "s3:DeleteBucketPolicy",
@@ -205,6 +232,12 @@ def boundary(platform: Platform, account: str) -> list[Statement]:
                 "secretsmanager:DeleteSecret",
             ],
             "Resource": "*",
+        },
+        {
+            "Sid": "NeverButWhatARestoreMade",
+            "Effect": "Deny",
+            "Action": ["rds:DeleteDBCluster", "rds:DeleteDBInstance"],
+            "NotResource": restored(platform, account),
         },
     ]
 

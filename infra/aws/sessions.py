@@ -26,7 +26,7 @@ from runtime.errors import NotFound, OperationFailed, Refused, Unavailable
 from runtime.migrations import roles
 from runtime.shardmap import CATALOG
 
-ADMINISTRATOR, DATABASE, PASSWORDS = "regionctl", "app", "first-passwords"
+ADMINISTRATOR, DATABASE = "regionctl", "app"
 # https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem; the image has it.
 BUNDLE = Path("/etc/ssl/certs/rds-global-bundle.pem")
 LOOK_SECONDS = 2.0
@@ -150,7 +150,9 @@ class Sessions:
         return self.dial.get(database) or self.address(instance)
 
     async def _password(self, database: str) -> str:
-        return str((await self._secret(PASSWORDS))[database])
+        """Of the administrator: rotated by AWS, so read anew."""
+        secret = await self._secret(self.site.names.administrator(database))
+        return secret["password"]
 
     async def _secret(self, purpose: str) -> dict[str, str]:
         """Of the same name in each region: the first that answers. Raises `Unavailable`."""

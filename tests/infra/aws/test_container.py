@@ -53,9 +53,7 @@ def test_a_service_reads_its_settings_as_it_does_on_one_machine(tmp_path: Path) 
 
 def test_the_control_plane_finds_its_topology_and_its_database(tmp_path: Path) -> None:
     secret = {"username": "me", "password": "p@:/ %", "host": "h", "port": "5432", "dbname": "app"}
-    given = told("control-plane", tmp_path) | {
-        "REGIONCTL_ADMINISTRATOR_CONTROL": json.dumps(secret)
-    }
+    given = told("control-plane", tmp_path) | {"REGIONCTL_ADMINISTRATOR": json.dumps(secret)}
     seen = container.prepare_control_plane(tmp_path, given)
     assert (tmp_path / "topology.yaml").read_text(encoding="utf-8") == TEXT
     url = make_url(seen["REGIONCTL_DATABASE_URL"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Network
 from itertools import combinations, product
 
@@ -197,8 +198,15 @@ def test_no_statement_allows_every_action_but_the_boundary_that_only_takes_away(
                 assert not [one for one in statement["Action"] if one.endswith(":*") or one == "*"]
                 if statement["Resource"] == "*":
                     assert all(_only_looks(action) for action in statement["Action"]), statement
-    never = permissions.boundary(found, ACCOUNT)[1]
-    assert {"iam:*", "rds:DeleteDBCluster", "kms:ScheduleKeyDeletion"} <= set(never["Action"])
+    _, never, databases = permissions.boundary(found, ACCOUNT)
+    assert {"iam:*", "rds:DeleteGlobalCluster", "kms:ScheduleKeyDeletion"} <= set(never["Action"])
+    assert databases["Effect"] == "Deny"
+    assert "rds:DeleteDBCluster" in databases["Action"]
+    for database in found.every_database:
+        arn = (
+            f"arn:aws:rds:us-east-1:{ACCOUNT}:cluster:{found.names.cluster(database, 'us-east-1')}"
+        )
+        assert not any(fnmatchcase(arn, pattern) for pattern in databases["NotResource"])
 
 
 def _only_looks(action: str) -> bool:

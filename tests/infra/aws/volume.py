@@ -16,7 +16,7 @@ from pathlib import Path
 
 import asyncpg
 
-from infra.aws.sessions import DATABASE, PASSWORDS, Sessions
+from infra.aws.sessions import DATABASE, Sessions
 from infra.aws.site import Site
 from tests.runtime.servers import PASSWORD, SUPERUSER, Postgres
 
@@ -42,7 +42,10 @@ def attach(site: Site, servers: Mapping[str, Postgres]) -> Sessions:
     """Sessions whose addresses lead to these servers; the passwords are where AWS keeps them."""
     secrets = site.cloud.client("secretsmanager", site.regions[-1])
     kept: dict[str, dict[str, str]] = {
-        PASSWORDS: dict.fromkeys(site.topology.databases, PASSWORD),
+        **{
+            site.names.administrator(database): {"password": PASSWORD}
+            for database in site.topology.databases
+        },
         **{service: {"database": "only-here"} for service in site.topology.services},
     }
     for purpose, content in kept.items():
