@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +152,12 @@ def test_the_price_list_shows_where_each_price_is_from(tmp_path: Path) -> None:
         f"fargate-{kind}-{what}" for kind in ("arm", "x86") for what in ("memory", "vcpu")
     }
     assert all(row["source"] and row["date"] for row in rows)
+
+
+def test_the_console_and_the_judgement_import_no_pulumi() -> None:
+    modules = "cli.infra, infra.aws.validate, infra.aws.cost, infra.aws.savings, infra.aws.applied"
+    code = f"import json, sys, {modules}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"pulumi", "pulumi_aws", "grpc", "boto3", "cfnlint"} & set(json.loads(done.stdout))
