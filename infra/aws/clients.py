@@ -63,6 +63,7 @@ class Cloud:
     pause: float = 5.0
     attempts: int = ATTEMPTS
     clock: Clock = field(default_factory=SystemClock)
+    _session: Any = field(default=None, repr=False)
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _making: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -81,7 +82,9 @@ class Cloud:
         with self._making:
             if key not in self._clients:
                 endpoint = self.endpoints.get(service, self.endpoints.get("*"))
-                self._clients[key] = _make(service, region, endpoint, self.attempts)
+                # One session: it keeps the models of the services, which are large.
+                self._session = self._session or _session()
+                self._clients[key] = _make(self._session, service, region, endpoint, self.attempts)
             return self._clients[key]
 
     async def call(self, service: str, region: str, operation: str, /, **asked: Any) -> JSON:
@@ -118,23 +121,26 @@ class Cloud:
             raise explain(error, service, region, operation) from error
 
 
-def _make(service: str, region: str, endpoint: str | None, attempts: int) -> Any:
+def _session() -> Any:
     try:
         import boto3
-        from botocore.config import Config
     except ImportError:
         raise Refused(
             "boto3 is not installed: AWS cannot be asked.", hint="pip install 'regionctl[aws]'"
         ) from None
+    return boto3.session.Session()
+
+
+def _make(session: Any, service: str, region: str, endpoint: str | None, attempts: int) -> Any:
+    from botocore.config import Config
+
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": attempts},
         user_agent_extra="regionctl",
     )
-    return boto3.session.Session().client(
-        service, region_name=region, endpoint_url=endpoint, config=config
-    )
+    return session.client(service, region_name=region, endpoint_url=endpoint, config=config)
 
 
 def explain(error: Exception, service: str, region: str, operation: str) -> Problem:

@@ -32,7 +32,7 @@ SERVING = {
     "resetting-master-credentials",
     "storage-optimization",
 }
-LOG_WINDOW = timedelta(minutes=15)
+LOG_WINDOW = timedelta(minutes=2)
 STOPPED = {"stopped", "stopping", "starting", "rebooting", "creating", "deleting"}
 
 
@@ -47,7 +47,9 @@ class Region:
 
 
 async def observe(site: Site, only: Collection[str] | None = None) -> Observed:
-    """Raises `Unauthorized` or `Forbidden` when AWS knows the caller not, or not well enough."""
+    """With `only` some instances the route is not looked at.
+
+    Raises `Unauthorized` or `Forbidden` when AWS knows the caller not, or not well enough."""
     specs = [spec for spec in site.topology.instances() if only is None or spec.id in only]
     of_kind: dict[str, list[InstanceSpec]] = {}
     for spec in specs:
@@ -58,7 +60,7 @@ async def observe(site: Site, only: Collection[str] | None = None) -> Observed:
         asyncio.gather(*(_region(site, region, names) for region in site.regions)),
         asyncio.gather(*(_global(site, name) for name in names)),
         _others(site, of_kind),
-        _unless_silent(route.read(site)),
+        _route(site, wanted=only is None),
         maps.versions(site),
     )
     regions = dict(zip(site.regions, found, strict=True))
@@ -72,6 +74,12 @@ async def observe(site: Site, only: Collection[str] | None = None) -> Observed:
         unreachable=frozenset(name for name, region in regions.items() if not region.answers),
         map_versions=versions,
     )
+
+
+async def _route(site: Site, *, wanted: bool) -> str | None:
+    """Route 53 takes five requests a second of a whole account: it is asked for the whole only."""
+    found: str | None = await _unless_silent(route.read(site)) if wanted else None
+    return found
 
 
 async def _unless_silent(asked: Any) -> Any:
@@ -209,24 +217,25 @@ async def _edge(site: Site, spec: InstanceSpec) -> InstanceView:
 
 
 async def logs(site: Site, instances: Sequence[str], lines: int) -> dict[str, list[str]]:
-    """The last lines of each component's log group; tasks of both zones write to one."""
+    """The last lines of each component's log group, of the last minutes; tasks of both zones write
+    to one."""
     specs = [site.topology.instance(id) for id in instances]
 
     async def one(spec: InstanceSpec) -> list[str]:
         if spec.kind not in ("service", "envoy") or not spec.region:
             return []
         group = site.names.log_group(spec.component, spec.region)
-        answer = await _unless_silent(
-            site.cloud.call(
+        events = await _unless_silent(
+            site.cloud.pages(
                 "logs",
                 spec.region,
                 "filter_log_events",
+                "events",
                 logGroupName=group,
-                limit=lines,
                 startTime=int((site.cloud.clock.now() - LOG_WINDOW).timestamp() * 1000),
             )
         )
-        return [event["message"] for event in (answer or {}).get("events", [])][-lines:]
+        return [event["message"] for event in events or []][-lines:]
 
     found = await asyncio.gather(*(one(spec) for spec in specs))
     return dict(zip(instances, found, strict=True))

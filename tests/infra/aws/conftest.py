@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,34 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Its clients are made once: each takes longer than all that a test asks of it."""
     with emulators.keys(), emulators.running(tmp_path_factory.mktemp("aws")) as made:
         yield Cloud(made.endpoints(), pause=emulators.PAUSE)
+
+
+@pytest.fixture(scope="session")
+def _asked() -> Iterator[list[str]]:
+    """Every operation that was asked of AWS, and answered, as "service.operation"."""
+    asked: list[str] = []
+
+    def noting(real: Any) -> Any:
+        def note(self: Cloud, service: str, region: str, operation: str, *rest: Any) -> Any:
+            answer = real(self, service, region, operation, *rest)
+            asked.append(f"{service}.{operation}")
+            return answer
+
+        return note
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_call", "_pages"):
+            patch.setattr(Cloud, name, noting(getattr(Cloud, name)))
+        yield asked
+
+
+@pytest.fixture(autouse=True)
+def _shown(request: pytest.FixtureRequest, _asked: list[str]) -> Iterator[None]:
+    """A test that says that it shows an operation has asked for it, and got an answer."""
+    before = len(_asked)
+    yield
+    marked = [name for mark in request.node.iter_markers("shows") for name in mark.args]
+    assert set(marked) <= set(_asked[before:])
 
 
 @pytest.fixture

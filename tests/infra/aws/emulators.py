@@ -31,6 +31,7 @@ MINISTACK = ("rds", "ecs", "elasticache", "s3", "cloudwatch")
 # The newest that ministack knows; what is deployed is in the topology.
 ENGINE, VERSION = "aurora-postgresql", "18.4"
 PAUSE = 0.02
+KEY = "emulated"
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def keys() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_ENDPOINT_URL"):
             patch.delenv(name, raising=False)
-        patch.setenv("AWS_ACCESS_KEY_ID", "emulated")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "emulated")
+        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield
 
@@ -113,7 +114,13 @@ def topology(environment: str, remote: tuple[str, ...] = ("a", "b")) -> Topology
     zones."""
     whole = load("aws-two-regions")
     assert whole.aws is not None
-    aws = replace(whole.aws, environment=environment, domain=f"{environment}.example.com")
+    aws = replace(
+        whole.aws,
+        environment=environment,
+        domain=f"{environment}.example.com",
+        services=replace(whole.aws.services, minimum=3, maximum=8, standby=2),
+        gateway=replace(whole.aws.gateway, minimum=2, maximum=8, standby=2),
+    )
     first, second = whole.regions
     regions = (first, replace(second, zones=remote))
     return replace(whole, regions=regions, shards=("s1",), services=("orders", "payments"), aws=aws)

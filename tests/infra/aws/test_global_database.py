@@ -29,6 +29,9 @@ def roles(site: Site) -> dict[str, tuple[str, str | None]]:
     return {id: (view.role, view.upstream) for id, view in views.items() if view}
 
 
+@pytest.mark.shows(
+    "rds.describe_global_clusters", "rds.describe_db_clusters", "rds.describe_db_instances"
+)
 def test_one_server_of_a_global_database_is_the_primary_and_all_others_follow_it(
     shard: Site,
 ) -> None:
@@ -46,6 +49,7 @@ def test_one_server_of_a_global_database_is_the_primary_and_all_others_follow_it
     }
 
 
+@pytest.mark.shows("cloudwatch.get_metric_data")
 def test_the_lag_of_another_region_is_what_cloudwatch_says_and_unknown_without_it(
     shard: Site,
 ) -> None:
@@ -70,6 +74,7 @@ def test_the_lag_of_another_region_is_what_cloudwatch_says_and_unknown_without_i
     assert lags == {BESIDE: 0.0, REMOTE: 0.412, REMOTE_B: 0.412}
 
 
+@pytest.mark.shows("rds.switchover_global_cluster")
 def test_a_switchover_moves_the_writer_once_and_back(shard: Site) -> None:
     first = asyncio.run(switchover(shard, "s1", WEST))
     assert (first["region"], first["writer"], first["changed"]) == (WEST, REMOTE, True)
@@ -80,6 +85,7 @@ def test_a_switchover_moves_the_writer_once_and_back(shard: Site) -> None:
     assert roles(shard)[FIRST] == ("primary", None)
 
 
+@pytest.mark.shows("rds.failover_global_cluster")
 def test_a_failover_needs_somebody_who_agrees_to_the_loss(shard: Site) -> None:
     with pytest.raises(Refused, match="agreed"):
         asyncio.run(failover(shard, "s1", WEST, accept_data_loss=False))
@@ -117,6 +123,7 @@ def without(site: Site, region: str) -> Site:
     return replace(site, cloud=Without(site.cloud.endpoints, pause=site.cloud.pause))
 
 
+@pytest.mark.shows("rds.failover_db_cluster")
 def test_within_its_region_the_writer_moves_to_the_server_that_is_asked_for(shard: Site) -> None:
     done = asyncio.run(promote(shard, BESIDE))
     assert (done["writer"], done["changed"], done["lossless"]) == (BESIDE, True, True)

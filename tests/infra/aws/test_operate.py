@@ -10,16 +10,32 @@ import pytest
 
 from infra.aws import compute, databases, maps, route
 from infra.aws.observe import observe
-from infra.aws.operate import fence, reroute, scale
+from infra.aws.operate import fence, reroute, restore, scale, snapshot
 from infra.aws.provider import AwsProvider
 from infra.aws.route import Door
 from infra.aws.site import Site
+from infra.aws.snapshots import AwsBackups
 from infra.provider import Fault
+from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid, NotFound, Refused
 from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
+from tests.infra.aws import emulators
 from tests.infra.aws.test_global_database import EAST, FIRST, WEST, without
 
 
+@pytest.mark.shows(
+    "ecs.describe_services",
+    "ecs.list_tasks",
+    "ecs.describe_tasks",
+    "elasticache.describe_replication_groups",
+    "route53.list_hosted_zones_by_name",
+    "route53.list_resource_record_sets",
+    "route53.get_health_check",
+    "route53.get_health_check_status",
+    "elbv2.describe_load_balancers",
+    "elbv2.describe_listeners",
+    "elbv2.describe_rules",
+)
 def test_a_platform_as_made_is_seen_whole(site: Site) -> None:
     observed = asyncio.run(observe(site))
     assert set(observed.instances) == set(site.topology.by_id)
@@ -33,6 +49,7 @@ def test_a_platform_as_made_is_seen_whole(site: Site) -> None:
     assert (replica.role, replica.upstream) == ("replica", "queue.us-east-1a")
 
 
+@pytest.mark.shows("route53.update_health_check", "elbv2.create_rule", "elbv2.delete_rule")
 def test_the_route_goes_to_another_region_to_nobody_and_home(site: Site) -> None:
     for region in (WEST, WEST, None, None, EAST, None, WEST, EAST):
         if region is None:
@@ -75,6 +92,15 @@ def test_only_a_disabled_check_holds_a_region(disabled: bool, inverted: bool, wa
     assert route.held({"HealthCheckConfig": config}) == way
 
 
+@pytest.mark.shows(
+    "application-autoscaling.describe_scalable_targets",
+    "application-autoscaling.register_scalable_target",
+    "ecs.update_service",
+    "ec2.describe_security_groups",
+    "ec2.describe_security_group_rules",
+    "ec2.revoke_security_group_ingress",
+    "ec2.authorize_security_group_ingress",
+)
 def test_a_fenced_region_has_no_task_of_a_service_and_no_way_into_its_databases(
     site: Site,
 ) -> None:
@@ -150,6 +176,7 @@ def test_tasks_are_added_and_never_taken_from_load(site: Site) -> None:
         asyncio.run(scale.scale(site, WEST, "search", 2))
 
 
+@pytest.mark.shows("s3.put_object", "s3.get_object")
 def test_two_who_publish_at_once_leave_the_newer_map(site: Site) -> None:
     end = Endpoint(FIRST, EAST, "a", "db", 5432)
     shards = {"s1": Shard("s1", 1, EAST, end)}
@@ -182,6 +209,7 @@ def test_a_broken_region_has_lost_its_services_and_heals(site: Site) -> None:
     assert asyncio.run(observe(site, ["orders.us-west-2a"])).running("orders.us-west-2a")
 
 
+@pytest.mark.shows("ecs.stop_task")
 def test_killed_tasks_are_those_of_one_zone(site: Site) -> None:
     provider = AwsProvider(site.topology, site.cloud)
     asyncio.run(provider.inject(Fault("kill", "payments.us-west-2b")))
@@ -227,3 +255,60 @@ def test_what_aws_cannot_do_is_refused_with_the_reason(
         asyncio.run(ask(provider))  # type: ignore[arg-type]
     assert REASONS[what] in refused.value.detail
     assert refused.value.hint
+
+
+@pytest.mark.shows("rds.reboot_db_instance")
+def test_a_killed_database_server_restarts_and_serves_again(shard: Site) -> None:
+    provider = AwsProvider(shard.topology, shard.cloud)
+    asyncio.run(provider.inject(Fault("kill", "s1.us-east-1b")))
+
+    async def again() -> bool:
+        return (await observe(shard, ["s1.us-east-1b"])).running("s1.us-east-1b")
+
+    asyncio.run(wait_until(SystemClock(), again, what="it to run again", seconds=20))
+
+
+@pytest.mark.shows("rds.create_db_cluster_snapshot", "rds.describe_db_cluster_snapshots")
+def test_a_snapshot_is_taken_once_and_listed(shard: Site) -> None:
+    for changed in (True, False):
+        made = asyncio.run(snapshot.snapshot(shard, "s1", EAST, id=f"{shard.names.stem}-b1"))
+        assert made["changed"] is changed
+    listed = asyncio.run(AwsBackups(shard).list())
+    assert [(each.id, each.database, each.region) for each in listed] == [(made["id"], "s1", EAST)]
+
+
+@pytest.mark.shows("rds.delete_db_instance", "rds.delete_db_cluster")
+def test_a_restored_cluster_is_discarded_with_its_servers(shard: Site) -> None:
+    rds, id = shard.cloud.client("rds", EAST), f"{shard.names.stem}-restored-r1"
+    rds.create_db_cluster(
+        DBClusterIdentifier=id,
+        Engine=emulators.ENGINE,
+        MasterUsername="regionctl",
+        MasterUserPassword="emulated-only",
+        Tags=[{"Key": restore.TAG, "Value": "s1"}],
+    )
+    rds.create_db_instance(
+        DBInstanceIdentifier=f"{id}-1",
+        DBClusterIdentifier=id,
+        DBInstanceClass="db.r6g.large",
+        Engine=emulators.ENGINE,
+    )
+    backups = AwsBackups(shard)
+    assert asyncio.run(backups.restored("r1")).database == "s1"
+    for _ in range(2):
+        asyncio.run(backups.discard("r1"))
+    with pytest.raises(NotFound):
+        asyncio.run(backups.restored("r1"))
+
+
+@pytest.mark.shows("logs.filter_log_events")
+def test_the_last_lines_of_a_service_are_those_of_its_log_group(shard: Site) -> None:
+    logs, group = shard.cloud.client("logs", EAST), shard.names.log_group("orders", EAST)
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName="one")
+    now = int(SystemClock().now().timestamp() * 1000)
+    lines = [{"timestamp": now + number, "message": f"line {number}"} for number in range(3)]
+    logs.put_log_events(logGroupName=group, logStreamName="one", logEvents=lines)
+    provider = AwsProvider(shard.topology, shard.cloud)
+    told = asyncio.run(provider.logs(["orders.us-east-1a", FIRST], 2))
+    assert told == {"orders.us-east-1a": ["line 1", "line 2"], FIRST: []}

@@ -66,6 +66,7 @@ class Hand:
 
 
 @pytest.mark.process
+@pytest.mark.shows("secretsmanager.get_secret_value")
 def test_the_plans_of_the_platform_make_fail_over_and_hand_back_a_platform_on_aws(
     provider: AwsProvider,
 ) -> None:

@@ -87,6 +87,7 @@ def group(primary: str, status: str = "available") -> dict[str, Any]:
 LOOK = "describe_replication_groups"
 
 
+@pytest.mark.shows("elasticache.test_failover")
 def test_a_queue_is_handed_to_its_other_node_once(stubbed: Stubbed) -> None:
     asked = {"ReplicationGroupId": "regionctl-stub-queue-use1", "NodeGroupId": "0001"}
     answers: list[Answer] = [
@@ -144,6 +145,7 @@ def made(status: str, members: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.shows("rds.restore_db_cluster_to_point_in_time", "rds.create_db_instance")
 def test_a_restore_makes_a_cluster_beside_with_one_server_and_waits_for_it(
     stubbed: Stubbed,
 ) -> None:
@@ -196,6 +198,7 @@ def copied(status: str) -> dict[str, Any]:
     return {"DBClusterSnapshots": [found]}
 
 
+@pytest.mark.shows("rds.copy_db_cluster_snapshot", "rds.describe_db_cluster_snapshots")
 def test_a_snapshot_is_copied_to_another_region_under_its_own_key(stubbed: Stubbed) -> None:
     arn = f"arn:aws:rds:{EAST}:123456789012:cluster-snapshot:b1"
     look = "describe_db_cluster_snapshots"
