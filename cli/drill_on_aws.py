@@ -55,18 +55,18 @@ async def plan(name: str, args: Mapping[str, Any], *, look: bool) -> JSON:
 async def _look(topology: Topology) -> tuple[Any, Any, str]:
     """AWS as it is, the newest map of a region, and what that is worth (applied, emulated)."""
     from infra.aws import maps, observe
-    from infra.aws.provider import AwsProvider
+    from infra.aws.site import site_of
 
-    provider = AwsProvider(topology)
-    observed = await observe.observe(provider.site)
+    site = site_of(topology)
+    observed = await observe.observe(site)
     try:
-        known = await maps.newest(provider.site)
+        known = await maps.newest(site)
     except (Unavailable, NotFound) as error:
         raise Refused(
             f"No shard map of {topology.name} is in any region: it is not provisioned.",
             hint="regionctl infra up",
         ) from error
-    return observed, known, provider.mode
+    return observed, known, site.cloud.mode
 
 
 def show(run: Run, made: JSON) -> None:

@@ -15,10 +15,9 @@ from infra import rows
 from infra.aws import databases, maps, observe, snapshots
 from infra.aws.clients import Cloud, Mode
 from infra.aws.limits import refused
-from infra.aws.naming import Names
 from infra.aws.operate import breaking, fence, promote, queue, reroute, scale
 from infra.aws.sessions import Sessions
-from infra.aws.site import Site
+from infra.aws.site import site_of
 from infra.backups import Backups
 from infra.moves import Moves
 from infra.provider import (
@@ -35,7 +34,7 @@ from infra.repair import Repairs
 from infra.topology import Topology
 from infra.traffic import Traffic
 from runtime.clock import wait_until
-from runtime.errors import Invalid, Refused, Unavailable
+from runtime.errors import Refused, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
 
 FOLLOW_SECONDS = 900.0
@@ -62,14 +61,7 @@ class AwsProvider:
         self, topology: Topology, cloud: Cloud | None = None, sessions: Sessions | None = None
     ) -> None:
         """Raises `Invalid` for a topology that is not on AWS."""
-        aws = topology.aws
-        if aws is None:
-            raise Invalid(
-                f"The topology {topology.name} is for the provider {topology.provider}.",
-                hint="regionctl infra plan --topology aws-two-regions",
-            )
-        names = Names(aws.project, aws.environment, aws.domain)
-        self.site = Site(topology, names, cloud or Cloud())
+        self.site = site_of(topology, cloud)
         self.sessions = sessions or Sessions(self.site)
         self.moves = cast(Moves, Refusing("moves"))
         self.repairs = cast(Repairs, Refusing("repairs"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from infra.aws.clients import Cloud
 from infra.aws.naming import Names
 from infra.topology import InstanceSpec, Topology
-from runtime.errors import NotFound
+from runtime.errors import Invalid, NotFound
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,14 @@ class Site:
     def group(self, who: str) -> str:
         """The security group of `who` ("service", "database"), of the same name in each region."""
         return f"{self.names.stem}-{who}"
+
+
+def site_of(topology: Topology, cloud: Cloud | None = None) -> Site:
+    """Raises `Invalid` for a topology that is not on AWS."""
+    aws = topology.aws
+    if aws is None:
+        raise Invalid(
+            f"The topology {topology.name} is for the provider {topology.provider}.",
+            hint="regionctl infra plan --topology aws-two-regions",
+        )
+    return Site(topology, Names(aws.project, aws.environment, aws.domain), cloud or Cloud())

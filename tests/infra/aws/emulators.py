@@ -315,3 +315,15 @@ def make_route(site: Site) -> None:
         }
         changes.append({"Action": "CREATE", "ResourceRecordSet": record})
     dns.change_resource_record_sets(HostedZoneId=zone["Id"], ChangeBatch={"Changes": changes})
+
+
+def fall_behind(site: Site, database: str, region: str, milliseconds: float) -> None:
+    """CloudWatch says that the database's cluster in `region` is so far behind."""
+    dimension = {"Name": "DBClusterIdentifier", "Value": site.names.cluster(database, region)}
+    datum = {
+        "MetricName": "AuroraGlobalDBReplicationLag",
+        "Dimensions": [dimension],
+        "Value": milliseconds,
+        "Unit": "Milliseconds",
+    }
+    site.cloud.client("cloudwatch", region).put_metric_data(Namespace="AWS/RDS", MetricData=[datum])

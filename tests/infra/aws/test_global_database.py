@@ -16,6 +16,7 @@ from infra.aws.operate.promote import promote
 from infra.aws.operate.switchover import switchover
 from infra.aws.site import Site
 from runtime.errors import NotFound, Refused
+from tests.infra.aws import emulators
 
 EAST, WEST = "us-east-1", "us-west-2"
 FIRST, BESIDE, REMOTE, REMOTE_B = "s1.us-east-1a", "s1.us-east-1b", "s1.us-west-2a", "s1.us-west-2b"
@@ -54,19 +55,7 @@ def test_the_lag_of_another_region_is_what_cloudwatch_says_and_unknown_without_i
     shard: Site,
 ) -> None:
     assert asyncio.run(databases.lags(shard, ["s1", "catalog"], WEST)) == {}
-    shard.cloud.client("cloudwatch", WEST).put_metric_data(
-        Namespace="AWS/RDS",
-        MetricData=[
-            {
-                "MetricName": "AuroraGlobalDBReplicationLag",
-                "Dimensions": [
-                    {"Name": "DBClusterIdentifier", "Value": shard.names.cluster("s1", WEST)}
-                ],
-                "Value": 412.0,
-                "Unit": "Milliseconds",
-            }
-        ],
-    )
+    emulators.fall_behind(shard, "s1", WEST, 412.0)
     assert asyncio.run(databases.lags(shard, ["s1", "catalog"], WEST)) == {"s1": 0.412}
     view = asyncio.run(observe(shard, [FIRST])).postgres(FIRST)
     assert view is not None

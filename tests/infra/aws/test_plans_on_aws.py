@@ -109,9 +109,15 @@ async def _story(hand: Hand) -> None:
 
 async def _fail_over(hand: Hand) -> Plan:
     """By the plan that a drill inlines: for a region that is taken for lost."""
-    topology, observed = hand.provider.topology, await hand.provider.observe()
+    topology = hand.provider.topology
+    for database, milliseconds in (("s1", 120.0), ("catalog", 340.0)):
+        emulators.fall_behind(hand.provider.site, database, WEST, milliseconds)
+    observed = await hand.provider.observe()
     asked = {"region": EAST, "accept_data_loss": True, "assume_lost": True}
-    return await hand.carry_out(failover.region(topology, observed, await hand.map(), **asked))
+    plan = failover.region(topology, observed, await hand.map(), **asked)
+    # What CloudWatch says of the one that is furthest behind is the loss to expect.
+    assert plan.expected == {"home": WEST, "lossSeconds": 0.34}
+    return await hand.carry_out(plan)
 
 
 async def _settled(hand: Hand, home: str) -> None:
