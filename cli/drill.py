@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import programs, render, work
-from cli.leaf import MUTATES, Run, group, leaf
+from cli import drill_on_aws, programs, render, work
+from cli.leaf import SEVERE, Run, group, leaf
 from cli.names import known
 from cli.render import Output, Table
 from cli.suggest import unknown
@@ -67,13 +67,14 @@ async def show(run: Run, name: Name) -> None:
 @leaf(
     app,
     "run",
-    shared=MUTATES,
+    shared=SEVERE,
     examples=(
         "regionctl drill run database-failure",
         "regionctl drill run database-failure --fault freeze --repeat 20 -o json",
         "regionctl drill run region-failure --dry-run",
         "regionctl drill run backup-restore --production-size 2000",
         "regionctl drill run database-failure --load baseline",
+        "regionctl drill run region-failure --topology aws-two-regions --dry-run",
     ),
 )
 async def run(
@@ -115,6 +116,15 @@ async def run(
     load_seconds: Annotated[
         float | None, typer.Option("--load-seconds", help="Stretch or press the profile into them.")
     ] = None,
+    topology: Annotated[
+        str | None,
+        typer.Option(
+            "--topology", metavar="NAME|FILE", help="One on AWS: planned here, approved, run there."
+        ),
+    ] = None,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="With --topology: plan from a look at AWS.")
+    ] = False,
 ) -> int:
     """Run a drill. Exit 0 passed, 10 an objective missed, 9 the measurement is void."""
     args: dict[str, Any] = {"drill": name, "repeat": repeat}
@@ -131,7 +141,17 @@ async def run(
     args |= {key: value for key, value in given.items() if value is not None}
     if load is not None:
         await _check_profile(load)
+    made = None
+    if topology is not None:
+        made = await drill_on_aws.plan(topology, args, look=observe)
+        if run.dry_run:
+            drill_on_aws.show(run, made)
+            return Exit.OK
+        drill_on_aws.announce(made)
+        await drill_on_aws.approve(run, made)
     async with work.connect(run) as client:
+        if made is not None:
+            await drill_on_aws.require(client, made["topology"])
         await work.patiently(lambda: _find(client, name), work.RESTART_SECONDS)
         ended = await work.perform(run, client, "drill", args)
         if ended is None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "monitoring": Lazy("cli.monitoring", "Prometheus, Alertmanager, Grafana files.", group=True),
     "shard": Lazy("cli.shard", "The shard map.", group=True),
     "backup": Lazy("cli.backup", "Backups, restores and restore points.", group=True),
+    "infra": Lazy("cli.infra", "The same on AWS: plan, policies, cost, stacks.", group=True),
     "logs": Lazy("cli.logs", "The last lines of each instance's log."),
     "events": Lazy("cli.events", "What the platform did; lag and dead letters.", group=True),
     "audit": Lazy("cli.audit", "Every change that was asked for, by whom and why."),

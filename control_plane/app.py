@@ -112,6 +112,11 @@ async def _provider(
 
         yield MemoryProvider(topology, clock)
         return
+    if topology.provider == "aws":
+        from infra.aws.provider import AwsProvider
+
+        yield AwsProvider(topology)
+        return
     from infra.local.provider import LocalProvider
 
     local = LocalProvider(topology, settings.state_dir)

@@ -55,9 +55,15 @@ async def up(
     did before; so does its monitoring, or not. May be repeated at any time.
 
     Raises `Refused` when another `up` or `down` works on `root`, another platform lives there or
-    holds its ports; `OperationFailed`, with the log's last lines, when it does not come up.
+    holds its ports, or the topology is not for this machine; `OperationFailed`, with the log's
+    last lines, when it does not come up.
     """
     topology = load(wanted)
+    if topology.aws:
+        raise Refused(
+            f"The topology {topology.name} is for AWS: this machine cannot hold it.",
+            hint=f"regionctl infra up --topology {wanted}",
+        )
     choice = monitored.asked(topology, with_monitoring)
     _check_owner(root)
     paths = Layout(root)

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from control_plane import drills, drills_load, evidence, objectives
+from control_plane import drills, drills_load, emulated, evidence, objectives
+from control_plane.emulated import APPLIED
 from control_plane.evidence import Run
 from control_plane.ledger import Tally, percentile
 from control_plane.objectives import Evidence, Objective
@@ -50,6 +51,7 @@ def document(
     machine, plan. `files`: every raw file by its path in the report's folder."""
     chained = chain(events)
     load = drills_load.section(files)
+    mode = str(facts.get("mode", APPLIED))
     report: JSON = {
         "apiVersion": "regionctl/v1",
         "kind": "DrillReport",
@@ -59,7 +61,8 @@ def document(
         "hypothesis": spec.hypothesis,
         "runbook": spec.runbook,
         **facts,
-        **judgement(spec, runs, limits),
+        "mode": mode,
+        **judgement(spec, runs, limits, mode=mode),
         **({"load": load} if load else {}),
         "files": {path: digest(content) for path, content in sorted(files.items())},
         "events": chained,
@@ -68,11 +71,23 @@ def document(
     return {**report, "seal": seal(report)}
 
 
-def judgement(spec: drills.Drill, runs: Sequence[Run], limits: Sequence[Objective]) -> JSON:
+def judgement(
+    spec: drills.Drill,
+    runs: Sequence[Run],
+    limits: Sequence[Objective],
+    *,
+    mode: str = APPLIED,
+) -> JSON:
     """Everything in a report that follows from its raw files. Raises `ValueError` without runs.
 
-    The figures at the top are those of the worst repeat; the ledger's are sums.
+    The figures at the top are those of the worst repeat; the ledger's are sums. Of servers that
+    only pretend (`mode` "emulated") no time and no loss means anything: there are none then.
     """
+    judged = _judgement(spec, runs, limits)
+    return judged if mode == APPLIED else emulated.untimed(judged)
+
+
+def _judgement(spec: drills.Drill, runs: Sequence[Run], limits: Sequence[Objective]) -> JSON:
     worst = max(runs, key=_badness)
     verdicts = [objective.judge(_worst_evidence(runs)) for objective in limits]
     missed = [f"{v.name}: {v.because}" for v in verdicts if not v.met]
@@ -246,7 +261,8 @@ def _check_judgement(report: Mapping[str, Any], files: Mapping[str, bytes]) -> l
         evidence.judge(spec, repeat["run"], run_files(files, repeat["run"]))
         for repeat in report["repeats"]
     ]
-    made = json.loads(canonical(judgement(spec, runs, limits)))
+    mode = str(report.get("mode", APPLIED))
+    made = json.loads(canonical(judgement(spec, runs, limits, mode=mode)))
     if drills_load.section(files) != report.get("load"):
         return ["load: the report does not say what its files say"]
     return [

@@ -7,6 +7,7 @@ holds for this provider and the local one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 from infra.memory_backups import MemoryBackups
 from infra.memory_moves import MemoryMoves
@@ -23,6 +24,8 @@ from runtime.shardmap import ShardMap
 
 class MemoryProvider(MemoryWorld):
     """See `infra.provider.Provider` for what each verb promises."""
+
+    mode: Literal["applied"] = "applied"
 
     def __init__(self, topology: Topology, clock: Clock | None = None) -> None:
         super().__init__(topology, clock)
@@ -155,7 +158,7 @@ class MemoryProvider(MemoryWorld):
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
         self._answering(instance).sync_names = tuple(standbys)
 
-    async def promote(self, instance: str) -> JSON:
+    async def promote(self, instance: str, *, accept_data_loss: bool = False) -> JSON:
         node = self._answering(instance)
         if not node.primary:
             node.primary, node.upstream, node.sync_names = True, None, ()

@@ -2,8 +2,8 @@
 
 Every verb may be repeated: called again after it took effect, it changes nothing and returns the
 same answer. A verb returns when its effect can be observed, or raises a `Problem` whose `extra`
-names the log file and its last lines. Two providers exist, `memory` (a world in a dict) and
-`local` (real processes); one contract suite holds for both.
+names the log file and its last lines. Three providers exist, `memory` (a world in a dict),
+`local` (real processes) and `aws`; one contract suite holds for all.
 """
 
 from __future__ import annotations
@@ -194,6 +194,11 @@ class Provider(Protocol):
     def topology(self) -> Topology: ...
 
     @property
+    def mode(self) -> Literal["applied", "emulated"]:
+        """What a measurement here is worth: nothing on "emulated", where servers only pretend."""
+        ...
+
+    @property
     def moves(self) -> Moves: ...
 
     @property
@@ -282,8 +287,12 @@ class Provider(Protocol):
         """Commits on `instance` wait for any one of these standbys; none: wait for nobody."""
         ...
 
-    async def promote(self, instance: str) -> JSON:
-        """A standby becomes a primary that waits for nobody: {"timeline": int, "lsn": int}."""
+    async def promote(self, instance: str, *, accept_data_loss: bool = False) -> JSON:
+        """A standby becomes a primary that waits for nobody: {"timeline": int, "lsn": int}.
+
+        `accept_data_loss`: the plan was agreed to although something may be lost. Where the
+        platform itself can tell, a promotion that may lose something is `Refused` without it.
+        """
         ...
 
     async def set_epoch(self, instance: str, shard_map: ShardMap, database: str) -> None:

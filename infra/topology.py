@@ -19,7 +19,8 @@ from typing import Annotated, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from infra import topology_faults
+from infra import topology_aws, topology_faults
+from infra.topology_aws import AwsSpec, AwsWire
 from infra.topology_policies import (
     BackupPolicy,
     BackupsWire,
@@ -85,6 +86,7 @@ class Topology:
     replication path, so that what an asynchronous replica lacks is not made up.
     `allowed_origins` are the web origins whose pages may call the API, `otlp_endpoint` the base
     URL of the OpenTelemetry collector (OTLP over HTTP) that is sent traces; empty: none are made.
+    `aws` is there exactly when `provider` is "aws".
     """
 
     name: str
@@ -103,6 +105,7 @@ class Topology:
     history: HistoryPolicy = field(default_factory=HistoryPolicy)
     scaling: ScalingPolicy = field(default_factory=ScalingPolicy)
     counts: tuple[tuple[str, int], ...] = ()
+    aws: AwsSpec | None = None
 
     @property
     def primary_region(self) -> RegionSpec:
@@ -231,10 +234,13 @@ class Topology:
 
         How many instances a service has at the moment is not among it: that comes and goes.
         """
-        document = asdict(replace(self, counts=()))
+        known = asdict(replace(self, counts=()))
+        document = {name: value for name, value in known.items() if value is not None}
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def _list_instances(self) -> list[InstanceSpec]:
+        if self.aws:
+            return self._list_on_aws()
         specs = [
             InstanceSpec(f"supervisor.{region.name}", "supervisor", "supervisor", region.name, "")
             for region in self.regions
@@ -266,6 +272,26 @@ class Topology:
         specs.append(InstanceSpec(EDGE, "envoy", EDGE, "", ""))
         return specs
 
+    def _list_on_aws(self) -> list[InstanceSpec]:
+        """What AWS itself runs is not listed: it supervises, archives and stores.
+
+        A database has a server in two zones of every region, cache and queue have two nodes in
+        each; an Aurora reader is behind its writer by milliseconds, but loses nothing.
+        """
+        specs = [
+            _spec("postgres", database, region, zone)
+            for database in self.databases
+            for region in self.regions
+            for zone in region.zones[:2]
+        ]
+        for region in self.regions:
+            for store in ("cache", "queue"):
+                specs += [_spec("valkey", store, region, zone) for zone in region.zones[:2]]
+            for zone in region.zones:
+                specs += [_spec("service", service, region, zone) for service in self.services]
+                specs.append(_spec("envoy", "gateway", region, zone))
+        return [*specs, InstanceSpec(EDGE, "envoy", EDGE, "", "")]
+
     def _peers(self) -> list[str]:
         """The stand-ins that some service needs."""
         gateway = "payments" in self.services and not self.external.payment_gateway
@@ -294,7 +320,7 @@ class _Document(Wire):
     api_version: Literal["regionctl/v1"]
     kind: Literal["Topology"]
     name: Name
-    provider: Literal["local", "memory"]
+    provider: Literal["local", "memory", "aws"]
     regions: Annotated[list[_Region], Field(min_length=1)]
     shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
     services: list[Service] = Field(default_factory=lambda: list(SERVICES))
@@ -310,6 +336,7 @@ class _Document(Wire):
     backups: BackupsWire = BackupsWire()
     history: HistoryWire = HistoryWire()
     scaling: ScalingWire = ScalingWire()
+    aws: AwsWire | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _Document:
@@ -334,6 +361,7 @@ class _Document(Wire):
         scenarios = [objective.scenario for objective in self.objectives]
         if len(set(scenarios)) != len(scenarios):
             raise ValueError("objectives: a scenario is named twice")
+        topology_aws.check(self.provider, {r.name: r.zones for r in self.regions}, self.aws)
         return self
 
 
@@ -342,11 +370,16 @@ def load(name_or_path: str) -> Topology:
 
     Raises `NotFound` when there is neither and `Invalid` when the document is wrong.
     """
+    return parse(*read(name_or_path))
+
+
+def read(name_or_path: str) -> tuple[str, str]:
+    """The text of a topology, and its file. Raises `NotFound`."""
     path = Path(name_or_path)
     if not path.suffix:
         path = BUILT_IN / f"{name_or_path}.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
@@ -355,7 +388,6 @@ def load(name_or_path: str) -> Topology:
             missing if path.parent == BUILT_IN else f"Cannot read the topology {path}: {why}.",
             hint=f"Built in: {known}. A file of your own needs the suffix .yaml.",
         ) from error
-    return parse(text, str(path))
 
 
 def parse(text: str, source: str) -> Topology:
@@ -363,6 +395,8 @@ def parse(text: str, source: str) -> Topology:
     example = str(BUILT_IN / "two-regions.yaml")
     try:
         document = yaml.safe_load(text)
+        if isinstance(document, dict) and document.get("provider") == "aws":
+            example = str(BUILT_IN / "aws-two-regions.yaml")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise topology_faults.not_yaml(error, source, example) from error
@@ -386,6 +420,7 @@ def parse(text: str, source: str) -> Topology:
         backups=BackupPolicy(**wire.backups.model_dump()),
         history=HistoryPolicy(**wire.history.model_dump()),
         scaling=ScalingPolicy(**wire.scaling.model_dump()),
+        aws=wire.aws.spec() if wire.aws else None,
     )
 
 

@@ -17,7 +17,29 @@ URL = r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$"
 ORIGIN = r"^https?://[A-Za-z0-9.:\[\]-]+$"
 HOST_PORT = r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"
 ABSOLUTE = r"^/[A-Za-z0-9._/@+,=~-]+$"
+# For AWS.
+VERSION = r"^[0-9]{1,2}\.[0-9]{1,2}$"
+INSTANCE_CLASS = r"^db\.[a-z0-9]+\.[a-z0-9]+$"
+NODE_TYPE = r"^cache\.[a-z0-9]+\.[a-z0-9]+$"
+EMAIL = r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$"
+STEM = r"^[a-z][a-z0-9]{1,10}$"
+ENVIRONMENT = r"^[a-z][a-z0-9]{1,6}$"
+TAG = r"^[A-Za-z0-9 ._:/=+@-]{1,128}$"
+DOMAIN = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$"
+IMAGE_TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+REGION = r"^[a-z]{2}-[a-z]+-[0-9]$"
 PATTERNS = {
+    VERSION: "a version such as 18.6, in quotes",
+    INSTANCE_CLASS: "a class of database server such as db.r6g.large",
+    NODE_TYPE: "a type of cache node such as cache.r7g.large",
+    EMAIL: "an e-mail address",
+    STEM: "a lower-case letter, then lower-case letters and digits, 11 characters at most",
+    ENVIRONMENT: "a lower-case letter, then lower-case letters and digits, 7 characters at most",
+    TAG: "1 to 128 letters, digits, spaces and . _ : / = + @ -",
+    DOMAIN: "a domain in lower case such as shop.example.com",
+    IMAGE_TAG: "the tag of an image such as 1.4.2",
+    DIGEST: "sha256: and 64 hexadecimal digits",
     URL: "an address such as https://host:8443/path, without user, query and fragment",
     ORIGIN: "a web origin such as https://shop.example.com, without a path",
     HOST_PORT: "host:port, such as mail.example.com:587",

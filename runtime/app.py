@@ -141,7 +141,7 @@ def _context(settings: Settings) -> Context:
         clock=clock,
         routing=routing,
         shards=shards,
-        cache=Cache(settings.cache, settings.valkey_password, clock),
+        cache=Cache(settings.cache, settings.valkey_password, clock, settings.trust),
         streams=Streams(settings, routing, clock),
         identity=Identity(settings, shards, clock),
     )

@@ -20,6 +20,7 @@ import hashlib
 import math
 import random
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,11 +53,17 @@ class _Flight:
 class Cache:
     """`address` None is a cache that has nothing."""
 
-    def __init__(self, address: tuple[str, int] | None, password: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int] | None,
+        password: str,
+        clock: Clock,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self._clock = clock
         self._failures = 0
         self._closed_until = 0.0
-        self._valkey = Valkey(address, password, TIMEOUT_SECONDS) if address else None
+        self._valkey = Valkey(address, password, TIMEOUT_SECONDS, trust) if address else None
         self._flights: dict[str, _Flight] = {}
         self._owed: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()

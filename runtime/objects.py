@@ -3,6 +3,9 @@
 Any S3 endpoint serves (`REGIONCTL_OBJECTS`); here it is SeaweedFS. Requests are path-style,
 `/bucket/key`, signed with SigV4. A signed URL is for the address that clients use: SigV4 signs the
 host, so it is made as if the storage answered there, which the edge sees to.
+
+On AWS (`REGIONCTL_OBJECTS_BUCKET`) it is S3 itself: one bucket with a folder for each purpose,
+opened by the role of the task; a signed URL leads there directly.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from runtime.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from obstore.store import S3Store
+    from obstore.store import ClientConfig, RetryConfig, S3Store
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +43,13 @@ class Objects:
         self._public = settings.entry_url.rstrip("/")
         self._key = settings.secrets.get("objectsKey", "")
         self._secret = settings.secrets.get("objectsSecret", "")
+        self._one_bucket, self._region = settings.objects_bucket, settings.region
         self._stores: dict[tuple[str, str], S3Store] = {}
 
     async def ensure(self, buckets: Iterable[str]) -> None:
-        """Every one of `buckets` exists."""
+        """Every one of `buckets` exists. Folders of one bucket need not be made."""
+        if self._one_bucket:
+            return
         import httpx  # obstore makes no buckets: it signs the request, and httpx sends it.
         import obstore
 
@@ -129,8 +135,6 @@ class Objects:
         return obstore.sign(store, method, key, timedelta(seconds=seconds))
 
     def _store(self, bucket: str, endpoint: str | None = None) -> S3Store:
-        from obstore.store import S3Store
-
         endpoint = endpoint or self._endpoint
         if not endpoint:
             raise Unavailable(
@@ -138,24 +142,36 @@ class Objects:
                 hint="Set REGIONCTL_OBJECTS to the base URL of an S3 endpoint.",
             )
         if (bucket, endpoint) not in self._stores:
-            self._stores[bucket, endpoint] = S3Store(
-                bucket,
-                endpoint=endpoint,
-                region=SIGNING_REGION,
-                access_key_id=self._key,
-                secret_access_key=self._secret,
-                virtual_hosted_style_request=False,
-                client_options={
-                    "allow_http": True,
-                    "timeout": f"{TIMEOUT_SECONDS}s",
-                    "connect_timeout": "1s",
-                },
-                retry_config={
-                    "max_retries": RETRIES,
-                    "retry_timeout": timedelta(seconds=TIMEOUT_SECONDS),
-                },
-            )
+            self._stores[bucket, endpoint] = self._open(bucket, endpoint)
         return self._stores[bucket, endpoint]
+
+    def _open(self, bucket: str, endpoint: str) -> S3Store:
+        from obstore.store import S3Store
+
+        retry: RetryConfig = {
+            "max_retries": RETRIES,
+            "retry_timeout": timedelta(seconds=TIMEOUT_SECONDS),
+        }
+        client: ClientConfig = {"timeout": f"{TIMEOUT_SECONDS}s", "connect_timeout": "1s"}
+        if self._one_bucket:
+            return S3Store(
+                self._one_bucket,
+                prefix=bucket,
+                region=self._region,
+                virtual_hosted_style_request=True,
+                client_options=client,
+                retry_config=retry,
+            )
+        return S3Store(
+            bucket,
+            endpoint=endpoint,
+            region=SIGNING_REGION,
+            access_key_id=self._key,
+            secret_access_key=self._secret,
+            virtual_hosted_style_request=False,
+            client_options={**client, "allow_http": True},
+            retry_config=retry,
+        )
 
 
 @contextmanager

@@ -16,6 +16,10 @@ REGIONCTL_PAYMENT_GATEWAY  base URL of the payment gateway
 REGIONCTL_SMTP       "host:port" of the mail server
 REGIONCTL_SMTP_TLS   none | starttls | tls
 REGIONCTL_OBJECTS    base URL of the region's object storage (S3 API)
+REGIONCTL_OBJECTS_BUCKET  the one bucket of S3 itself that has everything, in folders, opened by
+                     the task's own role, without keys; empty: a bucket for each purpose
+REGIONCTL_TLS_CA     path of certificates to trust beside the system's: databases, cache and queue
+                     are then asked by TLS only; empty: without TLS, on one machine's loopback
 OTEL_EXPORTER_OTLP_ENDPOINT  base URL of an OpenTelemetry collector (OTLP over HTTP); empty: no
                      traces are made
 """
@@ -24,8 +28,10 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from runtime.errors import Invalid
@@ -49,7 +55,21 @@ class Settings:
     smtp_tls: str = "none"
     objects: str = ""
     otlp_endpoint: str = ""
+    objects_bucket: str = ""
+    tls_ca: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext | None:
+        """Whom databases, cache and queue must prove to be; None: no TLS. Raises `Invalid`."""
+        if not self.tls_ca:
+            return None
+        context = ssl.create_default_context()
+        try:
+            context.load_verify_locations(cafile=self.tls_ca)
+        except OSError as error:
+            raise Invalid(f"REGIONCTL_TLS_CA: {self.tls_ca}: {error}") from error
+        return context
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -78,6 +98,8 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         smtp_tls=environment.get("REGIONCTL_SMTP_TLS", "") or "none",
         objects=environment.get("REGIONCTL_OBJECTS", ""),
         otlp_endpoint=environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        objects_bucket=environment.get("REGIONCTL_OBJECTS_BUCKET", ""),
+        tls_ca=environment.get("REGIONCTL_TLS_CA", ""),
         secrets=secrets,
     )
 

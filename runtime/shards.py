@@ -364,7 +364,7 @@ class Shards:
             user=self._settings.service,
             password=self._settings.database_password,
             database=DATABASE,
-            ssl=False,
+            ssl=self._settings.trust or False,
             timeout=CONNECT_SECONDS,
             connection_class=Connection,
             server_settings={"application_name": self._settings.instance},

@@ -189,6 +189,8 @@ class Streams:
                 protocol=2,
                 socket_timeout=TIMEOUT_SECONDS,
                 socket_connect_timeout=1.0,
+                ssl=bool(self._settings.tls_ca),
+                ssl_ca_certs=self._settings.tls_ca or None,
                 retry=Retry(NoBackoff(), 0),
             )
             if old:

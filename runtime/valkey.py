@@ -8,6 +8,7 @@ timer a command. Meant for quick commands: one that blocks would hold up all oth
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from typing import Any, cast
 
@@ -34,10 +35,18 @@ class Valkey:
 
     `timeout` in seconds holds for connecting and for every answer. One answer too late loses the
     connection: everything that is under way fails with `OSError` or `TimeoutError`.
+    With `trust` the server is asked by TLS.
     """
 
-    def __init__(self, address: tuple[str, int], password: str, timeout: float) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        password: str,
+        timeout: float,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self._address = address
+        self._trust = trust
         self._password = password
         self._timeout = timeout
         self._wire: _Wire | None = None
@@ -74,7 +83,9 @@ class Valkey:
         try:
             async with asyncio.timeout(self._timeout):
                 loop = asyncio.get_running_loop()
-                _, wire = await loop.create_connection(lambda: _Wire(self._timeout), *self._address)
+                _, wire = await loop.create_connection(
+                    lambda: _Wire(self._timeout), *self._address, ssl=self._trust
+                )
                 if self._password:
                     greeting: asyncio.Future[Any] = loop.create_future()
                     wire.send([(_packed(("AUTH", self._password)), greeting)])

@@ -98,7 +98,9 @@ def database(
         Step("confirm-lost", {"instance": old}),
         Step("record-unsynced", {"databases": [target]}),
         Step("fence-instance", {"instance": old, "unfenced": new in shard.sync or unfenced}),
-        *take_over(topology, {target: new}, kind="failover", lost=[old]),
+        *take_over(
+            topology, {target: new}, kind="failover", lost=[old], lossy=new not in shard.sync
+        ),
         *([Step("return-standbys", {"standbys": followers})] if followers else []),
         *([] if new in shard.sync else mend_rows(_shards(known))),
     ]
@@ -188,9 +190,10 @@ def region(
         Step("close-route"),
         Step("fence-region", {"region": region, "unfenced": unfenced}),
         Step("record-unsynced", {"databases": databases}),
-        *take_over(topology, takers, kind="region-failover"),
+        *take_over(topology, takers, kind="region-failover", lossy=True),
         # Before clients come: one that tries again with its key must find the user it made.
         Step("restore-directory"),
+        *grow(topology, home),
         Step("open-route", {"region": home}),
         Step("return-orphan-stock"),
         Step("resend-events", {"databases": databases}),
@@ -234,24 +237,40 @@ def _lag(observed: Observed, shards: list[Shard], takers: dict[str, str]) -> flo
 
 
 def take_over(
-    topology: Topology, takers: dict[str, str], *, kind: str, lost: Sequence[str] = ()
+    topology: Topology,
+    takers: dict[str, str],
+    *,
+    kind: str,
+    lost: Sequence[str] = (),
+    lossy: bool = False,
 ) -> list[Step]:
     """Each node of `takers` (database → node) becomes the primary, under a new epoch.
 
-    None does while one of `lost` answers.
+    None does while one of `lost` answers. `lossy`: it may lack acknowledged writes, which somebody
+    has agreed to.
     """
     changes = [
         {"database": database, "instance": node, "home": topology.instance(node).region}
         for database, node in takers.items()
     ]
     databases = list(takers)
+    promoted: dict[str, Any] = {"instances": list(takers.values()), "lost": list(lost)}
     return [
-        Step("promote", {"instances": list(takers.values()), "lost": list(lost)}),
+        Step("promote", promoted | ({"accept_data_loss": True} if lossy else {})),
         Step("advance-map", {"changes": changes}),
         Step("set-epochs", {"databases": databases, "ends_moves": kind == "region-failover"}),
         Step("publish-map"),
         Step("record-failover", {"databases": databases, "kind": kind}),
     ]
+
+
+def grow(topology: Topology, region: str) -> list[Step]:
+    """Where a waiting region runs fewer tasks than one that serves (AWS), it gets all of them."""
+    if topology.aws is None:
+        return []
+    specs = topology.instances(region=region)
+    tasks = [spec.id for spec in specs if spec.kind in ("service", "envoy")]
+    return [Step("start-servers", {"instances": tasks})]
 
 
 def mend_rows(shards: list[str]) -> list[Step]:

@@ -27,9 +27,11 @@ FOUNDATION = ("link", "cache", "queue", PAYMENT_GATEWAY, MAILBOX)
 
 def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **asked: Any) -> Plan:
     """The steps from `observed` to `topology`. Raises `Refused` when a primary's data is gone."""
-    observed = _as_left(topology, observed)
+    # AWS has no supervisors: Pulumi makes regions, which are looked at once.
+    supervised = topology.aws is None or shard_map is None
+    observed = _as_left(topology, observed) if supervised else observed
     steps = [
-        *_regions(topology, observed),
+        *(_regions(topology, observed) if supervised else []),
         *_servers(topology, observed, foundation=True),
         *_primaries(topology, observed, shard_map),
         *_map(observed, shard_map),

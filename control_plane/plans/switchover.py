@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from control_plane.plan import Plan, Step, premises
-from control_plane.plans.failover import take_over
+from control_plane.plans.failover import grow, take_over
 from control_plane.plans.nodes import follows, known_map, standby_beside, was_primary
 from infra.provider import Observed
 from infra.topology import Topology
@@ -117,13 +117,17 @@ def hand_over(
         for entry in returns
         if entry["instance"] not in olds and was_primary(observed, entry["instance"])
     ]
-    return [
+    # Aurora stops the writes, waits for the new primary and promotes it, all in one request.
+    stops = [
         Step("catch-up", {"moves": moves, "seconds": 30.0}),
         Step("stop-databases", {"instances": [old for old, _ in pairs.values()]}),
         Step("check-caught-up", {"moves": moves}),
+    ]
+    return [
+        *(stops if topology.aws is None else ()),
         Step("record-unsynced", {"databases": list(pairs)}),
         *take_over(topology, takers, kind="switchover"),
-        *([Step("open-route", {"region": route})] if route else []),
+        *([*grow(topology, route), Step("open-route", {"region": route})] if route else []),
         *([Step("salvage", {"standbys": deposed})] if deposed else []),
         Step("return-standbys", {"standbys": returns}),
         *([Step("join-sync", {"standbys": joins}), Step("publish-map")] if joins else []),

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from control_plane import drills, evidence, objectives, report, report_html, report_text
+from control_plane.emulated import APPLIED
 from control_plane.steps.drill_files import (
     call,
     drill_folder,
@@ -115,11 +116,12 @@ async def judge(world: World, *, run: int, drill: str) -> JSON:
     """The verdict of one run. It is made again, from the same files, when the report is."""
     files = report.run_files(raw_files(drill_folder(world)), run)
     found = evidence.judge(drills.find(drill), run, files)
+    real = world.provider.mode == APPLIED
     summary = {
         "run": run,
-        "verdict": found.verdict,
+        "verdict": found.verdict if real else "void",
         "because": list(found.because),
-        "rtoSeconds": found.rto_seconds,
+        "rtoSeconds": found.rto_seconds if real else None,
         "lost": found.loss.count,
     }
     await world.emit({"kind": "drill-judged", **summary})
@@ -150,6 +152,7 @@ async def write_report(world: World, *, drill: str, fault: str, repeat: int) -> 
             "topology": {"name": world.topology.name, "digest": world.topology.digest()},
             "versions": {name: told for name, told in versions.items() if told is not None},
             "machine": _machine(),
+            "mode": world.provider.mode,
             "plan": world.plan.to_json(),
         },
         events=await events_of(world),

@@ -70,7 +70,13 @@ async def fence_region(world: World, *, region: str, unfenced: bool) -> JSON:
     return {"fenced": fenced.fenced, "how": fenced.how}
 
 
-async def promote(world: World, *, instances: Sequence[str], lost: Sequence[str] = ()) -> JSON:
+async def promote(
+    world: World,
+    *,
+    instances: Sequence[str],
+    lost: Sequence[str] = (),
+    accept_data_loss: bool = False,
+) -> JSON:
     """Returns for each new primary its timeline and the position (LSN, bytes) it began at.
 
     Raises `Refused` when the database has got another primary since this was planned, or when a
@@ -89,7 +95,9 @@ async def promote(world: World, *, instances: Sequence[str], lost: Sequence[str]
                 f"{world.plan.kind} was planned.",
                 hint=f"regionctl op abort {world.operation_id}",
             )
-    results = await together(*(world.provider.promote(id) for id in instances))
+    results = await together(
+        *(world.provider.promote(id, accept_data_loss=accept_data_loss) for id in instances)
+    )
     return dict(zip(instances, results, strict=True))
 
 

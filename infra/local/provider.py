@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
+from infra import rows
 from infra.backups import Backups
 from infra.local import (
     answers,
@@ -27,11 +29,11 @@ from infra.local import (
     postgres,
     queues,
     regions,
-    rows,
     scaling,
     servers,
     valkey,
 )
+from infra.local import rows as local_rows
 from infra.local import traffic as counts
 from infra.local.backups.repair import LocalRepairs
 from infra.local.cluster import CLOCK, Cluster
@@ -62,6 +64,8 @@ LINK_SECONDS = 2.0
 
 class LocalProvider:
     """See `infra.provider.Provider` for what each verb promises."""
+
+    mode: Literal["applied"] = "applied"
 
     def __init__(self, topology: Topology, root: Path) -> None:
         """The platform in the state directory `root`, which `layout.create` has made."""
@@ -262,7 +266,7 @@ class LocalProvider:
     async def set_sync(self, instance: str, standbys: Sequence[str]) -> None:
         await self.cluster.set_sync(instance, standbys)
 
-    async def promote(self, instance: str) -> JSON:
+    async def promote(self, instance: str, *, accept_data_loss: bool = False) -> JSON:
         return await self.cluster.promote(instance)
 
     async def set_epoch(self, instance: str, shard_map: ShardMap, database: str) -> None:
@@ -281,7 +285,9 @@ class LocalProvider:
     async def salvage(self, instance: str, upstream: str) -> Salvage:
         fencing.require_reachable(self.site, [instance])
         async with self._alone(instance):
-            return await rows.salvage(self.site, self.monitor, self.cluster, instance, upstream)
+            return await local_rows.salvage(
+                self.site, self.monitor, self.cluster, instance, upstream
+            )
 
     # Routing and fencing.
 

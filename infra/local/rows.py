@@ -1,4 +1,4 @@
-"""What the provider does to rows: fence epochs, checks and mendings over all databases, salvage."""
+"""Salvage: what only a deposed primary has is exported before it is rewound."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from infra.local import layout as files
@@ -16,71 +16,10 @@ from infra.local.monitor import LOST, Monitor, connect
 from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import clean_environment
-from infra.provider import JSON, Salvage
-from runtime import checks, directory, owners
+from infra.provider import Salvage
+from runtime import checks
 from runtime.clock import wait_until
 from runtime.errors import OperationFailed
-from runtime.shardmap import CATALOG, ShardMap, SlotRange
-
-
-async def set_epoch(monitor: Monitor, instance: str, shard_map: ShardMap, database: str) -> None:
-    shard = shard_map.shards[database]
-    ranges: Sequence[SlotRange] = shard_map.slots_of(database)
-    if database == CATALOG:
-        ranges = [SlotRange(0, 0, CATALOG, shard.epoch)]
-    async with monitor.session(instance) as connection:
-        # Not waiting for a standby, which may not run yet: the rows say again what the newest map
-        # says, and whoever takes over from here gets a higher epoch anyway.
-        await connection.execute("SET synchronous_commit = local")
-        await owners.set_epochs(connection, ranges, () if database == CATALOG else shard_map.moves)
-
-
-@contextlib.asynccontextmanager
-async def _sessions(
-    monitor: Monitor, primaries: Mapping[str, str]
-) -> AsyncIterator[dict[str, Any]]:
-    """A connection to each database's primary."""
-    async with contextlib.AsyncExitStack() as stack:
-        yield {
-            name: await stack.enter_async_context(monitor.session(instance))
-            for name, instance in primaries.items()
-        }
-
-
-async def resend_events(monitor: Monitor, primaries: Mapping[str, str], database: str) -> int:
-    if database == CATALOG:
-        return 0
-    async with (
-        monitor.session(primaries[database]) as shard,
-        monitor.session(primaries[CATALOG]) as catalog,
-    ):
-        return await checks.resend_events(shard, catalog)
-
-
-async def return_orphan_stock(monitor: Monitor, primaries: Mapping[str, str]) -> int:
-    async with _sessions(monitor, primaries) as sessions:
-        catalog = sessions.pop(CATALOG)
-        return await checks.return_orphan_stock(sessions, catalog)
-
-
-async def restore_directory(monitor: Monitor, primaries: Mapping[str, str]) -> int:
-    async with _sessions(monitor, primaries) as sessions:
-        catalog = sessions.pop(CATALOG)
-        return await directory.restore(sessions, catalog)
-
-
-async def invariants(monitor: Monitor, shard_map: ShardMap) -> Sequence[JSON]:
-    primaries = {name: shard.primary.instance for name, shard in shard_map.shards.items()}
-    async with _sessions(monitor, primaries) as sessions:
-        catalog = sessions.pop(CATALOG)
-        return await checks.invariants(
-            sessions, catalog, ranges=shard_map.ranges, moves=shard_map.moves
-        )
-
-
-async def seed(monitor: Monitor, catalog: str, clients: Mapping[str, tuple[str, bytes]]) -> None:
-    async with monitor.session(catalog) as connection:
-        await checks.seed(connection, clients)
 
 
 async def salvage(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any, Literal
 
 Kind = Literal["shard", "catalog"]
@@ -27,6 +28,7 @@ async def upgrade(
     user: str,
     password: str | None = None,
     database: str = "app",
+    ssl: SSLContext | bool = False,
 ) -> None:
     """The database has the newest schema of `kind`; repeating it changes nothing.
 
@@ -37,7 +39,7 @@ async def upgrade(
     from sqlalchemy.pool import NullPool
 
     url = URL.create("postgresql+asyncpg", user, password, host, port, database)
-    engine = create_async_engine(url, poolclass=NullPool, connect_args={"ssl": False})
+    engine = create_async_engine(url, poolclass=NullPool, connect_args={"ssl": ssl})
     await asyncio.to_thread(_one_at_a_time.acquire)
     try:
         async with engine.begin() as connection:

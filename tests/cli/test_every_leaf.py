@@ -60,6 +60,11 @@ WORDS = {
     "load compare": "no-such-run no-such-run",
     "slo lint": "no-such-file.yaml",
     "slo export": "prometheus",
+    "infra plan": "--topology two-regions",
+    "infra cost": "--topology two-regions",
+    "infra policy": "--topology two-regions",
+    "infra up": "--topology two-regions",
+    "infra prices refresh": "--out /nowhere/prices.json --region us-east-1",
     "completion": "bash",
 }
 """What a command needs to be told; others are run as they are."""
@@ -79,6 +84,15 @@ ENDS = {
     "shard abort": Exit.REFUSED,
     "shard pause": Exit.REFUSED,
     "shard resume": Exit.REFUSED,
+    "infra plan": Exit.USAGE,
+    "infra cost": Exit.USAGE,
+    "infra policy": Exit.USAGE,
+    "infra up": Exit.USAGE,
+    "infra down": Exit.REFUSED,
+    "infra drift": Exit.REFUSED,
+    "infra outputs": Exit.REFUSED,
+    "infra doctor": Exit.REFUSED,
+    "infra prices refresh": Exit.AUTH,
 }
 """How it ends on a whole platform when not with 0."""
 
@@ -90,7 +104,10 @@ NEED_NO_CONTROL_PLANE = {
     *("up", "down"),
 }
 
-SLOW = {"doctor", "version", "monitoring files"}
+ON_AWS = {path for path in LEAVES if path.startswith("infra ")}
+"""They ask Pulumi or AWS, and no control plane."""
+
+SLOW = {"doctor", "version", "monitoring files"} | ON_AWS - {"infra prices show"}
 """They start programs."""
 
 ODD = ("", "a/b", "-1", "\udc80", "x" * 300)
@@ -98,8 +115,8 @@ HARMLESS = {"output", "state_dir", "timeout"}
 ALONE = SLOW | {"up", "down", "dash", "runbook run"}
 """They start programs or wait for a person."""
 
-HERE = {"up"}
-"""Of who may write the state directory: the control plane is asked only when it is there."""
+HERE = {"up"} | ON_AWS
+"""Of who may write the state directory, or has an account: the control plane is not asked."""
 
 NOTHING_TO_REFUSE = {
     "failover run": Exit.REFUSED,
@@ -226,7 +243,7 @@ def test_every_leaf_refuses_an_option_that_it_does_not_have(path: str, tmp_path:
     assert "--output" in ended.stderr
 
 
-@pytest.mark.parametrize("path", sorted(set(LEAVES) - NEED_NO_CONTROL_PLANE))
+@pytest.mark.parametrize("path", sorted(set(LEAVES) - NEED_NO_CONTROL_PLANE - ON_AWS))
 def test_every_leaf_says_that_the_control_plane_is_away(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,11 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
+from control_plane.bootstrap import up
 from control_plane.client import Client
 from infra.local import leftovers
 from infra.local.ports import holder, table
 from infra.topology import BUILT_IN, load
 from runtime.clock import SystemClock, wait_until
+from runtime.errors import Refused
 
 pytestmark = pytest.mark.process
 CLOCK = SystemClock()
@@ -182,3 +184,10 @@ def test_a_wrong_topology_and_no_platform_are_told(platform: Bootstrap) -> None:
     assert "mine.yaml:1" in problem["detail"]
     assert not platform.root.exists()
     assert platform.down()[0] == 2
+
+
+async def test_a_topology_for_aws_is_not_brought_up_on_one_machine(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="is for AWS") as caught:
+        await up("aws-two-regions", tmp_path / "state", 0)
+    assert caught.value.hint == "regionctl infra up --topology aws-two-regions"
+    assert not (tmp_path / "state").exists()

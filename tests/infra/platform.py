@@ -122,6 +122,26 @@ def on_this_machine(services: Sequence[str] = ("orders",)) -> Iterator[World]:
         shutil.rmtree(folder)
 
 
+@contextmanager
+def on_emulators() -> Iterator[World]:
+    """AWS as two emulators play it, and a PostgreSQL that stands for the volumes of Aurora."""
+    from infra.aws.clients import Cloud
+    from infra.aws.provider import AwsProvider
+    from tests.infra.aws import emulators, volume
+
+    with (
+        tempfile.TemporaryDirectory(prefix="regionctl-test-") as folder,
+        emulators.keys(),
+        emulators.running(Path(folder)) as aws,
+        volume.running(["s1"]) as servers,
+    ):
+        cloud = Cloud(aws.endpoints(), pause=emulators.PAUSE)
+        site = emulators.site(cloud, "contract", remote=("a",))
+        emulators.build(site)
+        sessions = volume.attach(site, servers)
+        yield World(lambda: AwsProvider(site.topology, cloud, sessions))
+
+
 def free_offset(topology: Topology) -> int:
     """A port offset at which nothing listens."""
     for candidate in free_ports(8):

@@ -42,7 +42,11 @@ def line_of(text: str) -> int:
         ("idlePercent: 25", "idlePercent: 70", "scaling: idlePercent is 70; it must be less"),
         ("cpuPercent: 70", "cpuPercent: 95", "scaling.cpuPercent: must be 90 or less; here it"),
         ("name: two-regions", "name: My Own", "name: must be a lower-case letter, then"),
-        ("provider: local", "provider: aws", "must be 'local' or 'memory'; here it is 'aws'"),
+        (
+            "provider: local",
+            "provider: azure",
+            "must be 'local', 'memory' or 'aws'; here it is 'azure'",
+        ),
         (
             "[auth, users, orders, payments, inventory, notifications]",
             "users",

@@ -1,0 +1,312 @@
+"""regionctl infra up, down, drift, outputs, doctor: a stack on AWS, by Pulumi's engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import infra_children as children
+from cli import infra_tables as tables
+from cli import render
+from cli.leaf import READS, Run, leaf
+from cli.render import Output, Table
+from cli.settings import Settings
+from runtime.errors import Exit, Invalid, Refused
+
+JSON = dict[str, Any]
+ENGINE = "infra.aws.engine"
+DEFAULT = "aws-two-regions"
+CHANGING = (*READS, "dry_run", "reason", "confirm")
+SEVERE = frozenset({"delete", "replace", "delete-replaced", "create-replacement"})
+"""Steps that may take data with them."""
+
+Topology = Annotated[
+    str,
+    typer.Option("--topology", metavar="NAME|FILE", help="A topology with provider: aws."),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="URL",
+        help="Where the stack's state is: s3://BUCKET, file://DIR. Else PULUMI_BACKEND_URL.",
+    ),
+]
+SecretsProvider = Annotated[
+    str | None,
+    typer.Option(
+        "--secrets-provider",
+        metavar="URL",
+        help="What encrypts secrets in the state: awskms://alias/NAME?region=REGION. "
+        "Else a passphrase.",
+    ),
+]
+Region = Annotated[
+    str | None,
+    typer.Option("--region", metavar="REGION", help="Only what is in this region."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module to `regionctl infra`."""
+    leaf(
+        app,
+        "up",
+        shared=CHANGING,
+        examples=(
+            "regionctl infra up --dry-run --backend s3://my-state",
+            "regionctl infra up --backend s3://my-state --reason INC-7",
+            "regionctl infra up --region us-west-2 --backend s3://my-state",
+        ),
+    )(up)
+    leaf(
+        app,
+        "down",
+        shared=CHANGING,
+        examples=(
+            "regionctl infra down --dry-run --backend s3://my-state",
+            "regionctl infra down --keep-data --confirm aws-two-regions",
+        ),
+    )(down)
+    leaf(app, "drift", examples=("regionctl infra drift --backend s3://my-state",))(drift)
+    leaf(app, "outputs", examples=("regionctl infra outputs -o json",))(outputs)
+    leaf(app, "doctor", examples=("regionctl infra doctor --backend s3://my-state",))(doctor)
+
+
+async def up(
+    run: Run,
+    topology: Topology = DEFAULT,
+    backend: Backend = None,
+    secrets_provider: SecretsProvider = None,
+    region: Region = None,
+) -> Exit:
+    """Make AWS what the topology says. Shows what would change and asks first.
+
+    Refused when a finding or a mandatory policy is in the way. What deletes or replaces something
+    needs --confirm TOPOLOGY. With --dry-run exit 20 when something would change. Ctrl-C lets Pulumi
+    finish what it is at; running it again goes on from there.
+    """
+    planned = await children.planned(topology)
+    _allowed(planned)
+    asked = _request(run, topology, backend, secrets_provider, run.reason)
+    asked["targets"] = _targets(planned.plan, region)
+    preview = await _engine(run, "preview", asked)
+    _announce(run, preview, "would")
+    if run.dry_run or not preview["steps"]:
+        return _answer(run, "InfraPreview", preview, planned.plan)
+    name = planned.plan["topology"]
+    if any(step["op"] in SEVERE for step in preview["steps"]):
+        await run.insist(name, f"This deletes or replaces resources of {name}.")
+    else:
+        await run.agree(f"Change {len(preview['steps'])} resources of {preview['stack']} on AWS?")
+    done = await _engine(run, "up", asked)
+    _answer(run, "InfraUpdate", done, planned.plan)
+    return Exit.OK
+
+
+async def down(
+    run: Run,
+    topology: Topology = DEFAULT,
+    backend: Backend = None,
+    secrets_provider: SecretsProvider = None,
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Leave what is protected: databases, buckets.")
+    ] = False,
+) -> Exit:
+    """Delete the stack from AWS. Protected resources stop it, or stay with --keep-data."""
+    name = _name(topology)
+    asked = _request(run, topology, backend, secrets_provider, run.reason)
+    asked["keepData"] = keep_data
+    preview = await _engine(run, "preview-destroy", asked)
+    _announce(run, preview, "would")
+    if run.dry_run or not preview["steps"]:
+        return _answer(run, "InfraPreview", preview, None)
+    await run.insist(name, f"This deletes {len(preview['steps'])} resources of {name} from AWS.")
+    done = await _engine(run, "destroy", asked)
+    _answer(run, "InfraUpdate", done, None)
+    return Exit.OK
+
+
+async def drift(
+    run: Run,
+    topology: Topology = DEFAULT,
+    backend: Backend = None,
+    secrets_provider: SecretsProvider = None,
+) -> Exit:
+    """What was changed on AWS by other hands. Changes nothing; exit 20 when there is something."""
+    asked = _request(run, topology, backend, secrets_provider)
+    return _answer(run, "InfraDrift", await _engine(run, "drift", asked), None)
+
+
+async def outputs(
+    run: Run,
+    topology: Topology = DEFAULT,
+    backend: Backend = None,
+    secrets_provider: SecretsProvider = None,
+) -> None:
+    """What the stack exports, such as its address. Secret values are masked."""
+    asked = _request(run, topology, backend, secrets_provider)
+    ended = await _engine(run, "outputs", asked)
+    found: JSON = ended["outputs"]
+    document = {
+        "apiVersion": "regionctl/v1",
+        "kind": "InfraOutputs",
+        "mode": "applied",
+        "stack": ended["stack"],
+        "outputs": found,
+    }
+    rows = [
+        (key, value if isinstance(value, str) else json.dumps(value))
+        for key, value in sorted(found.items())
+    ]
+    render.show(run.output, document, tables=[Table(("output", "value"), rows)], names=found)
+
+
+async def doctor(
+    run: Run,
+    topology: Topology = DEFAULT,
+    backend: Backend = None,
+    secrets_provider: SecretsProvider = None,
+) -> Exit:
+    """Whether a stack could be applied from here: packages, CLI, plugin, state, credentials.
+
+    Exit 5 when something is missing; each comes with its mend. Nothing is changed.
+    """
+    asked = _request(run, topology, backend, secrets_provider)
+    found = (await children.answer("infra.aws.engine_doctor", given=asked))["checks"]
+    failed = [each for each in found if each["state"] == "fail"]
+    rows = [(each["name"], each["state"], each["detail"]) for each in found]
+    mends = [f"  {each['name']}: {each['mend']}" for each in found if each["mend"]]
+    render.show(
+        run.output,
+        {
+            "apiVersion": "regionctl/v1",
+            "kind": "DoctorReport",
+            "state": "fail" if failed else "ok",
+            "checks": found,
+        },
+        tables=[
+            Table(
+                ("check", "state", "found"),
+                rows,
+                foot=["", "to mend:", *mends] if mends else [],
+            )
+        ],
+        names=[each["name"] for each in failed],
+    )
+    return Exit.REFUSED if failed else Exit.OK
+
+
+async def export(run: Run, topology: str, backend: str | None) -> JSON:
+    """The state of a stack, as `pulumi stack export` has it, its secrets encrypted."""
+    asked = _request(run, topology, backend, None)
+    async for line in children.events(ENGINE, "export", given=_bytes(asked)):
+        if line["event"] == "ended":
+            return dict(line["export"])
+    raise Refused("Pulumi did not say what the stack has.", hint="regionctl infra doctor")
+
+
+def _request(
+    run: Run, topology: str, backend: str | None, secrets: str | None, reason: str = ""
+) -> JSON:
+    """What the engine is asked. The folder has the stack's settings, none of them secret."""
+    from infra.aws.engine_request import Request
+
+    settings = Settings.read()
+    home = run.state_dir or settings.state_dir or settings.state_root
+    folder = home.expanduser().absolute() / "infra" / _name(topology)
+    return Request(
+        topology=topology,
+        work_dir=folder,
+        backend=backend or "",
+        secrets_provider=secrets or "",
+        message=reason,
+    ).document()
+
+
+def _name(topology: str) -> str:
+    return Path(topology).stem
+
+
+def _allowed(planned: children.Planned) -> None:
+    """Raises `Refused` when the plan may not be applied."""
+    lines = [f"{each['policy']}: {each['message']}" for each in planned.violations]
+    lines += [f"{each['path']}: {each['message']}" for each in planned.wrong]
+    if lines:
+        raise Refused(
+            f"{len(lines)} findings and policies forbid this. Nothing was changed.",
+            hint="regionctl infra policy",
+            extra={"lines": lines[:15]},
+        )
+
+
+def _targets(plan: JSON, region: str | None) -> list[str]:
+    """The URNs in a region; none when no region is named: all."""
+    if region is None:
+        return []
+    found = [one["urn"] for one in plan["resources"] if one["region"] == region]
+    if not found:
+        known = sorted({one["region"] for one in plan["resources"] if one["region"]})
+        raise Invalid(f"Nothing is in {region!r}.", hint=f"one of {', '.join(known)}")
+    return found
+
+
+async def _engine(run: Run, action: str, asked: JSON) -> JSON:
+    """Lets the engine do it, and tells of it as it comes. Raises what it reports."""
+    from infra.aws.engine_request import MAKING
+
+    asked = {**asked, "mayCreate": action in MAKING}
+    ended: JSON = {}
+    async for line in children.events(ENGINE, action, given=_bytes(asked)):
+        if line["event"] == "ended":
+            ended = line
+        elif run.output is Output.jsonl:
+            render.out(json.dumps(line))
+        else:
+            _tell(line)
+    if not ended:
+        raise Refused("Pulumi ended without a word.", hint="regionctl infra doctor")
+    return ended
+
+
+def _bytes(asked: JSON) -> bytes:
+    return json.dumps(asked).encode("utf-8")
+
+
+def _tell(line: JSON) -> None:
+    """A line of progress for the person who waits."""
+    match line["event"]:
+        case "step" if line["op"] != "same":
+            words = {"begin": line["op"], "done": f"{line['op']}: done", "failed": "FAILED"}
+            render.note(f"{words[line['phase']]:<16}{tables.name(line['urn'])}")
+        case "diagnostic":
+            render.note(f"{line['severity']}: {line['message']}")
+        case "policy":
+            render.note(f"{line['level']} {line['policy']}: {line['message']}")
+
+
+def _announce(run: Run, preview: JSON, word: str) -> None:
+    if run.output.for_people:
+        counts = ", ".join(f"{op} {count}" for op, count in sorted(preview["changes"].items()))
+        render.note(f"{preview['stack']} {word}: {counts or 'change nothing'}")
+
+
+def _answer(run: Run, kind: str, ended: JSON, plan: JSON | None) -> Exit:
+    """Shows how it ended. Exit 20 of what was only looked at, and would change something."""
+    document = {
+        "apiVersion": "regionctl/v1",
+        "kind": kind,
+        "mode": ended.get("mode", "planned"),
+        "topology": plan["topology"] if plan else None,
+        **{key: value for key, value in ended.items() if key not in ("event", "mode")},
+    }
+    rows = [(step["op"], tables.name(step["urn"]), step["type"]) for step in ended["steps"]]
+    counts = ", ".join(f"{op} {count}" for op, count in sorted(ended["changes"].items()))
+    foot = [f"{ended['stack']}: {counts or 'nothing changes'}"]
+    foot += [f"{key}: {value}" for key, value in sorted(ended.get("outputs", {}).items())]
+    shown = [Table(("step", "resource", "type") if rows else (), rows, foot=foot)]
+    render.show(run.output, document, tables=shown, names=[step["urn"] for step in ended["steps"]])
+    return Exit.CHANGES if ended["steps"] else Exit.OK

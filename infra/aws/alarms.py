@@ -1,0 +1,191 @@
+"""The alarms of a region: the platform's table of what is too much, for CloudWatch. Pure.
+
+The table: error rate above 1 %, p99 above 500 ms, CPU above 80 % (critical), memory above 85 %,
+database connections above 80 % of what a server takes. To it come what only AWS has: how far
+another region is behind, and whether a region answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from infra.aws.aurora import max_connections
+from infra.aws.naming import CACHE, QUEUE
+from infra.aws.spec import Platform, RegionSpec
+
+Severity = Literal["critical", "warning"]
+ERROR_PERCENT, P99_SECONDS = 1.0, 0.5
+CPU_PERCENT, MEMORY_PERCENT, CONNECTIONS_PERCENT = 80.0, 85.0, 80.0
+# Of the objective of region-failure, an hour: this is when a person should begin to look.
+LAG_MILLISECONDS = 60_000.0
+MINUTE = 60
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """True for `periods` minutes in a row when `statistic` of `metric` is above `threshold`.
+
+    `dimensions` that AWS makes up are named by what they are of: "@balancer", "@targets". `total`
+    is a metric of the same place, of which `metric` then is taken in percent.
+    """
+
+    name: str
+    severity: Severity
+    says: str
+    namespace: str
+    metric: str
+    statistic: str
+    threshold: float
+    dimensions: Mapping[str, str] = field(default_factory=dict)
+    periods: int = 3
+    total: str = ""
+
+
+def alarms(platform: Platform, region: RegionSpec) -> tuple[Alarm, ...]:
+    return (
+        *_entry(),
+        *_tasks(platform, region),
+        *_databases(platform, region),
+        *_stores(platform, region),
+    )
+
+
+def _entry() -> tuple[Alarm, ...]:
+    place = {"LoadBalancer": "@balancer", "TargetGroup": "@targets"}
+    return (
+        Alarm(
+            "error-rate",
+            "critical",
+            f"More than {ERROR_PERCENT:g} % of the requests fail.",
+            "AWS/ApplicationELB",
+            "HTTPCode_Target_5XX_Count",
+            "Sum",
+            ERROR_PERCENT,
+            place,
+            total="RequestCount",
+        ),
+        Alarm(
+            "p99",
+            "warning",
+            f"One of a hundred requests takes longer than {P99_SECONDS * 1000:g} ms.",
+            "AWS/ApplicationELB",
+            "TargetResponseTime",
+            "p99",
+            P99_SECONDS,
+            place,
+        ),
+        Alarm(
+            "unhealthy-gateways",
+            "critical",
+            "A gateway does not answer the load balancer.",
+            "AWS/ApplicationELB",
+            "UnHealthyHostCount",
+            "Maximum",
+            0.0,
+            place,
+        ),
+    )
+
+
+def _tasks(platform: Platform, region: RegionSpec) -> list[Alarm]:
+    found = []
+    for task in region.tasks:
+        place = {
+            "ClusterName": platform.names.ecs_cluster(region.name),
+            "ServiceName": platform.names.ecs_service(task.component),
+        }
+        for metric, severity, limit in (
+            ("CPUUtilization", "critical", CPU_PERCENT),
+            ("MemoryUtilization", "warning", MEMORY_PERCENT),
+        ):
+            what = metric.removesuffix("Utilization").lower()
+            found.append(
+                Alarm(
+                    f"{task.component}-{what}",
+                    "critical" if severity == "critical" else "warning",
+                    f"The tasks of {task.component} use more than {limit:g} % of their {what}.",
+                    "AWS/ECS",
+                    metric,
+                    "Average",
+                    limit,
+                    place,
+                )
+            )
+    return found
+
+
+def _databases(platform: Platform, region: RegionSpec) -> list[Alarm]:
+    most = max_connections(platform.aws.database.instance_class)
+    found = []
+    for database in platform.databases_in(region.name):
+        place = {"DBClusterIdentifier": platform.names.cluster(database, region.name)}
+        found += [
+            Alarm(
+                f"{database}-connections",
+                "critical",
+                f"{database} has more than {CONNECTIONS_PERCENT:g} % of its {most} connections.",
+                "AWS/RDS",
+                "DatabaseConnections",
+                "Maximum",
+                most * CONNECTIONS_PERCENT / 100,
+                place,
+            ),
+            Alarm(
+                f"{database}-cpu",
+                "critical",
+                f"The servers of {database} use more than {CPU_PERCENT:g} % of their CPU.",
+                "AWS/RDS",
+                "CPUUtilization",
+                "Maximum",
+                CPU_PERCENT,
+                place,
+            ),
+        ]
+        if not region.serves and database in platform.databases:
+            found.append(
+                Alarm(
+                    f"{database}-lag",
+                    "critical",
+                    f"{database} is more than {LAG_MILLISECONDS / 1000:g} s behind its writer.",
+                    "AWS/RDS",
+                    "AuroraGlobalDBReplicationLag",
+                    "Maximum",
+                    LAG_MILLISECONDS,
+                    place,
+                )
+            )
+    return found
+
+
+def _stores(platform: Platform, region: RegionSpec) -> list[Alarm]:
+    found = []
+    for kind in (CACHE, QUEUE):
+        place = {"ReplicationGroupId": platform.names.replication_group(kind, region.name)}
+        found.append(
+            Alarm(
+                f"{kind}-cpu",
+                "critical",
+                f"The {kind} uses more than {CPU_PERCENT:g} % of its one thread.",
+                "AWS/ElastiCache",
+                "EngineCPUUtilization",
+                "Maximum",
+                CPU_PERCENT,
+                place,
+            )
+        )
+    queue = {"ReplicationGroupId": platform.names.replication_group(QUEUE, region.name)}
+    found.append(
+        Alarm(
+            "queue-memory",
+            "critical",
+            f"The queue is {MEMORY_PERCENT:g} % full; when it is full it takes no events.",
+            "AWS/ElastiCache",
+            "DatabaseMemoryUsagePercentage",
+            "Maximum",
+            MEMORY_PERCENT,
+            queue,
+        )
+    )
+    return found

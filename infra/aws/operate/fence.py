@@ -1,0 +1,152 @@
+"""What proves that a region, or a server, writes no more.
+
+Of Aurora's own means none is enough: no API stops one server for good, a cluster of a global
+database cannot be stopped, `default_transaction_read_only` binds nobody who does not want it, and
+the old writer of a lost region is fenced by Aurora only when that region is back. What writes are
+the services, so those are taken away, in two ways that need each other:
+
+- every task of them ends, which ends every session that they had; load starts none again;
+- the rule of the security group by which services reach databases is revoked, so that no task that
+  somebody starts gets a session. (Alone it would not do: a security group lets connections that
+  are open go on.)
+
+The control plane's own rule stays, so that what the region has can be looked at. Not stopped is who
+connects from inside the database group or by a rule that a person has added; and nothing of a
+region whose API does not answer: then it is said so, and a person decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from infra.aws import databases
+from infra.aws.clients import JSON
+from infra.aws.operate import scale
+from infra.aws.site import Site
+from infra.provider import Fenced
+from runtime.errors import NotFound, Refused, TimedOut, Unavailable
+
+PORT = 5432
+WRITERS, DATABASES = "service", "database"
+
+
+async def fence_region(site: Site, region: str) -> Fenced:
+    """Not fenced when the region does not answer, or a task has not ended in time."""
+    site.topology.region(region)
+    try:
+        await _revoke(site, region)
+        stopped = await asyncio.gather(
+            *(scale.stop(site, region, service) for service in site.topology.services)
+        )
+        if await _rules(site, region):
+            return Fenced(False, f"services of {region} may connect to its databases again")
+    except Unavailable:
+        return Fenced(False, f"the API of {region} does not answer")
+    except TimedOut as late:
+        return Fenced(False, late.detail)
+    return Fenced(
+        True,
+        f"no task of the {len(stopped)} services of {region} lives, and its databases let none in",
+    )
+
+
+async def lift(site: Site, region: str) -> None:
+    """Services of `region` may connect to its databases again; none is started.
+
+    Raises `Refused` when a cluster there is not part of its global database: it would take writes
+    that nobody else gets.
+    """
+    for database in site.topology.databases:
+        try:
+            known = await databases.read(site, database, region)
+        except NotFound:
+            continue  # What is not there takes no writes.
+        try:
+            known.member(region)
+        except NotFound as apart:
+            raise Refused(
+                f"{site.names.cluster(database, region)} is not part of {known.id} any more: its "
+                "writes would be nobody else's.",
+                hint="regionctl infra plan; it has to be made anew as a secondary",
+                runbook="region-failure",
+            ) from apart
+    if await _rules(site, region):
+        return
+    groups = await _groups(site, region)
+    await site.cloud.call(
+        "ec2",
+        region,
+        "authorize_security_group_ingress",
+        GroupId=groups[DATABASES],
+        IpPermissions=[_permission(groups[WRITERS])],
+    )
+
+
+async def fence(site: Site, instance: str) -> Fenced:
+    """A reader writes nothing. A writer is not stopped: whoever is promoted in its region stops it,
+    as their volume takes writes of one server."""
+    spec = site.spec(instance, "postgres")
+    known = await databases.read(site, spec.component, spec.region)
+    if not any(member.writer and member.region == spec.region for member in known.members):
+        return Fenced(True, f"{known.id} is written in another region")
+    try:
+        document = await databases.cluster(site, spec.component, spec.region)
+    except Unavailable:
+        return Fenced(False, f"the API of {spec.region} does not answer")
+    if databases.writer_of(document) != site.server(spec):
+        return Fenced(True, "it is a reader of its cluster")
+    return Fenced(False, "Aurora stops no single server; a promotion in its region does")
+
+
+def _permission(writers: str) -> JSON:
+    pair = {"GroupId": writers, "Description": f"from {WRITERS}"}
+    return {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "UserIdGroupPairs": [pair]}
+
+
+async def _groups(site: Site, region: str) -> JSON:
+    """who → the id of its security group. Raises `NotFound`."""
+    names = {site.group(who): who for who in (WRITERS, DATABASES)}
+    found = await site.cloud.pages(
+        "ec2",
+        region,
+        "describe_security_groups",
+        "SecurityGroups",
+        Filters=[{"Name": "group-name", "Values": list(names)}],
+    )
+    groups = {names[each["GroupName"]]: each["GroupId"] for each in found}
+    if missing := sorted({WRITERS, DATABASES} - set(groups)):
+        raise NotFound(
+            f"{region} has no security group for {', '.join(missing)}.", hint="regionctl infra plan"
+        )
+    return groups
+
+
+async def _rules(site: Site, region: str) -> list[str]:
+    """The rules by which services reach databases."""
+    groups = await _groups(site, region)
+    found = await site.cloud.pages(
+        "ec2",
+        region,
+        "describe_security_group_rules",
+        "SecurityGroupRules",
+        Filters=[{"Name": "group-id", "Values": [groups[DATABASES]]}],
+    )
+    return [
+        rule["SecurityGroupRuleId"]
+        for rule in found
+        if not rule["IsEgress"]
+        and rule.get("ReferencedGroupInfo", {}).get("GroupId") == groups[WRITERS]
+    ]
+
+
+async def _revoke(site: Site, region: str) -> None:
+    rules = await _rules(site, region)
+    if rules:
+        groups = await _groups(site, region)
+        await site.cloud.call(
+            "ec2",
+            region,
+            "revoke_security_group_ingress",
+            GroupId=groups[DATABASES],
+            SecurityGroupRuleIds=rules,
+        )

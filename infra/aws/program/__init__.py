@@ -1,0 +1,1 @@
+"""The Pulumi program: components by what they are for, put together in `main`. Imports pulumi."""

@@ -1,0 +1,163 @@
+"""`regionctl infra` as it is typed. AWS is not there; of a stack, Pulumi is a double."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cli import infra_children
+from cli.infra import verdict
+from cli.infra_children import Planned
+from infra.aws.plan import managed
+from infra.topology import BUILT_IN
+from runtime.errors import Exit
+from tests.cli.console import Ended, program, regionctl
+from tests.infra.aws.surveyed import TOPOLOGY, survey
+from tests.infra.aws.test_engine import with_double
+
+JSON = dict[str, Any]
+STACK = "aws-two-regions.prod"
+
+
+def planned(*levels: str, violation: str = "advisory") -> Planned:
+    findings = tuple({"level": level} for level in levels)
+    return Planned({}, findings, {"violations": [{"level": violation}]})
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "code"),
+    [
+        (planned(), None, Exit.OK),
+        (planned("warning"), [], Exit.OK),
+        (planned("warning"), [{"kind": "added"}], Exit.CHANGES),
+        (planned("error"), [{"kind": "added"}], Exit.REFUSED),
+        (planned(violation="mandatory"), None, Exit.REFUSED),
+    ],
+)
+def test_what_is_in_the_way_comes_before_what_differs(
+    given: Planned, changes: list[JSON] | None, code: Exit
+) -> None:
+    assert verdict(given, changes) == code
+
+
+@pytest.mark.process
+def test_a_plan_of_another_process_differs_only_in_what_the_topology_says_differently(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    usual = survey(tmp_path_factory)["plan"]
+    (tmp_path / "usual.json").write_text(json.dumps(usual))
+    text = (BUILT_IN / f"{TOPOLOGY}.yaml").read_text()
+    assert 'engineVersion: "18.6"' in text
+    (tmp_path / "old.yaml").write_text(text.replace('"18.6"', '"16.6"'))
+    ended = program(
+        *("infra", "plan", "--topology", str(tmp_path / "old.yaml"), "-o", "json"),
+        *("--diff", str(tmp_path / "usual.json")),
+        home=tmp_path,
+    )
+    assert ended.code == Exit.REFUSED, ended.stderr
+    plan = json.loads(ended.stdout)
+    assert (plan["kind"], plan["mode"]) == ("InfraPlan", "planned")
+    assert len(managed(plan)) == len(managed(usual)) >= 150
+    assert {finding["rule"] for finding in plan["findings"]} == {"engine-deprecated"}
+    assert len(plan["policies"]["policies"]) == 12
+    assert all(each["level"] == "advisory" for each in plan["policies"]["violations"])
+    assert plan["cost"]["totalUsd"] > 0
+    told = plan["diff"]["declaredInputs"]
+    versions = [field for each in told for field in each["fields"]]
+    assert {"engineVersion"} <= {field["path"] for field in versions}
+    allowed = ("aws:rds/", "aws:ecs/taskDefinition")
+    assert {each["kind"] for each in told} == {"changed"}
+    assert all(each["type"].startswith((*allowed, "aws:ssm/")) for each in told), told
+
+
+@pytest.mark.process
+def test_a_topology_that_is_not_for_aws_is_refused_and_leaves_nothing_running(
+    tmp_path: Path,
+) -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    ended = regionctl("infra", "plan", "--topology", "two-regions", home=tmp_path)
+    assert ended.code == Exit.USAGE
+    assert "aws-two-regions" in ended.stderr
+    after = {child.pid for child in psutil.Process().children(recursive=True)}
+    assert after <= before
+
+
+def test_without_the_packages_it_says_which_and_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra_children, "NEEDED", ("json", "no_such_package"))
+    ended = regionctl("infra", "plan", home=tmp_path)
+    assert ended.code == Exit.REFUSED
+    assert "no_such_package" in ended.stderr
+    assert "pip install 'regionctl[aws]'" in ended.stderr
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """A backend of the double in which there is a stack with two resources, one protected."""
+    resources = [
+        {"urn": f"urn:pulumi:{name}", "type": "aws:x/y:Y", "inputs": {}, "protect": name == "data"}
+        for name in ("data", "drifted")
+    ]
+    resources[1]["drifted"] = True
+    state = {"version": 1, "resources": resources, "outputs": {"entryUrl": "https://it"}}
+    (tmp_path / f"{STACK}.json").write_text(json.dumps(state))
+    return tmp_path
+
+
+def infra(stack: Path, *words: str) -> Ended:
+    if not (stack / "bin").exists():
+        with_double(stack)
+    path = f"{stack / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {"PATH": path, "PULUMI_CONFIG_PASSPHRASE": "test", "PYTHONPATH": str(Path.cwd())}
+    return regionctl("infra", *words, "--backend", f"file://{stack}", home=stack, env=env)
+
+
+@pytest.mark.process
+def test_a_stack_is_looked_at_and_deleted_only_when_its_name_is_repeated(stack: Path) -> None:
+    outputs = infra(stack, "outputs", "-o", "json")
+    assert json.loads(outputs.stdout)["outputs"] == {"entryUrl": "https://it"}
+    drift = infra(stack, "drift", "-o", "json")
+    assert drift.code == Exit.CHANGES
+    assert [step["op"] for step in json.loads(drift.stdout)["steps"]] == ["update"]
+    refused = infra(stack, "down", "--keep-data", "--yes")
+    assert refused.code == Exit.REFUSED
+    assert "--confirm aws-two-regions" in refused.stderr
+    done = infra(stack, "down", "--keep-data", "--confirm", "aws-two-regions")
+    assert done.code == Exit.OK
+    left = json.loads((stack / f"{STACK}.json").read_text())["resources"]
+    assert [each["urn"] for each in left] == ["urn:pulumi:data"]
+
+
+@pytest.mark.process
+def test_down_refuses_what_is_protected_and_deletes_nothing(stack: Path) -> None:
+    before = (stack / f"{STACK}.json").read_text()
+    ended = infra(stack, "down", "--confirm", "aws-two-regions")
+    assert ended.code == Exit.REFUSED
+    assert "--keep-data" in ended.stderr
+    assert (stack / f"{STACK}.json").read_text() == before
+
+
+def test_the_price_list_shows_where_each_price_is_from(tmp_path: Path) -> None:
+    ended = regionctl("infra", "prices", "show", "--sku", "fargate", "-o", "json", home=tmp_path)
+    rows = json.loads(ended.stdout)["items"]
+    assert {row["sku"] for row in rows} == {
+        f"fargate-{kind}-{what}" for kind in ("arm", "x86") for what in ("memory", "vcpu")
+    }
+    assert all(row["source"] and row["date"] for row in rows)
+
+
+def test_the_console_and_the_judgement_import_no_pulumi() -> None:
+    modules = "cli.infra, infra.aws.validate, infra.aws.cost, infra.aws.savings, infra.aws.applied"
+    code = f"import json, sys, {modules}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"pulumi", "pulumi_aws", "grpc", "boto3", "cfnlint"} & set(json.loads(done.stdout))
