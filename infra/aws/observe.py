@@ -15,6 +15,7 @@ from typing import Any
 from infra.aws import compute, databases, maps, route, stores
 from infra.aws.clients import JSON
 from infra.aws.databases import Global
+from infra.aws.operate import fence
 from infra.aws.site import Site
 from infra.provider import Follower, InstanceView, Observed, PostgresView, State
 from infra.topology import InstanceSpec
@@ -38,9 +39,11 @@ STOPPED = {"stopped", "stopping", "starting", "rebooting", "creating", "deleting
 
 @dataclass(frozen=True)
 class Region:
-    """What a region's API said. `servers` by identifier, `lags` (s) by database."""
+    """What a region's API said. `servers` by identifier, `lags` (s) by database. `barred`: it is
+    fenced, its databases run and let no service in."""
 
     answers: bool = True
+    barred: bool = False
     servers: Mapping[str, JSON] = field(default_factory=dict)
     clusters: Mapping[str, JSON] = field(default_factory=dict)
     lags: Mapping[str, float] = field(default_factory=dict)
@@ -98,8 +101,14 @@ async def _region(site: Site, region: str, names: Sequence[str]) -> Region:
         )
     except Unavailable:
         return Region(answers=False)
-    lags = await _unless_silent(databases.lags(site, names, region)) if names else {}
+    if not names:
+        return Region()
+    lags, barred = await asyncio.gather(
+        _unless_silent(databases.lags(site, names, region)),
+        _unless_silent(fence.barred(site, region)),
+    )
     return Region(
+        barred=bool(barred),
         servers={each["DBInstanceIdentifier"]: each for each in servers},
         clusters={each["DBClusterIdentifier"]: each for each in clusters},
         lags=lags or {},
@@ -121,6 +130,8 @@ def _database(
     if server is None:
         return InstanceView(spec.id, "absent")
     state = state_of(server["DBInstanceStatus"])
+    if region.barred and state == "running":
+        state = "frozen"
     endpoint = server.get("Endpoint") or {}
     address = f"{endpoint['Address']}:{endpoint['Port']}" if endpoint else None
     writer = _writer(site, spec.component, regions, known)

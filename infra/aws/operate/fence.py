@@ -82,6 +82,11 @@ async def lift(site: Site, region: str) -> None:
     )
 
 
+async def barred(site: Site, region: str) -> bool:
+    """Whether the region's databases let no service in. Raises `Unavailable`, `NotFound`."""
+    return not await _rules(site, region)
+
+
 async def fence(site: Site, instance: str) -> Fenced:
     """A reader writes nothing. A writer is not stopped: whoever is promoted in its region stops it,
     as their volume takes writes of one server."""

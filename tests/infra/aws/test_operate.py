@@ -114,8 +114,11 @@ def test_a_fenced_region_has_no_task_of_a_service_and_no_way_into_its_databases(
     assert len(asyncio.run(compute.tasks(site, EAST, "gateway"))) == 2
     assert sources(site, EAST) == ["control"]
     assert asyncio.run(observe(site, ["orders.us-east-1a"])).state("orders.us-east-1a") == "stopped"
+    # Its databases run and nobody gets in: to whoever plans a failover they are lost.
+    assert asyncio.run(observe(site, [FIRST])).state(FIRST) == "frozen"
     for _ in range(2):
         asyncio.run(fence.lift(site, EAST))
+    assert asyncio.run(observe(site, [FIRST])).running(FIRST)
     assert sources(site, EAST) == ["control", "service"]
     asyncio.run(scale.scale(site, EAST, "orders", 2))
     asyncio.run(scale.scale(site, EAST, "payments", 2))

@@ -18,6 +18,7 @@ from control_plane.world import World
 from infra.aws import compute
 from infra.aws.clients import Cloud
 from infra.aws.provider import AwsProvider
+from infra.provider import Fault
 from infra.topology import load
 from runtime.clock import SystemClock
 from runtime.errors import Refused
@@ -88,6 +89,7 @@ async def _story(hand: Hand) -> None:
         await hand.run("failover", target=EAST, accept_data_loss=True, reason="a rehearsal")
 
     # Its services and the way into its databases are gone, as when the region is lost; AWS answers.
+    await provider.inject(Fault("kill-region", EAST))
     before = await hand.map()
     plan = await _fail_over(hand)
     assert [step.name for step in plan.steps][:5] == [
@@ -108,13 +110,13 @@ async def _story(hand: Hand) -> None:
 
 
 async def _fail_over(hand: Hand) -> Plan:
-    """By the plan that a drill inlines: for a region that is taken for lost."""
+    """By the plan of an operator, and of a drill, for a region that does not let anybody in."""
     topology = hand.provider.topology
     for database, milliseconds in (("s1", 120.0), ("catalog", 340.0)):
         emulators.fall_behind(hand.provider.site, database, WEST, milliseconds)
     observed = await hand.provider.observe()
-    asked = {"region": EAST, "accept_data_loss": True, "assume_lost": True}
-    plan = failover.region(topology, observed, await hand.map(), **asked)
+    asked = {"target": EAST, "accept_data_loss": True, "reason": "a rehearsal"}
+    plan = failover.plan(topology, observed, await hand.map(), **asked)
     # What CloudWatch says of the one that is furthest behind is the loss to expect.
     assert plan.expected == {"home": WEST, "lossSeconds": 0.34}
     return await hand.carry_out(plan)
