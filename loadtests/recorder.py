@@ -18,7 +18,7 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-from loadtests.arrivals import Plan
+from loadtests.arrivals import WARM_UP, Plan
 from loadtests.histograms import HIGHEST_MICROSECONDS, empty
 
 JSON = dict[str, Any]
@@ -125,12 +125,14 @@ class Recorder:
         self._changed_seconds: set[int] = set()
 
     def started(self, intended: float, lag: float) -> None:
-        """An arrival began, `lag` seconds later than the generator could have begun it."""
+        """An arrival began, `lag` seconds later than the generator could have begun it. How late
+        those of the warm-up are does not count, as nothing of it does."""
         self.tally.started += 1
         second = self._second(intended)
         second.started += 1
         second.late = max(second.late, lag)
-        self._lag.record_value(microseconds(lag))
+        if self.plan.phase_at(intended) != WARM_UP:
+            self._lag.record_value(microseconds(lag))
 
     def request(self, sample: Sample) -> None:
         phase = self._record(sample)
