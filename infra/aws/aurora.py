@@ -65,7 +65,7 @@ def family(version: str) -> str:
 
 def local_settings() -> dict[str, str]:
     """What every local server starts with, by name."""
-    return dict(re.findall(r"^(\w+) = '?([^'\n]*)'?$", postgres.common(), re.MULTILINE))
+    return dict(re.findall(r"^(\w+) = '?([^'\n]*)'?$", postgres.COMMON, re.MULTILINE))
 
 
 def max_connections(instance_class: str) -> int:

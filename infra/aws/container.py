@@ -31,7 +31,7 @@ from infra.local import certificates, envoy
 from infra.local.layout import replace_file
 
 MAP_SECONDS, SERVERS_SECONDS = 1.0, 2.0
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (inside its security group)
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104  # nosec B104 (inside its security group)
 METADATA = "ECS_CONTAINER_METADATA_URI_V4"
 HEALTH_SECONDS = 4.0
 Environment = Mapping[str, str]
@@ -50,9 +50,9 @@ def main(arguments: list[str]) -> int:
 
 def health(url: str) -> int:
     """0 when it answers 200. It is this very task, so nobody's certificate is asked for."""
-    context = ssl._create_unverified_context()  # noqa: S323
+    context = ssl._create_unverified_context()  # noqa: S323  # nosec B323
     try:
-        with urllib.request.urlopen(url, timeout=HEALTH_SECONDS, context=context) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=HEALTH_SECONDS, context=context) as answer:  # noqa: S310  # nosec B310
             return 0 if answer.status == 200 else 1
     except OSError:
         return 1
@@ -146,7 +146,7 @@ def _metadata(given: Environment) -> Mapping[str, Any]:
     """What ECS says about this task; nothing outside of ECS."""
     if METADATA not in given:
         return {}
-    with urllib.request.urlopen(f"{given[METADATA]}/task", timeout=5) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{given[METADATA]}/task", timeout=5) as answer:  # noqa: S310  # nosec B310
         found: Mapping[str, Any] = json.load(answer)
     return found
 

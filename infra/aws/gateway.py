@@ -28,7 +28,7 @@ ADMIN_PORT = 9901
 HOPS = 2
 SERVICES = tuple(sorted(gateway.SERVICES))
 CERTIFICATE, KEY = "tls/edge.pem", "tls/edge.key"
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (inside its security group)
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104  # nosec B104 (inside its security group)
 CLIENT = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 
 

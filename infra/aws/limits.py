@@ -10,6 +10,8 @@ from runtime.errors import Refused
 REASONS: Mapping[str, str] = {
     "set_shards": "a shard is a global database of its own, which `infra up` makes",
     "remove_region": "what Pulumi made, `infra down` removes",
+    "set_instances": "ECS spreads a service's tasks over the zones of a region by itself, and "
+    "Application Auto Scaling adds and takes away by their CPU",
     "ensure_stopped": "what Pulumi made runs; a region's services are ended by its fence",
     "stop_database": "Aurora stops no single server and no cluster of a global database; "
     "a switchover stops the writes itself, waits, and changes roles in one request",

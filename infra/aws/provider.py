@@ -33,6 +33,7 @@ from infra.provider import (
 from infra.repair import Repairs
 from infra.topology import Topology
 from infra.traffic import Traffic
+from infra.usage import Usage
 from runtime.clock import wait_until
 from runtime.errors import Refused, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
@@ -78,6 +79,13 @@ class AwsProvider:
     async def set_shards(self, count: int) -> None:
         if count != len(self.topology.shards):
             raise refused("set_shards", f"change shards, then {MADE_BY_PULUMI}{self.topology.name}")
+
+    async def set_instances(self, service: str, zone: str, count: int) -> None:
+        raise refused("set_instances", "services.minimum in the topology, then regionctl infra up")
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Nobody here scales by it (`limits`)."""
+        return {}
 
     # Observing.
 

@@ -11,7 +11,7 @@ from infra.aws.clients import JSON
 from infra.aws.limits import refused
 from infra.aws.operate import restore, snapshot
 from infra.aws.site import Site
-from infra.backups import Archive, Backup, BackupKind, Point, Restored, Target
+from infra.backups import Archive, Backup, BackupKind, Point, Restored, Target, Work
 from runtime.errors import NotFound, Refused
 from runtime.shardmap import ShardMap
 
@@ -21,6 +21,10 @@ class AwsBackups:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+
+    async def working(self, on: str) -> Work | None:
+        """AWS tells no share of what it has done."""
+        return None
 
     async def archives(self) -> Sequence[Archive]:
         return await asyncio.gather(

@@ -38,7 +38,7 @@ REPLICATION = "replicator"
 COPY_SECONDS = 6 * 3600.0
 HELPERS = ("initdb", "pg_basebackup", "pg_rewind")
 
-_COMMON = f"""\
+COMMON = f"""\
 # Written by regionctl; the same for every server. What differs is in regionctl.conf.
 listen_addresses = '{HOST}'
 unix_socket_directories = ''
@@ -111,7 +111,7 @@ class ControlData:
 
 def common(topology: Topology) -> str:
     """The text of postgresql.conf: what is equal for every server of a platform."""
-    return f"{_COMMON}max_connections = {most_connections(topology)}\n"
+    return f"{COMMON}max_connections = {most_connections(topology)}\n"
 
 
 def most_connections(topology: Topology) -> int:
