@@ -14,6 +14,9 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from infra.backups import Backups
+from infra.faults import Fault as Fault
+from infra.faults import FaultKind as FaultKind
+from infra.faults import Injected as Injected
 from infra.moves import Moves
 from infra.repair import Repairs
 from infra.topology import Topology
@@ -22,17 +25,6 @@ from infra.usage import Usage
 from runtime.shardmap import Endpoint, ShardMap
 
 State = Literal["absent", "stopped", "running", "frozen", "failed"]
-FaultKind = Literal[
-    "kill",
-    "freeze",
-    "kill-zone",
-    "kill-region",
-    "cut-link",
-    "slow-link",
-    "drop-cache",
-    "drop-queue",
-    "corrupt",
-]
 JSON = dict[str, Any]
 
 
@@ -88,43 +80,6 @@ class InstanceView:
     address: str | None = None
     postgres: PostgresView | None = None
     valkey: ValkeyView | None = None
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something broken on purpose.
-
-    `target` is an instance (kill, freeze), a zone "us-east-1a" (kill-zone), a region
-    (kill-region), or two regions "us-east-1/us-west-2" (cut-link, slow-link with
-    `delay_seconds`). Of a cache (drop-cache) or a queue with its replicas (drop-queue) the
-    whole contents are lost; the servers go on. It heals by itself after `expires_seconds` where it
-    can (freeze, links), also when the controller is dead.
-
-    corrupt: one bad UPDATE and one bad DELETE hit a share of the settled orders of the shard
-    `target`, in one transaction of the superuser. `seed` chooses which, and names the fault: it is
-    done once, and who asks again gets the first answer. Nothing heals it but `infra/repair.py`.
-    """
-
-    kind: FaultKind
-    target: str
-    expires_seconds: float = 120.0
-    delay_seconds: float = 0.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Injected:
-    """When a fault began and had taken effect, on CLOCK_MONOTONIC and on the wall clock.
-
-    `detail` of "corrupt": {"lsn": everything up to it is good, "changed", "deleted": rows by
-    table}.
-    """
-
-    began_monotonic: float
-    effective_monotonic: float
-    began_at: datetime
-    pids: tuple[int, ...] = ()
-    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -250,12 +205,14 @@ class Provider(Protocol):
         ...
 
     async def ensure_stopped(self, instances: Sequence[str]) -> None: ...
+
     async def set_instances(self, service: str, zone: str, count: int) -> None:
         """`zone` ("us-east-1a") has `count` instances of `service` from now on, says `topology`.
 
         A new one is sent requests when it is well; one too many is sent no new ones, ends those
         it has, then stops. Raises as `Topology.with_instances`; `Unavailable`: the zone is down.
         """
+        ...
 
     async def usage(self) -> Mapping[str, Usage]:
         """What the processes of services have used of the machine, by instance."""

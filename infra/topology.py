@@ -19,8 +19,16 @@ from typing import Annotated, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from infra import topology_aws, topology_faults
+from infra import topology_aws, topology_faults, topology_instances
 from infra.topology_aws import AwsSpec, AwsWire
+from infra.topology_instances import EDGE as EDGE
+from infra.topology_instances import MAILBOX as MAILBOX
+from infra.topology_instances import PAYMENT_GATEWAY as PAYMENT_GATEWAY
+from infra.topology_instances import InstanceSpec as InstanceSpec
+from infra.topology_instances import Kind as Kind
+from infra.topology_instances import RegionSpec as RegionSpec
+from infra.topology_instances import Role as Role
+from infra.topology_instances import Service as Service
 from infra.topology_policies import (
     BackupPolicy,
     BackupsWire,
@@ -41,43 +49,9 @@ from infra.topology_policies import (
 from runtime.errors import Invalid, NotFound
 from runtime.shardmap import CATALOG
 
-_Server = Literal["postgres", "valkey", "envoy", "objects", "service"]
-Kind = _Server | Literal["supervisor", "link", "archiver", "peer"]
-Role = Literal["primary", "dr"]
-Service = Literal["auth", "users", "orders", "payments", "inventory", "notifications"]
-
 BUILT_IN = Path(__file__).parent / "topologies"
-EDGE = "edge"
-PAYMENT_GATEWAY, MAILBOX = "payment-gateway", "mailbox"
 SERVICES: tuple[Service, ...] = get_args(Service)
 MOST_SHARDS = 64
-STORING: frozenset[Service] = frozenset({"payments", "notifications"})
-
-
-@dataclass(frozen=True)
-class InstanceSpec:
-    """One server that should exist.
-
-    `component` is what it is an instance of: a database ("s1", "catalog"), a service ("orders"),
-    or "cache", "queue", "objects", "gateway", "edge", "link", "archiver", "supervisor". The edge
-    and the peers stand in no region: their `region` and `zone` are empty. A peer
-    ("payment-gateway", "mailbox") stands in for a system of somebody else. `number` counts the
-    instances of one service in one zone, from 1.
-    """
-
-    id: str
-    kind: Kind
-    component: str
-    region: str
-    zone: str
-    number: int = 1
-
-
-@dataclass(frozen=True)
-class RegionSpec:
-    name: str
-    role: Role
-    zones: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +100,14 @@ class Topology:
 
     @cached_property
     def by_id(self) -> dict[str, InstanceSpec]:
-        return {spec.id: spec for spec in self._list_instances()}
+        return {
+            spec.id: spec
+            for spec in (
+                topology_instances.on_aws(self)
+                if self.aws
+                else topology_instances.on_this_machine(self)
+            )
+        }
 
     def instance(self, id: str) -> InstanceSpec:
         """Raises `NotFound`."""
@@ -237,74 +218,6 @@ class Topology:
         known = asdict(replace(self, counts=()))
         document = {name: value for name, value in known.items() if value is not None}
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-    def _list_instances(self) -> list[InstanceSpec]:
-        if self.aws:
-            return self._list_on_aws()
-        specs = [
-            InstanceSpec(f"supervisor.{region.name}", "supervisor", "supervisor", region.name, "")
-            for region in self.regions
-        ]
-        if len(self.regions) > 1:
-            specs += [
-                InstanceSpec(f"link.{region.name}", "link", "link", region.name, region.zones[0])
-                for region in self.regions
-            ]
-        for database in self.databases:
-            for region in self.regions:
-                zones = region.zones[:2] if region.role == "primary" else region.zones[:1]
-                specs += [_spec("postgres", database, region, zone) for zone in zones]
-        for region in self.regions:
-            specs.append(_spec("valkey", "cache", region, region.zones[0]))
-            specs += [_spec("valkey", "queue", region, zone) for zone in region.zones[:2]]
-            if STORING.intersection(self.services):
-                specs.append(_spec("objects", "objects", region, region.zones[0]))
-                specs.append(_spec("archiver", "archiver", region, ""))
-            for zone in region.zones:
-                for service in self.services:
-                    count = self.count(service, region.name + zone)
-                    specs += [
-                        _spec("service", service, region, zone, number)
-                        for number in range(1, count + 1)
-                    ]
-            specs += [_spec("envoy", "gateway", region, zone) for zone in region.zones]
-        specs += [InstanceSpec(peer, "peer", peer, "", "") for peer in self._peers()]
-        specs.append(InstanceSpec(EDGE, "envoy", EDGE, "", ""))
-        return specs
-
-    def _list_on_aws(self) -> list[InstanceSpec]:
-        """What AWS itself runs is not listed: it supervises, archives and stores.
-
-        A database has a server in two zones of every region, cache and queue have two nodes in
-        each; an Aurora reader is behind its writer by milliseconds, but loses nothing.
-        """
-        specs = [
-            _spec("postgres", database, region, zone)
-            for database in self.databases
-            for region in self.regions
-            for zone in region.zones[:2]
-        ]
-        for region in self.regions:
-            for store in ("cache", "queue"):
-                specs += [_spec("valkey", store, region, zone) for zone in region.zones[:2]]
-            for zone in region.zones:
-                specs += [_spec("service", service, region, zone) for service in self.services]
-                specs.append(_spec("envoy", "gateway", region, zone))
-        return [*specs, InstanceSpec(EDGE, "envoy", EDGE, "", "")]
-
-    def _peers(self) -> list[str]:
-        """The stand-ins that some service needs."""
-        gateway = "payments" in self.services and not self.external.payment_gateway
-        mailbox = "notifications" in self.services and not self.external.smtp
-        return [*([PAYMENT_GATEWAY] if gateway else []), *([MAILBOX] if mailbox else [])]
-
-
-def _spec(
-    kind: Kind, component: str, region: RegionSpec, zone: str, number: int = 1
-) -> InstanceSpec:
-    which = component if number == 1 else f"{component}-{number}"
-    id = f"{which}.{region.name}{zone}"
-    return InstanceSpec(id, kind, component, region.name, zone, number)
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]

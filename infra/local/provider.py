@@ -41,16 +41,7 @@ from infra.local.layout import Layout, State
 from infra.local.monitor import Monitor, knock
 from infra.local.site import Site
 from infra.moves import Moves
-from infra.provider import (
-    JSON,
-    Fault,
-    Fenced,
-    Injected,
-    Observed,
-    Salvage,
-    Signal,
-    Signals,
-)
+from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signal, Signals
 from infra.repair import Repairs
 from infra.topology import Topology
 from infra.traffic import Traffic

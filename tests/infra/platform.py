@@ -149,3 +149,14 @@ def free_offset(topology: Topology) -> int:
         if all(ports.holder(port) is None for port in ports.table(topology, offset).all()):
             return offset
     raise AssertionError("no free range of ports")
+
+
+async def streaming(provider: Provider, upstream: str, *names: str) -> bool:
+    """Whether exactly these standbys come to stream from `upstream` within twenty seconds."""
+    for _ in range(400):
+        view = (await provider.observe([upstream])).postgres(upstream)
+        assert view is not None
+        if {each.instance for each in view.followers if each.streaming} == set(names):
+            return True
+        await asyncio.sleep(0.05)
+    return False

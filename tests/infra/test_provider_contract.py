@@ -26,6 +26,7 @@ from tests.infra.platform import (
     SYNC,
     World,
     first_map,
+    streaming,
 )
 
 EDGE, GATEWAY = "edge", "gateway.us-west-2a"
@@ -54,20 +55,9 @@ def _possible(request: pytest.FixtureRequest, world: World) -> None:
         pytest.skip(reason)
 
 
-async def _streaming(provider: Provider, upstream: str, *names: str) -> bool:
-    """Whether exactly these standbys come to stream from `upstream` within twenty seconds."""
-    for _ in range(400):
-        view = (await provider.observe([upstream])).postgres(upstream)
-        assert view is not None
-        if {each.instance for each in view.followers if each.streaming} == set(names):
-            return True
-        await asyncio.sleep(0.05)
-    return False
-
-
 def test_a_fresh_platform_is_seen_as_it_was_made(world: World) -> None:
     async def check(provider: Provider) -> None:
-        assert await _streaming(provider, PRIMARY, SYNC, REMOTE)
+        assert await streaming(provider, PRIMARY, SYNC, REMOTE)
         observed = await provider.observe()
         assert not observed.unreachable
         primary, standby = observed.postgres(PRIMARY), observed.postgres(SYNC)
@@ -195,7 +185,7 @@ def test_a_frozen_primary_is_silent_until_it_is_healed(world: World) -> None:
         await provider.heal(fault)
         await provider.heal(fault)
         assert (await provider.probe(PRIMARY, 1.0)).sql == "ok"
-        assert await _streaming(provider, PRIMARY, SYNC, REMOTE)
+        assert await streaming(provider, PRIMARY, SYNC, REMOTE)
 
     world.run(check)
 
@@ -203,7 +193,7 @@ def test_a_frozen_primary_is_silent_until_it_is_healed(world: World) -> None:
 async def _hand_over(provider: Provider, old: str, new: str) -> None:
     """The rest of a failover to `new`: everybody follows it, and `old` is its sync standby."""
     await provider.follow(REMOTE, new)
-    assert await _streaming(provider, new, old, REMOTE)
+    assert await streaming(provider, new, old, REMOTE)
     await provider.set_sync(new, [old])
 
 
@@ -268,7 +258,7 @@ def test_nothing_starts_in_a_zone_that_is_held_down(world: World) -> None:
         assert observed.state(SYNC) == "stopped"
         await provider.follow(SYNC, PRIMARY)
         await provider.set_sync(PRIMARY, [SYNC])
-        assert await _streaming(provider, PRIMARY, SYNC, REMOTE)
+        assert await streaming(provider, PRIMARY, SYNC, REMOTE)
 
     world.run(check)
 
@@ -277,9 +267,9 @@ def test_a_cut_link_ends_replication_between_regions_only(world: World) -> None:
     async def check(provider: Provider) -> None:
         fault = Fault("cut-link", "us-east-1/us-west-2", expires_seconds=60)
         await provider.inject(fault)
-        assert await _streaming(provider, PRIMARY, SYNC)
+        assert await streaming(provider, PRIMARY, SYNC)
         await provider.heal(fault)
-        assert await _streaming(provider, PRIMARY, SYNC, REMOTE)
+        assert await streaming(provider, PRIMARY, SYNC, REMOTE)
 
     world.run(check)
 
@@ -369,8 +359,7 @@ def test_a_service_gets_a_second_instance_and_loses_it_again(world: World) -> No
         for _ in range(2):
             await provider.set_instances("orders", "us-west-2a", 2)
         observed = await provider.observe([first, second])
-        assert observed.running(first)
-        assert observed.running(second)
+        assert observed.running(first) and observed.running(second)  # noqa: PT018
         assert observed.instances[first].address != observed.instances[second].address
         used = await provider.usage()
         assert used.keys() == {first, second}
@@ -406,6 +395,6 @@ def test_a_killed_region_comes_back_empty_and_its_databases_only_as_standbys(wor
         for id in (PRIMARY, SYNC):
             await provider.salvage(id, REMOTE)
             await provider.rewind(id, REMOTE)
-        assert await _streaming(provider, REMOTE, PRIMARY, SYNC)
+        assert await streaming(provider, REMOTE, PRIMARY, SYNC)
 
     world.run(check)

@@ -24,6 +24,7 @@ REASONS = {
     "test_a_dropped_queue_has_lost_its_contents_and_goes_on": LIMITS["inject drop-queue"],
     "test_only_a_cache_can_lose_a_caches_contents": LIMITS["inject drop-cache"],
     "test_a_killed_store_or_stand_in_is_started_again": NO_PROCESS,
+    "test_a_service_gets_a_second_instance_and_loses_it_again": LIMITS["set_instances"],
     "test_a_killed_region_comes_back_empty_and_its_databases_only_as_standbys": (
         "nobody can take a region's APIs away; what clients lose with it is injected instead"
     ),

@@ -226,6 +226,7 @@ REFUSALS: list[tuple[str, Callable[[AwsProvider], object]]] = [
     ("set_shards", lambda p: p.set_shards(4)),
     ("remove_region", lambda p: p.remove_region(EAST)),
     ("ensure_stopped", lambda p: p.ensure_stopped(["orders.us-east-1a"])),
+    ("set_instances", lambda p: p.set_instances("orders", "us-east-1a", 2)),
     ("stop_database", lambda p: p.stop_database(FIRST)),
     ("remove_database", lambda p: p.remove_database(FIRST)),
     ("rewind", lambda p: p.rewind(FIRST, "s1.us-west-2a")),
