@@ -15,7 +15,7 @@ from cli.render import Table
 from runtime.errors import Exit, Invalid, MeasurementVoid, Problem
 
 if TYPE_CHECKING:
-    from control_plane.capacity import Measured, Stair
+    from control_plane.capacity import Measured, Needed, Stair
 
 app = group()
 JSON = dict[str, Any]
@@ -104,9 +104,17 @@ async def capacity(
     here = (1, 1) if ceiling is not None or (instances and shards) else await _extent(run)
     extent = (instances or here[0], shards or here[1])
     assumed = law.Assumed(users, think, utilisation, *extent, writes_per_shard)
-    # Prices come with the plan for AWS: a function of what is needed.
-    answer = law.document(measured, assumed, found, price=None)
+    answer = law.document(measured, assumed, found, price=_price)
     render.show(run.output, answer, tables=tables(answer), names=[str(users)])
+
+
+def _price(need: Needed) -> JSON:
+    """By the month on AWS, with the sizes of the built-in topology there."""
+    from infra import topology
+    from infra.aws import prices, sized
+
+    there = topology.load("aws-two-regions")
+    return sized.monthly(there, prices.load(), instances=need.instances, shards=need.shards)
 
 
 def _there(run: Run, where: str) -> JSON:
@@ -218,4 +226,9 @@ def _ms(seconds: float) -> str:
 def _cost(cost: JSON | None) -> str:
     if not cost:
         return "not priced"
-    return ", ".join(f"{name} {value}" for name, value in cost.items())
+    figures = {"compute": cost["computeUsd"], "database": cost["databaseUsd"]}
+    told = [
+        f"{name} {'not priced' if usd is None else f'{usd:,.0f} USD'}"
+        for name, usd in figures.items()
+    ]
+    return f"{', '.join(told)} a month on AWS: {cost['assuming']}"
