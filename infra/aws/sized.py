@@ -44,7 +44,7 @@ def monthly(topology: Topology, prices: Prices, *, instances: int, shards: int) 
         cost[name] = None if total is None else round(total, 2)
     assuming = (
         f"{tasks} tasks of {size.cpu / MIB:g} vCPU and {size.memory / MIB:g} GiB, {servers} "
-        f"servers of {database.instance_class}, list prices of {prices.oldest} to {prices.newest}; without "
-        "storage, transfer, caches and waiting tasks"
+        f"servers of {database.instance_class}, list prices of {prices.oldest} to "
+        f"{prices.newest}; without storage, transfer, caches and waiting tasks"
     )
     return {**cost, "unpriced": unpriced, "assuming": assuming}
