@@ -119,7 +119,7 @@ test: $(INSTALLED)
 	@echo "fast tests"
 	@$(BIN)/pytest -m 'not process' -n 2 --dist worksteal
 	@echo "tests on real servers"
-	@$(BIN)/pytest -m 'process and not alone' -n 2 --dist loadfile
+	@$(BIN)/pytest -m 'process and not alone' -n 3 --dist loadfile
 	@echo "tests of the whole platform, one at a time"
 	@$(BIN)/pytest -m alone
 
