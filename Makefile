@@ -83,9 +83,9 @@ def free(port):
             return False
     return True
 for offset in range(0, 12000, 400):
-    if all(free(18000 + offset + port) for port in range(250)):
+    if all(free(18000 + offset + port) for port in range(400)):
         sys.exit(print(offset))
-sys.exit("no 250 neighbouring ports are free between 18000 and 30000 on 127.0.0.1")
+sys.exit("no 400 neighbouring ports are free between 18000 and 30000 on 127.0.0.1")
 endef
 export FREE_OFFSET
 

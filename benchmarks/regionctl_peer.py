@@ -12,7 +12,7 @@ from typing import Any
 
 from patroni_peer import Sample
 
-FIRST_PORT, PORTS = 18000, 250
+FIRST_PORT, PORTS = 18000, 400
 
 
 def free_offset() -> int:
