@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from cli.render import Table
 from runtime.errors import Exit, Invalid, MeasurementVoid, Problem
 
 if TYPE_CHECKING:
-    from control_plane.capacity import Measured, Needed, Stair
+    from control_plane.capacity import Assumed, Measured, Needed, Stair
 
 app = group()
 JSON = dict[str, Any]
@@ -104,17 +105,19 @@ async def capacity(
     here = (1, 1) if ceiling is not None or (instances and shards) else await _extent(run)
     extent = (instances or here[0], shards or here[1])
     assumed = law.Assumed(users, think, utilisation, *extent, writes_per_shard)
-    answer = law.document(measured, assumed, found, price=_price)
+    answer = law.document(measured, assumed, found, price=partial(_price, assumed))
     render.show(run.output, answer, tables=tables(answer), names=[str(users)])
 
 
-def _price(need: Needed) -> JSON:
-    """By the month on AWS, with the sizes of the built-in topology there."""
+def _price(assumed: Assumed, need: Needed) -> JSON:
+    """By the month on AWS, with the sizes of the built-in topology there. What a shard bears by
+    itself was not measured unless somebody says it: then databases have no price."""
     from infra import topology
     from infra.aws import prices, sized
 
     there = topology.load("aws-two-regions")
-    return sized.monthly(there, prices.load(), instances=need.instances, shards=need.shards)
+    shards = need.shards if assumed.writes_per_shard else None
+    return sized.monthly(there, prices.load(), instances=need.instances, shards=shards)
 
 
 def _there(run: Run, where: str) -> JSON:
@@ -228,7 +231,7 @@ def _cost(cost: JSON | None) -> str:
         return "not priced"
     figures = {"compute": cost["computeUsd"], "database": cost["databaseUsd"]}
     told = [
-        f"{name} {'not priced' if usd is None else f'{usd:,.0f} USD'}"
+        f"{name} {'not priced (--writes-per-shard)' if usd is None else f'{usd:,.0f} USD'}"
         for name, usd in figures.items()
     ]
     return f"{', '.join(told)} a month on AWS: {cost['assuming']}"
