@@ -46,9 +46,9 @@ def monthly(
             total = None if total is None or not tiers else total + quantity * tiers[0].usd
         cost[name] = None if total is None else round(total, 2)
     assuming = (
-        f"{tasks} tasks of {size.cpu / MIB:g} vCPU and {size.memory / MIB:g} GiB, {servers or 'no'} "
-        f"servers of {database.instance_class}, list prices of {prices.oldest} to "
-        f"{prices.newest}; without storage, transfer, caches and waiting tasks"
+        f"{tasks} tasks of {size.cpu / MIB:g} vCPU and {size.memory / MIB:g} GiB, "
+        f"{servers or 'no'} servers of {database.instance_class}, list prices of {prices.oldest} "
+        f"to {prices.newest}; without storage, transfer, caches and waiting tasks"
     )
     if shards is None:
         cost["databaseUsd"] = None
