@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.aws import gateway
-from infra.aws.naming import CACHE, CONTROL, CONTROL_PLANE, GATEWAY, OBJECTS
+from infra.aws.naming import CACHE, CONTROL, CONTROL_PLANE, GATEWAY, OBJECTS, ROOT
 from infra.aws.spec import Platform, RegionSpec, TaskSpec
 
 JSON = dict[str, Any]
@@ -55,7 +55,10 @@ def secrets(platform: Platform, task: TaskSpec) -> dict[str, str]:
     if task.component == GATEWAY:
         return {}
     if task.component == CONTROL_PLANE:
-        return {"REGIONCTL_ADMINISTRATOR": platform.names.administrator(CONTROL)}
+        return {
+            "REGIONCTL_ADMINISTRATOR": platform.names.administrator(CONTROL),
+            "REGIONCTL_ROOT": ROOT,
+        }
     return {"REGIONCTL_SECRETS_JSON": task.component}
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
+from infra.aws.naming import ROOT
 from infra.aws.program.here import Here, Part
 from infra.aws.spec import secrets_of
 
@@ -39,6 +40,7 @@ class Secrets(Part):
         platform = here.platform
         self.keep(VALKEY, {"token": self._random()})
         self.keep(ORIGIN, {"proof": self._random()})
+        self.keep(ROOT, {"token": self._random()})
         token = self.read(VALKEY, "token")
         for service in platform.topology.services:
             content: dict[str, pulumi.Input[str]] = {VALKEY: token}
