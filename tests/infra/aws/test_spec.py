@@ -8,6 +8,8 @@ from ipaddress import IPv4Network
 from itertools import combinations, product
 
 import pytest
+from botocore import xform_name
+from botocore.session import get_session
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +19,7 @@ from infra.aws.spec import Platform, platform, secrets_of
 from infra.topology import BUILT_IN, load, parse
 from infra.topology_aws import FARGATE
 from runtime.errors import Invalid
+from tests.infra.aws import table
 
 TEXT = (BUILT_IN / "aws-two-regions.yaml").read_text(encoding="utf-8")
 ACCOUNT = "123456789012"
@@ -207,6 +210,36 @@ def test_no_statement_allows_every_action_but_the_boundary_that_only_takes_away(
             f"arn:aws:rds:us-east-1:{ACCOUNT}:cluster:{found.names.cluster(database, 'us-east-1')}"
         )
         assert not any(fnmatchcase(arn, pattern) for pattern in databases["NotResource"])
+
+
+# Of what the control plane does: the actions that know the tags of what they are about, by the
+# "Service Authorization Reference".
+KNOW_TAGS = {
+    "application-autoscaling:RegisterScalableTarget",
+    "ec2:AuthorizeSecurityGroupEgress",
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:RevokeSecurityGroupEgress",
+    "ec2:RevokeSecurityGroupIngress",
+}
+
+
+def test_the_control_plane_may_do_all_that_its_provider_asks_for() -> None:
+    """No tag is demanded where the service knows none: such a statement allows nothing."""
+    session = get_session()
+    statements = permissions.controlling(made(), ACCOUNT)
+    for asked in table.operations():
+        service, _, operation = asked.partition(".")
+        names = session.get_service_model(service).operation_names
+        (name,) = [one for one in names if xform_name(one) == operation]
+        action = f"{'elasticloadbalancing' if service == 'elbv2' else service}:{name}"
+        allowing = [
+            statement
+            for statement in statements
+            if any(fnmatchcase(action, pattern) for pattern in statement["Action"])
+        ]
+        assert allowing, action
+        for statement in allowing:
+            assert "Condition" not in statement or action in KNOW_TAGS, action
 
 
 def _only_looks(action: str) -> bool:

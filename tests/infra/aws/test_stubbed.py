@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 
+from infra.aws import designed, maps
 from infra.aws.clients import Cloud
+from infra.aws.naming import OBJECTS
 from infra.aws.operate import queue, restore, snapshot
 from infra.aws.provider import AwsProvider
 from infra.aws.site import Site
@@ -110,6 +112,26 @@ def test_a_queue_in_mid_change_is_left_alone(stubbed: Stubbed) -> None:
     work = partial_of(queue.promote_queue, stubbed.site, "queue.us-east-1b")
     with pytest.raises(Refused):
         stubbed.run("elasticache", EAST, [(LOOK, group("a", "modifying"), None)], work)
+
+
+@pytest.mark.parametrize(("code", "status"), [("NoSuchKey", 404), ("AccessDenied", 403)])
+def test_the_first_map_is_published_where_there_is_none(
+    stubbed: Stubbed, code: str, status: int
+) -> None:
+    one = replace(stubbed.site.topology, regions=stubbed.site.topology.regions[:1])
+    site = replace(stubbed.site, topology=one)
+    with Stubber(site.cloud.client("s3", EAST)) as stub:
+        stub.add_client_error("get_object", code, "no", status)
+        asked = {
+            "Bucket": site.names.bucket(OBJECTS, EAST),
+            "Key": maps.key(EAST),
+            "Body": ANY,
+            "ContentType": "application/json",
+            "IfNoneMatch": "*",
+        }
+        stub.add_response("put_object", {}, asked)
+        asyncio.run(maps.publish(site, designed.shard_map(stubbed.site.topology)))
+        stub.assert_no_pending_responses()
 
 
 EARLY, LATE = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 23, tzinfo=UTC)
