@@ -85,6 +85,8 @@ def controlling(platform: Platform, account: str) -> list[Statement]:
         for kind in ("cluster", "db", "cluster-snapshot", "subgrp", "cluster-pg")
     ]
     databases.append(f"arn:aws:rds::{account}:global-cluster:{stem}-*")
+    # What a restored cluster and its server are made with, as a restore names none of ours.
+    databases += [f"arn:aws:rds:*:{account}:{kind}:default*" for kind in ("og", "pg", "cluster-pg")]
     buckets = [
         f"arn:aws:s3:::{platform.names.bucket(OBJECTS, region.name)}" for region in platform.regions
     ]

@@ -188,10 +188,15 @@ def test_a_restore_makes_a_cluster_beside_with_one_server_and_waits_for_it(
                 "Tags": [{"Key": restore.TAG, "Value": "s1"}],
             },
         )
+        # No server is taken while the cluster is made, and none serves before it is available.
         stub.add_response("describe_db_clusters", made("creating", 0))
+        stub.add_response("describe_db_clusters", made("available", 0))
         stub.add_response("create_db_instance", {})
-        stub.add_response("describe_db_clusters", made("creating", 1))
-        stub.add_response("describe_db_clusters", made("available", 1))
+        for status in ("creating", "available"):
+            server = {"DBInstanceIdentifier": "r1-1", "DBInstanceStatus": status}
+            stub.add_response(
+                "describe_db_instances", {"DBInstances": [server]}, {"DBInstanceIdentifier": "r1-1"}
+            )
         done = asyncio.run(restore.restore(stubbed.site, "s1", EAST, id="r1", at=at))
         stub.assert_no_pending_responses()
     assert (done["cluster"], done["port"], done["changed"]) == ("r1", 5432, True)
