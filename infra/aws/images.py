@@ -1,9 +1,10 @@
 """Every task runs the same image; this is what each container is told. Pure.
 
 A container runs `python -m infra.aws.container COMPONENT` (`infra/aws/container.py`), as a user
-without rights, on a file system that it cannot write but in its own folder. Addresses that AWS
-makes up come from the parameter store and passwords from Secrets Manager, both by name, so a task
-definition is known before anything exists.
+without rights, on a file system that it cannot write but in its own folder (that of the control
+plane is writable, for the sessions of operators). Addresses that AWS makes up come from the
+parameter store and passwords from Secrets Manager, both by name, so a task definition is known
+before anything exists.
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ def container(
         "image": image(platform, region, account),
         "essential": True,
         "user": USER,
-        "readonlyRootFilesystem": True,
+        # A session of an operator (ECS Exec) is carried by an agent that writes there.
+        "readonlyRootFilesystem": task.component != CONTROL_PLANE,
         "linuxParameters": {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}},
         "mountPoints": [{"sourceVolume": VOLUME, "containerPath": str(FOLDER), "readOnly": False}],
         "entryPoint": list(ENTRY),

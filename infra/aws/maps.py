@@ -43,7 +43,10 @@ async def newest(site: Site) -> ShardMap:
         if found is None or read.version > found.version:
             found = read
     if found is None:
-        raise Unavailable("No shard map is published yet.", hint="regionctl infra up")
+        raise Unavailable(
+            "No shard map is published yet.",
+            hint="The control plane in AWS publishes the first one when it provisions.",
+        )
     return found
 
 
