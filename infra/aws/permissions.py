@@ -151,7 +151,12 @@ def controlling(platform: Platform, account: str) -> list[Statement]:
         _allow(["rds:DeleteDBCluster", "rds:DeleteDBInstance"], restored(platform, account)),
         _tagged(
             platform,
-            ["ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"],
+            [
+                "ec2:AuthorizeSecurityGroupEgress",
+                "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:RevokeSecurityGroupEgress",
+                "ec2:RevokeSecurityGroupIngress",
+            ],
             [f"arn:aws:ec2:*:{account}:security-group/*"],
         ),
         _allow(

@@ -23,6 +23,7 @@ import pytest
 from infra.aws.clients import GLOBAL_REGION, Cloud
 from infra.aws.naming import CACHE, GATEWAY, OBJECTS, QUEUE, Names
 from infra.aws.site import Site
+from infra.aws.spec import platform
 from infra.topology import Topology, load
 from tests.infra.processes import free_ports
 
@@ -237,6 +238,16 @@ def _network(site: Site, region: str) -> tuple[str, list[str], str]:
                 {"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "UserIdGroupPairs": [pair]}
             ],
         )
+    ways = [
+        {"CidrIp": block}
+        for other in platform(site.topology, "").regions
+        if other.name != region
+        for block in other.database
+    ]
+    ec2.authorize_security_group_egress(
+        GroupId=groups["service"],
+        IpPermissions=[{"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "IpRanges": ways}],
+    )
     return vpc, subnets, groups["service"]
 
 
