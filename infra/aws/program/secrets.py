@@ -34,7 +34,7 @@ class Secrets(Part):
         self, here: Here, key: pulumi.Output[str], after: Sequence[pulumi.Resource]
     ) -> None:
         super().__init__(here, "Secrets")
-        self._key = key
+        self.key = key
         self._after = list(after)
         self._versions: dict[str, aws.secretsmanager.SecretVersion] = {}
         platform = here.platform
@@ -76,7 +76,7 @@ class Secrets(Part):
             self.called(f"secret-{purpose}"),
             name=here.names.secret(purpose),
             description=f"{here.names.stem}: {purpose}",
-            kms_key_id=self._key,
+            kms_key_id=self.key,
             recovery_window_in_days=RECOVERY_DAYS,
             replicas=[
                 aws.secretsmanager.SecretReplicaArgs(
