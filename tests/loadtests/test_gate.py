@@ -258,6 +258,26 @@ def test_a_burn_of_one_for_the_whole_window_spends_the_whole_budget(
     assert budget.share(1.0, 2_592_000, 2_592_000) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("phases", "rto", "verdict"),
+    [
+        (["fault", "recovery"], 1.5, "passed"),
+        (["fault"], 1.5, "invalid"),
+        ([], 1.5, "invalid"),
+        (["fault"], None, "passed"),
+    ],
+)
+def test_a_drills_load_that_ended_before_the_recovery_says_nothing(
+    phases: list[str], rto: float | None, verdict: str
+) -> None:
+    marks = [{"name": name, "from": number} for number, name in enumerate(phases)]
+    document = run(endpoint(intended=calm()), drill={"rtoSeconds": rto, "phases": marks})
+    found = verdict_of(document, gate("errors.ratio", "<=", 0.01))
+    assert found["verdict"] == verdict
+    said = any("before the recovery" in why for why in found["validity"]["because"])
+    assert said == (verdict == "invalid")
+
+
 def test_budgets_of_the_parts_of_a_run_add_up_to_that_of_the_whole() -> None:
     document = run(
         endpoint("one", intended=[5.0] * 300, errors=3),
