@@ -328,12 +328,16 @@ def make_route(site: Site) -> None:
     dns.change_resource_record_sets(HostedZoneId=zone["Id"], ChangeBatch={"Changes": changes})
 
 
-def fall_behind(site: Site, database: str, region: str, milliseconds: float) -> None:
-    """CloudWatch says that the database's cluster in `region` is so far behind."""
-    dimension = {"Name": "DBClusterIdentifier", "Value": site.names.cluster(database, region)}
+def fall_behind(
+    site: Site, database: str, region: str, milliseconds: float, source: str = ""
+) -> None:
+    """CloudWatch says that the database's cluster in `region` is so far behind (`source`)."""
+    dimensions = [{"Name": "DBClusterIdentifier", "Value": site.names.cluster(database, region)}]
+    if source:
+        dimensions.append({"Name": "SourceRegion", "Value": source})
     datum = {
         "MetricName": "AuroraGlobalDBReplicationLag",
-        "Dimensions": [dimension],
+        "Dimensions": dimensions,
         "Value": milliseconds,
         "Unit": "Milliseconds",
     }
