@@ -64,7 +64,8 @@ async def _look(topology: Topology) -> tuple[Any, Any, str]:
     except (Unavailable, NotFound) as error:
         raise Refused(
             f"No shard map of {topology.name} is in any region: it is not provisioned.",
-            hint="regionctl infra up",
+            hint="its control plane publishes the first one; leave --observe out to plan from the "
+            "design",
         ) from error
     return observed, known, site.cloud.mode
 
@@ -131,7 +132,10 @@ async def approve(run: Run, made: JSON) -> None:
         raise Refused(
             f"Nothing was begun: the control plane of {made['topology']} runs inside its network, "
             "and its address is not set.",
-            hint="REGIONCTL_SERVER=https://… REGIONCTL_TOKEN_FILE=…, then the same again",
+            hint="aws ssm start-session --target ecs:CLUSTER_TASK_RUNTIMEID --document-name "
+            "AWS-StartPortForwardingSession --parameters portNumber=18000,localPortNumber=18000; "
+            "then REGIONCTL_SERVER=http://127.0.0.1:18000 REGIONCTL_TOKEN_FILE=… (the secret "
+            "root), and the same again",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from cli import render, work
 from cli.leaf import Run, group, leaf
 from cli.names import known
 from cli.render import Output
+from runtime.plain import plain
 
 app = group()
 
@@ -35,7 +37,12 @@ async def logs(
     items = [{"instance": name, "lines": text} for name, text in found.items()]
     if run.output is Output.table:
         for name, text in found.items():
-            for line in text:
+            for line in lines_of(text):
                 render.out(f"{name}: {line}" if len(found) > 1 else line)
         return
     render.show(run.output, render.listing("LogList", items), names=list(found))
+
+
+def lines_of(text: Iterable[str]) -> list[str]:
+    """Each on a line of its own, and nothing in them that a terminal would obey."""
+    return [plain(line, keep="\t") for each in text for line in each.splitlines() or [""]]

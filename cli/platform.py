@@ -71,6 +71,7 @@ async def up(
     """Make the platform exist, or mend what is missing of it. May be repeated at any time."""
     if added is not None and added is removed:
         raise Invalid(f"--with {added} and --without {removed} contradict each other.")
+    _here(run, "started")
     directory = find.state_dir(run.state_dir, name_of(topology) if topology else None)
     run.state_dir = directory
     if run.dry_run and not (directory / "state.json").exists():
@@ -106,6 +107,16 @@ async def _join(run: Run, client: Client) -> None:
         if operation["kind"] == "provision" and operation["state"] in ("pending", "running"):
             render.note("an earlier up is still at work; following it")
             await work.wait(run, client, operation)
+
+
+def _here(run: Run, verb: str) -> None:
+    """Raises `Refused` when the settings mean a control plane elsewhere, and no option this one."""
+    server = Settings.read().server
+    if server and run.state_dir is None:
+        raise Refused(
+            f"The platform of {server} is {verb} on its own machine.",
+            hint="run it there, or say which platform of this machine: --state-dir DIR",
+        )
 
 
 def name_of(topology: str) -> str:
@@ -177,6 +188,7 @@ async def down(
     ] = False,
 ) -> None:
     """Stop the platform. Its data stays, unless --delete-data --confirm NAME."""
+    _here(run, "stopped")
     directory = find.state_dir(run.state_dir)
     if not (directory / "state.json").exists():
         raise NotFound(

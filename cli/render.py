@@ -15,6 +15,7 @@ from typing import Any
 from cli.settings import Output as Output
 from cli.settings import Settings
 from runtime.errors import Problem
+from runtime.plain import plain
 
 COLOURS = {
     "32": ("running", "healthy", "ok", "passed", "met", "succeeded", "proven", "primary*", "yes"),
@@ -57,8 +58,8 @@ def show(
         case Output.yaml:
             import yaml
 
-            plain = json.loads(json.dumps(document))
-            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n")
+            simple = json.loads(json.dumps(document))
+            text = yaml.safe_dump(simple, sort_keys=False, allow_unicode=True).rstrip("\n")
         case Output.name:
             text = "\n".join(names)
         case Output.table:
@@ -93,7 +94,7 @@ def lay_out(table: Table) -> str:
         max([len(column), *(len(row[index]) for row in rows)])
         for index, column in enumerate(table.columns)
     ]
-    lines = [table.title] if table.title else []
+    lines = [plain(table.title, keep="\n")] if table.title else []
     head = [_pad(c.upper(), width) for c, width in zip(table.columns, widths, strict=True)]
     if any(table.columns):
         lines.append("  ".join(head))
@@ -102,7 +103,7 @@ def lay_out(table: Table) -> str:
             _paint(cell, _pad(cell, width), colour) for cell, width in zip(row, widths, strict=True)
         ]
         lines.append("  ".join(cells))
-    lines += table.foot
+    lines += [plain(line, keep="\n") for line in table.foot]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -115,7 +116,7 @@ def _text(cell: object) -> str:
         case float():
             return f"{cell:.3f}".rstrip("0").rstrip(".")
         case _:
-            return str(cell)
+            return plain(str(cell))
 
 
 def _pad(text: str, width: int) -> str:
@@ -166,7 +167,7 @@ def problem(problem: Problem, *, as_json: bool, operation: str | None = None) ->
         lines.append(f"try: {problem.hint}")
     if problem.runbook:
         lines.append(f"runbook: regionctl runbook show {problem.runbook}")
-    note("\n".join(lines))
+    note(plain("\n".join(lines), keep="\n\t"))
 
 
 def _error(problem: Problem, operation: str | None) -> dict[str, Any]:

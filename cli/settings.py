@@ -22,6 +22,8 @@ BASE_PORT = 18000
 PORT_OFFSET_AT_MOST = 40000
 PREFIX = "REGIONCTL_"
 DEFAULT = "default"
+PROJECT = 1
+"""Rank of what a project's file says."""
 
 
 class Output(StrEnum):
@@ -82,7 +84,8 @@ class Settings:
     """`state_dir` is set when one platform is named; else platforms are looked for in
     `state_root`, one folder each. `cache_dir` holds what may be lost.
 
-    `server` is None when a `state_dir` is named nearer by. `colour`: whether to colour stdout;
+    `server` is None when a `state_dir` is named nearer by. `of_project`: the `state_dir` is one
+    that a project's file names, which may be anybody's. `colour`: whether to colour stdout;
     `never_colour`: not even where it would be seen. `live`: whether stderr can be repainted,
     `repaint`: whether stdout can.
     """
@@ -90,6 +93,7 @@ class Settings:
     state_root: Path
     cache_dir: Path
     state_dir: Path | None
+    of_project: bool
     output: Output
     colour: bool
     never_colour: bool
@@ -113,6 +117,7 @@ class Settings:
             state_root=_state_root(os.environ.get("XDG_STATE_HOME")),
             cache_dir=cache_dir(),
             state_dir=given["state_dir"],
+            of_project=found["state_dir"].rank == PROJECT,
             output=given["output"],
             colour=colour == "always" or (colour == "auto" and sys.stdout.isatty()),
             never_colour=colour == "never",

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cli import find, progress, render
 from cli.leaf import Run
@@ -53,12 +54,28 @@ def client_of(state_dir: Path | None) -> Client:
     from cli.remembering import Remembering
 
     settings = Settings.read()
-    trust = {"token_file": settings.token_file, "ca_file": settings.ca_file}
+    token, authority = settings.token_file, settings.ca_file
     if settings.server and state_dir is None:
-        return Remembering(settings.server, settings.server, **trust)
+        return Remembering(settings.server, settings.server, token_file=token, ca_file=authority)
     platform = find.platform(state_dir)
     home = platform.state_dir
-    return Remembering(platform.address, str(home), state_dir=home, **trust)
+    if not _may_have_token(platform, settings):
+        token = None
+    return Remembering(
+        platform.address, str(home), state_dir=home, token_file=token, ca_file=authority
+    )
+
+
+def _may_have_token(platform: find.Platform, settings: Settings) -> bool:
+    """Whether the person's own token may go to a platform that was found by its directory.
+
+    The directory says where that is and whose certificate is good there. So one that came with a
+    download, or that leads off this machine, gets the token which is in the directory itself.
+    """
+    from control_plane import listen
+
+    theirs = settings.of_project and platform.state_dir == settings.state_dir
+    return not theirs and listen.is_loopback(urlsplit(platform.address).hostname or "")
 
 
 async def perform(

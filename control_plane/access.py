@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from runtime.errors import Forbidden
+from runtime.plain import plain
 
 Role = Literal["viewer", "operator", "admin", "system", "nobody"]
 
@@ -114,8 +115,8 @@ def target_of(args: Any) -> str:
 
 
 def legible(value: Any) -> str:
-    """Text of bounded length that every database can keep; "" for what is no text or number."""
+    """Text of bounded length, safe to keep and to show; "" for what is no text or number."""
     if not isinstance(value, str | int | float):
         return ""
     text = str(value).encode("utf-8", "replace").decode("utf-8")
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[:KEPT_CHARACTERS]
+    return plain(text)[:KEPT_CHARACTERS]

@@ -32,7 +32,7 @@ from control_plane import (
 )
 from control_plane.events import FINAL, Event, follow
 from control_plane.gate import Gate, actor_of, asked_of, problem_answer
-from control_plane.guards import check_generation
+from control_plane.guards import check_generation, check_same
 from control_plane.operations import Operation
 from control_plane.plan import Plan
 from control_plane.plane import ControlPlane, plane_of
@@ -126,6 +126,7 @@ async def post_operation(request: Request, asked: OperationRequest) -> JSON:
         # Before planning: the operation itself may have made its own plan impossible by now.
         earlier = await plane.store.operation_by_key(asked.idempotency_key)
         if earlier is not None:
+            check_same(earlier, asked.verb, asked.args)
             return earlier.to_json()
     if asked.expect_generation is not None:
         # The plan is another one then, or none: that is not what is to be told.

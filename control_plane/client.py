@@ -392,7 +392,7 @@ def _read_token(state_dir: Path | None, token_file: Path | None) -> str:
     except PermissionError:
         raise Unauthorized(
             f"{path} belongs to another user.",
-            hint="Run as the user who ran regionctl up, or set REGIONCTL_TOKEN_FILE.",
+            hint="Run as who ran regionctl up, or set REGIONCTL_SERVER and REGIONCTL_TOKEN_FILE.",
         ) from None
     except (OSError, ValueError) as error:
         raise Unauthorized(

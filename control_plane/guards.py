@@ -5,7 +5,8 @@ Each is asked inside the transaction that takes it, so it still holds when that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +16,23 @@ from control_plane.operations import ACTIVE, Operation, conflicts
 from control_plane.plan import Plan, broken_premises
 from runtime.errors import Invalid, Refused
 from runtime.shardmap import ShardMap
+
+NAMED_BY: Mapping[str, tuple[str, ...]] = {
+    "failover": ("target",),
+    "queue-failover": ("region",),
+    "switchover": ("target", "to"),
+    "failback": ("to",),
+    "relax-sync": ("database",),
+    "rejoin": ("database",),
+    "backup": ("database",),
+    "backup-verify": ("id",),
+    "restore": ("database",),
+    "restore-discard": ("id",),
+    "restore-point": ("name",),
+    "scale": ("service",),
+    "drill": ("drill",),
+}
+"""The arguments, first that is given, which become a plan's target as they are."""
 
 
 async def generation(connection: AsyncConnection) -> int:
@@ -82,8 +100,31 @@ async def by_key(connection: AsyncConnection, key: str, plan: Plan) -> Operation
         return None
     operation = await rows.load(connection, id)
     if operation.kind != plan.kind:
-        raise Invalid(
-            f"The idempotency key {key!r} belongs to {operation.id}, a {operation.kind}.",
-            hint="Send a new key for a new request.",
-        )
+        raise _taken(operation)
     return operation
+
+
+def check_same(operation: Operation, verb: str, args: Mapping[str, Any]) -> None:
+    """Raises `Invalid` unless `operation`, found by its key, is what is asked for with it again."""
+    if not may_be_of(operation.plan, verb, args):
+        raise _taken(operation)
+
+
+def may_be_of(plan: Plan, verb: str, args: Mapping[str, Any]) -> bool:
+    """Whether `plan` has this verb, and the target that `args` name if they name one."""
+    target = plan.target
+    if plan.kind != verb:
+        return False
+    if verb == "reshard":
+        return f" {target}".endswith(f" to {args.get('to')} shards")
+    if verb == "scale" and args.get("zone") is not None:
+        return target == f"{args.get('service')}.{args['zone']}"
+    named = next((args[key] for key in NAMED_BY.get(verb, ()) if args.get(key) is not None), target)
+    return bool(named == target)
+
+
+def _taken(operation: Operation) -> Invalid:
+    return Invalid(
+        f"The idempotency key belongs to {operation.id}, {operation.kind} {operation.target}.",
+        hint="Send a new key for a new request.",
+    )

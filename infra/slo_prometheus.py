@@ -5,7 +5,8 @@ region answered. For an SLO `errors` and a window of five minutes:
 
     regionctl:slo_bad:ratio_rate5m{slo="errors"}     the share that was bad
     regionctl:slo_target:ratio{slo="errors"}         the share that must be good
-    regionctl:slo_budget_left:ratio{slo="errors"}    1 untouched, 0 spent, less when overspent
+    regionctl:slo_budget_left:ratio{slo="errors"}    1 untouched, 0 spent, less when overspent;
+                                                     time that nobody watched spends nothing
 
 An alert `SloBurnPage` or `SloBurnTicket` with the label `slo` fires when both windows of one of
 its pairs burn (SRE workbook, chapter 5). Envoy times in buckets: a limit between two bounds is
@@ -31,6 +32,8 @@ TIMED = f"envoy_http_downstream_rq_time_count{{{EDGE}}}"
 SCRAPE_SECONDS = 15.0
 # A rate needs several scrapes, and one of them may be missing.
 SCRAPES = 4
+# How finely it is counted for how long somebody has looked.
+WATCH_SECONDS = 60.0
 # Severity of the SLO → name of the alert, severity by which Alertmanager routes it.
 ALERTS = {"page": ("SloBurnPage", "critical"), "ticket": ("SloBurnTicket", "warning")}
 RUNBOOK = "service-outage"
@@ -87,9 +90,17 @@ def _recordings(slo: Slo, scrape_seconds: float) -> list[JSON]:
     ]
     found.append(_recording("regionctl:slo_target:ratio", f"vector({slo.target!r})", slo))
     whole = f'{_name(slo.window_seconds)}{{slo="{slo.name}"}}'
-    left = f"1 - {whole} / {1 - slo.target:.12g}"
+    left = f"1 - {whole} / {1 - slo.target:.12g} * {_watched(slo)}"
     found.append(_recording("regionctl:slo_budget_left:ratio", left, slo))
     return found
+
+
+def _watched(slo: Slo) -> str:
+    """PromQL of the share of the period in which somebody looked: only that can have spent some of
+    the budget. As many evaluations as there were, each for the time from one to the next."""
+    looked = f'count_over_time(regionctl:slo_target:ratio{{slo="{slo.name}"}}'
+    period = duration(slo.window_seconds)
+    return f"{looked}[{period}:{duration(WATCH_SECONDS)}]) / {slo.window_seconds / WATCH_SECONDS:g}"
 
 
 def _slice(slo: Slo, scrape_seconds: float) -> str:

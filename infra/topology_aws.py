@@ -66,9 +66,7 @@ class Alerts:
 
 @dataclass(frozen=True)
 class AwsSpec:
-    """`nat_gateways`: one a zone, or none, when services reach nobody outside AWS.
-
-    `image_digest` ("sha256:…") pins the image of every task; without it `image_tag` does, which
+    """`image_digest` ("sha256:…") pins the image of every task; without it `image_tag` does, which
     the repository lets nobody move. `budget_usd` is for a month.
     """
 
@@ -85,7 +83,6 @@ class AwsSpec:
     services: TaskSize
     gateway: TaskSize
     control_plane: TaskSize
-    nat_gateways: bool
     log_days: int
     backup_vault_days: int
     budget_usd: int
@@ -170,7 +167,6 @@ class AwsWire(Wire):
             services=self.services.spec(),
             gateway=self.gateway.spec(),
             control_plane=self.control_plane.spec(),
-            nat_gateways=self.nat_gateways,
             log_days=self.log_days,
             backup_vault_days=self.backup_vault_days,
             budget_usd=self.budget_usd,
@@ -195,6 +191,11 @@ def check(provider: str, zones: Mapping[str, Sequence[str]], aws: AwsWire | None
                 f"regions: {region} needs two zones on AWS; what has one server in a region "
                 "would be away with its zone"
             )
+    if not aws.nat_gateways:
+        raise ValueError(
+            "aws: natGateways: false leaves the control plane without a way to the APIs of AWS in "
+            "the other regions, which it asks all the time; leave it true"
+        )
     sizes = (
         ("services", aws.services),
         ("gateway", aws.gateway),

@@ -110,12 +110,12 @@ def _counted(endpoint: JSON) -> int:
 
 
 def _bad(endpoint: JSON, objective: Objective) -> int:
-    """Errors; of latency also what was too slow (an error that took long is bad once)."""
+    """Errors; of latency also the answers that were too slow: an error is bad once."""
     errors = int(endpoint["errors"])
     if objective.milliseconds is None:
         return errors
-    slow = histograms.slower(histograms.decode(endpoint["intended"]), objective.milliseconds)
-    return min(_counted(endpoint), max(errors, slow))
+    answered = histograms.decode(endpoint["intendedOk"])
+    return errors + histograms.slower(answered, objective.milliseconds)
 
 
 def _slices(run: JSON, objective: Objective) -> list[Spent]:

@@ -160,6 +160,7 @@ def _row(name: str, journey: str, phase: str, outcomes: Mapping[str, Pair]) -> J
         "limited": counts.get(LIMITED, 0),
         "intended": whole.intended.encode().decode(),
         "service": whole.service.encode().decode(),
+        "intendedOk": outcomes.get(OK, Pair()).intended.encode().decode(),
         "intendedMs": figures(whole.intended, whole.intended_sum),
         "serviceMs": figures(whole.service, whole.service_sum),
         "outcomes": [

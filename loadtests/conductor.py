@@ -108,7 +108,7 @@ class Conductor:
                 "cast": self.score.cast,
                 "url": self.score.url,
                 "raw": self.score.raw,
-                "beginAt": self.begin,
+                "beginIn": self.begin - time.time(),
                 "index": index,
                 "workers": len(names),
             }

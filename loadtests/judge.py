@@ -39,7 +39,11 @@ def judged(run: Mapping[str, Any], file: GateFile) -> JSON:
     # A drill ends its load when it has seen enough: that is its plan.
     faults = validity.faults({**run, "partial": run["partial"] and "drill" not in run})
     verdicts = gate.judge(run, file.gates, file.objectives)
-    because = [*faults, *(f"{v.gate.metric}: {v.because}" for v in verdicts if v.met is None)]
+    because = [
+        *faults,
+        *_around(run),
+        *(f"{v.gate.metric}: {v.because}" for v in verdicts if v.met is None),
+    ]
     missed = any(verdict.met is False for verdict in verdicts)
     return {
         **run,
@@ -49,6 +53,15 @@ def judged(run: Mapping[str, Any], file: GateFile) -> JSON:
         "budget": [each.to_json() for each in budget.of(run, file.objectives)],
         "verdict": INVALID if because else FAILED if missed else PASSED,
     }
+
+
+def _around(run: Mapping[str, Any]) -> list[str]:
+    """What a drill's load has to have seen. Phases are only those that it lasted for."""
+    drill = run.get("drill") or {}
+    names = {each["name"] for each in drill.get("phases", ())}
+    if drill.get("rtoSeconds") is None or "phases" not in drill or "recovery" in names:
+        return []
+    return ["the load ended before the recovery: what the fault cost is not known"]
 
 
 def in_order(run: Mapping[str, Any]) -> list[JSON]:

@@ -30,6 +30,7 @@ JSON = dict[str, Any]
 MOST_IN_FLIGHT = 4000
 FEWEST_IN_FLIGHT = 50
 STOP_SECONDS = 1.0
+KILL_SECONDS = 1.0
 WATCH_SECONDS = 1.0
 # The processor's share is a mean over so many looks: a moment at its limit saturates nothing.
 CPU_LOOKS = 5
@@ -55,21 +56,22 @@ class Player:
         self.recorder: Recorder | None = None
 
     def receive(self, part: Mapping[str, Any]) -> None:
-        """Begins to play a part: {"plan", "cast", "url", "beginAt" (wall clock), "index",
-        "workers", "raw"}.
+        """Begins to play a part: {"plan", "cast", "url", "beginIn" (seconds from now), "index",
+        "workers", "raw"}. Clocks of two machines differ, so that no moment is named.
 
         In a greenlet of its own and not as a Locust user: users are ended and begun anew on other
         workers when one of these is not heard of for a while.
         """
         if self.recorder is None:
+            begin = time.monotonic() + part["beginIn"]
             self.recorder = Recorder(arrivals.read(part["plan"]), raw=part["raw"])
-            gevent.spawn(self._play, dict(part), self.recorder)
+            gevent.spawn(self._play, dict(part), self.recorder, begin)
 
     def stop(self) -> None:
         """Begins no more visits, and gives those in flight a moment."""
         self._stop.set()
 
-    def _play(self, part: JSON, recorder: Recorder) -> None:
+    def _play(self, part: JSON, recorder: Recorder, begin: float) -> None:
         plan = recorder.plan
         room = math.ceil(places(plan) / part["workers"])
         http = session(part["url"], self._ca, plan.timeout, room, self._events)
@@ -80,7 +82,6 @@ class Player:
             recorder.trouble(f"no access token: {error!r}")
             self._done(self.report())
             return
-        begin = time.monotonic() + part["beginAt"] - time.time()
         watch = gevent.spawn(_watch, recorder)
         stage = _Stage(recorder, Cast.read(part["cast"]), http, access, monotonic_since(begin))
         self._walk(stage, arrivals.share(plan, part["index"], part["workers"]), Pool(room))
@@ -112,8 +113,9 @@ class Player:
             tally.in_flight = len(pool)
         last = plan.timeout + journeys.PATIENCE_SECONDS
         pool.join(timeout=STOP_SECONDS if self._stop.is_set() else last)
+        # What is under way still counts, with the time that it has taken.
+        pool.kill(block=True, timeout=KILL_SECONDS)
         tally.in_flight = len(pool)
-        pool.kill(block=False)
 
 
 class _Stage:

@@ -1,7 +1,8 @@
 """Sends the requests of a journey with Locust's fast client, and measures them.
 
 A request is meant to start when the one before has ended (the first: when its arrival is due), is
-cut after the plan's timeout, and counts with the time that it took however it ended. Must only be
+cut after the plan's timeout or at the run's end, and counts with the time that it took however it
+ended. Must only be
 imported by a process that runs Locust: gevent changes the interpreter.
 """
 
@@ -24,6 +25,8 @@ from loadtests.recorder import ERROR, LIMITED, OK, Recorder, Sample
 
 JSON = dict[str, Any]
 TOO_MANY = 429
+# What was under way when the run was ended: nobody knows how long it would have taken.
+CUT_OFF = "cut off"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 log = logging.getLogger(__name__)
@@ -61,7 +64,12 @@ class Guest:
         check: Check | None = None,
     ) -> Answer:
         intended, start = self._next, self._now()
-        response, kind = self._send(method, path, endpoint, body, headers)
+        try:
+            response, kind = self._send(method, path, endpoint, body, headers)
+        except gevent.GreenletExit:
+            cut = Sample(endpoint, self._journey, intended, start, self._now(), ERROR, CUT_OFF)
+            self._recorder.request(cut)
+            raise
         end = self._now()
         outcome, answer = ERROR, None
         if response is not None:

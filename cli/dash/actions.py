@@ -88,8 +88,6 @@ class Consent(ModalScreen[str]):
             yield from _buttons(self.intent.button)
 
     def on_mount(self) -> None:
-        self.query_one("#plan", Line).put("planning ...")
-        self.query_one("#go", Button).disabled = True
         self._say_same()
         self._ask()
 
@@ -106,13 +104,15 @@ class Consent(ModalScreen[str]):
         return {**self.intent.args, **({"accept_data_loss": True} if self.accepts_loss else {})}
 
     def _ask(self) -> None:
-        """Plans; what was being planned with other words is given up."""
+        """Plans; what was planned with other words is given up, and cannot be agreed to."""
+        self.plan = None
+        self.query_one("#plan", Line).put("planning ...")
+        self._allow()
         _: Worker[None] = self.run_worker(
             self._make_plan, exclusive=True, group="plan", exit_on_error=False
         )
 
     async def _make_plan(self) -> None:
-        self.plan = None
         try:
             client = await self._connect()
             self.plan = await client.plan(self.intent.verb, self.args, self.reason)
@@ -156,7 +156,7 @@ class Consent(ModalScreen[str]):
             self._allow()
             self.run_worker(self._start(), group="start", exit_on_error=False)
         else:
-            self.dismiss("")
+            self.action_cancel()
 
     async def _start(self) -> None:
         try:
@@ -176,6 +176,9 @@ class Consent(ModalScreen[str]):
             self._allow()
 
     def action_cancel(self) -> None:
+        if self._busy:
+            said = "Already sent: whether it began is on screen 4."
+            self.notify(said, severity="warning", timeout=10)
         self.dismiss("")
 
     def action_copy(self) -> None:

@@ -8,6 +8,7 @@ from textual.widgets import DataTable
 
 from cli.dash.sheets import Row, Sheet
 from cli.dash.view import Cell
+from runtime.plain import plain
 
 STYLES = {
     "ok": "green",
@@ -23,7 +24,7 @@ STYLES = {
 
 def styled(cell: Cell, *, right: bool = False) -> Text:
     return Text(
-        cell.text,
+        plain(cell.text, keep="\n"),
         STYLES.get(cell.tone, ""),
         justify="right" if right else "left",
         no_wrap=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import AsyncExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,11 +12,13 @@ from cli import edge, find, work
 from cli.dash.view import Probe
 from cli.leaf import Run
 from cli.settings import Settings
+from runtime.errors import Unauthorized, Unavailable
 
 if TYPE_CHECKING:
     from control_plane.client import Client
 
 JSON = dict[str, Any]
+LINGER_SECONDS = 180.0
 
 
 class Link:
@@ -29,8 +30,9 @@ class Link:
 
     def __init__(self, run: Run) -> None:
         self._state_dir = run.state_dir
-        self._stack = AsyncExitStack()
         self._client: Client | None = None
+        self._making = asyncio.Lock()
+        self._old: list[tuple[float, Client]] = []
         server = Settings.read().server if run.state_dir is None else None
         if server:
             self.name, self.options, place = urlsplit(server).netloc, [], server
@@ -43,18 +45,34 @@ class Link:
         self.kept = f"overview-{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
 
     async def client(self) -> Client:
-        if self._client is None:
-            # Its import takes a tenth of a second, in which the screen could not answer to a key.
-            made = await asyncio.to_thread(work.client_of, self._state_dir)
-            self._client = await self._stack.enter_async_context(made)
-        return self._client
+        async with self._making:
+            if self._client is None:
+                # Its import takes a tenth of a second, in which the screen could answer no key.
+                self._client = await asyncio.to_thread(work.client_of, self._state_dir)
+            return self._client
 
     async def overview(self) -> JSON:
-        document = await (await self.client()).overview()
+        client = await self.client()
+        try:
+            document = await client.overview()
+        except (Unauthorized, Unavailable):
+            await self._forget(client)
+            raise
         entry = urlsplit(document["entryUrl"])
         if entry.hostname:
             self._edge = (entry.hostname, entry.port or 443)
         return document
+
+    async def _forget(self, client: Client) -> None:
+        """The next one reads token, certificate and address anew: they may be others by now.
+
+        An operation that is being started with the old one goes on asking for a while.
+        """
+        if self._client is client:
+            self._client = None
+            self._old.append((monotonic(), client))
+        while self._old and monotonic() - self._old[0][0] > LINGER_SECONDS:
+            await _end(self._old.pop(0)[1])
 
     async def probe(self) -> Probe:
         """Whether customers are served, asked where they ask."""
@@ -63,4 +81,12 @@ class Link:
         return Probe("edge", answer, monotonic() - began)
 
     async def close(self) -> None:
-        await self._stack.aclose()
+        last = [self._client] if self._client is not None else []
+        self._client = None
+        for client in (*(old for _, old in self._old), *last):
+            await _end(client)
+        self._old.clear()
+
+
+async def _end(client: Client) -> None:
+    await client.__aexit__(None, None, None)

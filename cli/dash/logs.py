@@ -13,6 +13,7 @@ from textual.widgets import RichLog
 from cli.dash import details
 from cli.dash.board import Board
 from cli.dash.details import Entry
+from runtime.plain import plain
 
 if TYPE_CHECKING:
     from control_plane.client import Client
@@ -70,9 +71,9 @@ class Logs(Board):
             for entry in self.entries
             if self.filter.keeps(entry.line) and (entry.faulty or not self.app.faults_only)
         ]
-        lines = [
-            f"{entry.at[11:19]} {entry.line}" if self.times else entry.line for entry in entries
-        ]
+        said = [plain(entry.line, keep="\t\n") for entry in entries]
+        times = [f"{entry.at[11:19]} " if self.times else "" for entry in entries]
+        lines = [time + line for time, line in zip(times, said, strict=True)]
         kept = _continued(self._shown, lines)
         if kept is None:
             log.clear()

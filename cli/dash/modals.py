@@ -13,6 +13,8 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from runtime.plain import plain
+
 
 class Page(ModalScreen[None]):
     """Text that can be scrolled; escape, q or enter closes it."""
@@ -43,7 +45,7 @@ class Page(ModalScreen[None]):
 
                 yield Markdown(self._text)
             else:
-                yield Static(Text(self._text), markup=False)
+                yield Static(Text(plain(self._text, keep="\n\t")), markup=False)
 
     def action_move(self, lines: int) -> None:
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)

@@ -21,6 +21,10 @@ CPU_PERCENT, MEMORY_PERCENT, CONNECTIONS_PERCENT = 80.0, 85.0, 80.0
 # Of the objective of region-failure, an hour: this is when a person should begin to look.
 LAG_MILLISECONDS = 60_000.0
 MINUTE = 60
+# Of requests that reach no gateway, in a minute.
+LOST_REQUESTS = 10.0
+# As ElastiCache numbers the two nodes of a group.
+NODES = ("001", "002")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Alarm:
     """True for `periods` minutes in a row when `statistic` of `metric` is above `threshold`.
 
     `dimensions` that AWS makes up are named by what they are of: "@balancer", "@targets". `total`
-    is a metric of the same place, of which `metric` then is taken in percent.
+    is a metric of the same place, of which `metric` then is taken in percent. `below`: true when it
+    is below, and also when nothing is measured at all.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Alarm:
     dimensions: Mapping[str, str] = field(default_factory=dict)
     periods: int = 3
     total: str = ""
+    below: bool = False
 
 
 def alarms(platform: Platform, region: RegionSpec) -> tuple[Alarm, ...]:
@@ -85,6 +91,29 @@ def _entry() -> tuple[Alarm, ...]:
             "Maximum",
             0.0,
             place,
+        ),
+        Alarm(
+            "no-gateway",
+            "critical",
+            "No gateway answers the load balancer: the region serves nobody.",
+            "AWS/ApplicationELB",
+            "HealthyHostCount",
+            "Minimum",
+            1.0,
+            place,
+            periods=1,
+            below=True,
+        ),
+        Alarm(
+            "lost-requests",
+            "critical",
+            f"The load balancer answers more than {LOST_REQUESTS:g} requests a minute with an "
+            "error of its own: no gateway takes them.",
+            "AWS/ApplicationELB",
+            "HTTPCode_ELB_5XX_Count",
+            "Sum",
+            LOST_REQUESTS,
+            {"LoadBalancer": "@balancer"},
         ),
     )
 
@@ -160,32 +189,36 @@ def _databases(platform: Platform, region: RegionSpec) -> list[Alarm]:
 
 
 def _stores(platform: Platform, region: RegionSpec) -> list[Alarm]:
+    """Of each node by its own name: ElastiCache measures none of these of a whole group."""
     found = []
     for kind in (CACHE, QUEUE):
-        place = {"ReplicationGroupId": platform.names.replication_group(kind, region.name)}
-        found.append(
-            Alarm(
-                f"{kind}-cpu",
-                "critical",
-                f"The {kind} uses more than {CPU_PERCENT:g} % of its one thread.",
-                "AWS/ElastiCache",
-                "EngineCPUUtilization",
-                "Maximum",
-                CPU_PERCENT,
-                place,
+        group = platform.names.replication_group(kind, region.name)
+        for node in NODES:
+            place = {"CacheClusterId": f"{group}-{node}"}
+            found.append(
+                Alarm(
+                    f"{kind}-{node}-cpu",
+                    "critical",
+                    f"Node {node} of the {kind} uses over {CPU_PERCENT:g} % of its one thread.",
+                    "AWS/ElastiCache",
+                    "EngineCPUUtilization",
+                    "Maximum",
+                    CPU_PERCENT,
+                    place,
+                )
             )
-        )
-    queue = {"ReplicationGroupId": platform.names.replication_group(QUEUE, region.name)}
-    found.append(
-        Alarm(
-            "queue-memory",
-            "critical",
-            f"The queue is {MEMORY_PERCENT:g} % full; when it is full it takes no events.",
-            "AWS/ElastiCache",
-            "DatabaseMemoryUsagePercentage",
-            "Maximum",
-            MEMORY_PERCENT,
-            queue,
-        )
-    )
+            if kind == QUEUE:
+                found.append(
+                    Alarm(
+                        f"{kind}-{node}-memory",
+                        "critical",
+                        f"The queue is {MEMORY_PERCENT:g} % full; when it is full it takes no "
+                        "events.",
+                        "AWS/ElastiCache",
+                        "DatabaseMemoryUsagePercentage",
+                        "Maximum",
+                        MEMORY_PERCENT,
+                        place,
+                    )
+                )
     return found

@@ -109,8 +109,11 @@ def prepare_gateway(folder: Path, given: Environment) -> list[str]:
 
 
 def prepare_control_plane(folder: Path, given: Environment) -> dict[str, str]:
-    """The topology is where the control plane reads it; its own database is in the variables."""
+    """The topology and the root token are where the control plane reads them; its own database is
+    in the variables."""
     told = dict(given)
+    (folder / "control").mkdir(mode=0o700, exist_ok=True)
+    replace_file(folder / "control" / "token", json.loads(told.pop("REGIONCTL_ROOT"))["token"])
     text = gzip.decompress(base64.b64decode(told.pop("REGIONCTL_TOPOLOGY"))).decode()
     replace_file(folder / "topology.yaml", text)
     told["REGIONCTL_DATABASE_URL"] = database_url(json.loads(told.pop("REGIONCTL_ADMINISTRATOR")))

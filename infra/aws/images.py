@@ -1,9 +1,10 @@
 """Every task runs the same image; this is what each container is told. Pure.
 
 A container runs `python -m infra.aws.container COMPONENT` (`infra/aws/container.py`), as a user
-without rights, on a file system that it cannot write but in its own folder. Addresses that AWS
-makes up come from the parameter store and passwords from Secrets Manager, both by name, so a task
-definition is known before anything exists.
+without rights, on a file system that it cannot write but in its own folder (that of the control
+plane is writable, for the sessions of operators). Addresses that AWS makes up come from the
+parameter store and passwords from Secrets Manager, both by name, so a task definition is known
+before anything exists.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.aws import gateway
-from infra.aws.naming import CACHE, CONTROL, CONTROL_PLANE, GATEWAY, OBJECTS
+from infra.aws.naming import CACHE, CONTROL, CONTROL_PLANE, GATEWAY, OBJECTS, ROOT
 from infra.aws.spec import Platform, RegionSpec, TaskSpec
 
 JSON = dict[str, Any]
@@ -55,7 +56,10 @@ def secrets(platform: Platform, task: TaskSpec) -> dict[str, str]:
     if task.component == GATEWAY:
         return {}
     if task.component == CONTROL_PLANE:
-        return {"REGIONCTL_ADMINISTRATOR": platform.names.administrator(CONTROL)}
+        return {
+            "REGIONCTL_ADMINISTRATOR": platform.names.administrator(CONTROL),
+            "REGIONCTL_ROOT": ROOT,
+        }
     return {"REGIONCTL_SECRETS_JSON": task.component}
 
 
@@ -142,7 +146,8 @@ def container(
         "image": image(platform, region, account),
         "essential": True,
         "user": USER,
-        "readonlyRootFilesystem": True,
+        # A session of an operator (ECS Exec) is carried by an agent that writes there.
+        "readonlyRootFilesystem": task.component != CONTROL_PLANE,
         "linuxParameters": {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}},
         "mountPoints": [{"sourceVolume": VOLUME, "containerPath": str(FOLDER), "readOnly": False}],
         "entryPoint": list(ENTRY),

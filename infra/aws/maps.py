@@ -11,7 +11,7 @@ import json
 
 from infra.aws.naming import OBJECTS
 from infra.aws.site import Site
-from runtime.errors import NotFound, OperationFailed, Refused, Unavailable
+from runtime.errors import Forbidden, NotFound, OperationFailed, Refused, Unavailable
 from runtime.shardmap import ShardMap
 
 TRIES = 10
@@ -43,7 +43,10 @@ async def newest(site: Site) -> ShardMap:
         if found is None or read.version > found.version:
             found = read
     if found is None:
-        raise Unavailable("No shard map is published yet.", hint="regionctl infra up")
+        raise Unavailable(
+            "No shard map is published yet.",
+            hint="The control plane in AWS publishes the first one when it provisions.",
+        )
     return found
 
 
@@ -90,11 +93,16 @@ def _version(text: bytes) -> int:
 
 
 async def _fetch(site: Site, region: str) -> tuple[bytes | None, str]:
-    """The object and its tag; the tag is "" when there is none, SILENT when nobody answers."""
+    """The object and its tag; the tag is "" when there is none, SILENT when nobody answers.
+
+    Whoever may not list the bucket is told of an object that is not there that he may not see it
+    ("GetObject", Amazon S3 API Reference). Nothing is lost by that: a map is written over nothing
+    only where there is nothing.
+    """
     bucket = site.names.bucket(OBJECTS, region)
     try:
         answer = await site.cloud.call("s3", region, "get_object", Bucket=bucket, Key=key(region))
-    except NotFound:
+    except (NotFound, Forbidden):
         return None, ""
     except Unavailable:
         return None, SILENT

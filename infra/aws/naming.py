@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 GATEWAY, CONTROL_PLANE = "gateway", "control-plane"
 CONTROL = "control"
+# The secret with the root token of the control plane's API.
+ROOT = "root"
 CACHE, QUEUE = "cache", "queue"
 OBJECTS, LOGS = "objects", "logs"
 _DIRECTION = re.compile(r"north|south|east|west|central")

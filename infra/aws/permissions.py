@@ -85,9 +85,10 @@ def controlling(platform: Platform, account: str) -> list[Statement]:
         for kind in ("cluster", "db", "cluster-snapshot", "subgrp", "cluster-pg")
     ]
     databases.append(f"arn:aws:rds::{account}:global-cluster:{stem}-*")
+    # What a restored cluster and its server are made with, as a restore names none of ours.
+    databases += [f"arn:aws:rds:*:{account}:{kind}:default*" for kind in ("og", "pg", "cluster-pg")]
     buckets = [
-        f"arn:aws:s3:::{platform.names.bucket(OBJECTS, region.name)}/control/*"
-        for region in platform.regions
+        f"arn:aws:s3:::{platform.names.bucket(OBJECTS, region.name)}" for region in platform.regions
     ]
     return [
         _allow(
@@ -131,17 +132,17 @@ def controlling(platform: Platform, account: str) -> list[Statement]:
                 for kind in ("listener", "listener-rule")
             ],
         ),
-        _tagged(
-            platform,
-            ["route53:UpdateHealthCheck", "route53:ChangeResourceRecordSets"],
-            ["arn:aws:route53:::healthcheck/*", "arn:aws:route53:::hostedzone/*"],
-        ),
+        # Route 53 knows neither names nor tags here ("Condition keys for Amazon Route 53").
+        _allow(["route53:UpdateHealthCheck"], "arn:aws:route53:::healthcheck/*"),
         _tagged(
             platform,
             ["application-autoscaling:RegisterScalableTarget"],
             [f"arn:aws:application-autoscaling:*:{account}:scalable-target/*"],
         ),
-        _allow(["s3:GetObject", "s3:PutObject"], buckets),
+        _allow(["s3:GetObject", "s3:PutObject"], [f"{bucket}/control/*" for bucket in buckets]),
+        # Without it S3 does not say that a map is not there yet, but that it may not be seen.
+        _allow(["s3:ListBucket"], buckets)
+        | {"Condition": {"StringLike": {"s3:prefix": "control/*"}}},
         _allow(["backup:StartBackupJob"], f"arn:aws:backup:*:{account}:backup-vault:{stem}-*"),
         _allow(
             ["backup:StartCopyJob", "backup:StartRestoreJob"],
@@ -150,7 +151,12 @@ def controlling(platform: Platform, account: str) -> list[Statement]:
         _allow(["rds:DeleteDBCluster", "rds:DeleteDBInstance"], restored(platform, account)),
         _tagged(
             platform,
-            ["ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"],
+            [
+                "ec2:AuthorizeSecurityGroupEgress",
+                "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:RevokeSecurityGroupEgress",
+                "ec2:RevokeSecurityGroupIngress",
+            ],
             [f"arn:aws:ec2:*:{account}:security-group/*"],
         ),
         _allow(

@@ -182,8 +182,7 @@ def endpoints(look: Look) -> Iterator[Hint]:
         yield Hint(
             "nat-or-endpoints",
             f"NAT gateways cost {nat:,.2f} USD and interface endpoints {interfaces:,.2f} USD a "
-            "month: an endpoint in a zone pays from what NAT would charge for its bytes; where "
-            "nobody outside AWS is called (natGateways: false) NAT is not needed.",
+            "month: an endpoint in a zone pays from what NAT would charge for its bytes.",
         )
 
 

@@ -172,6 +172,16 @@ def rollouts_roll_back(graph: Graph) -> Iterator[Finding]:
             yield Finding(service["urn"], "deploymentCircuitBreaker", "rollout", message)
 
 
+def rebalancing_has_room(graph: Graph) -> Iterator[Finding]:
+    """ECS takes no service that it should move between zones but may start no task more of."""
+    for service in graph.of(ECS):
+        inputs = service["inputs"]
+        most = inputs.get("deploymentMaximumPercent", 200)
+        if inputs.get("availabilityZoneRebalancing") == "ENABLED" and most <= 100:
+            message = f"rebalancing needs a maximum above 100 %, not {most}"
+            yield Finding(service["urn"], "availabilityZoneRebalancing", "rollout", message)
+
+
 def edges(graph: Graph) -> Iterator[Finding]:
     """The dependencies that order an update, and none on what is not there."""
     for source, key, target in EDGES:
@@ -253,5 +263,6 @@ RULES: tuple[Callable[[Graph], Iterator[Finding]], ...] = (
     backups_elsewhere,
     services_scale,
     rollouts_roll_back,
+    rebalancing_has_room,
     edges,
 )

@@ -34,7 +34,8 @@ PROMETHEUS, ALERTMANAGER = "prometheus", "alertmanager"
 # Debian has other names for some programs.
 NAMES = {PROMETHEUS: ("prometheus",), ALERTMANAGER: ("alertmanager", "prometheus-alertmanager")}
 BROUGHT = Path(__file__).resolve().parents[2] / ".tools" / "bin"
-KEPT = "2d"
+# As long as a budget's period, and a day more.
+KEPT = "31d"
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from infra.topology import Topology
 from infra.traffic import Traffic
 from infra.usage import Usage
 from runtime import migrations
-from runtime.errors import Invalid, Unavailable
+from runtime.errors import Invalid, Problem, Unavailable
 from runtime.shardmap import CATALOG, Endpoint, ShardMap
 
 LINK_SECONDS = 2.0
@@ -172,19 +172,25 @@ class LocalProvider:
         await servers.stop(self.site, instances)
 
     async def set_instances(self, service: str, zone: str, count: int) -> None:
-        self.topology.with_instances(service, zone, count)
-        region, letter = zone[:-1], zone[-1]
-        async with self._alone(f"instances of {region}"):
+        async with self._alone(f"instances of {zone[:-1]}"):
             wanted = self.topology.with_instances(service, zone, count)
+            region, letter = zone[:-1], zone[-1]
             own = wanted.instances(component=service, region=region, zone=letter)
             fencing.require_reachable(self.site, [own[0].id])
             await self.site.supervisors[region].info()
             leaving = [spec for id, spec in self.topology.by_id.items() if id not in wanted.by_id]
+            former = self.topology.count(service, zone)
             if not leaving:
                 await self._adopt(service, zone, count)
-            await servers.start(self.site, [spec.id for spec in own])
-            await scaling.ready(self.site, own)
-            await scaling.tell_gateways(self.site, region, service, without=leaving)
+            try:
+                await servers.start(self.site, [spec.id for spec in own])
+                await scaling.ready(self.site, own)
+                await scaling.tell_gateways(self.site, region, service, without=leaving)
+            except Problem:
+                if fresh := own[former:]:
+                    await scaling.give_up(self.site, fresh)
+                    await self._adopt(service, zone, former)
+                raise
             if leaving:
                 await scaling.drained(self.site, leaving)
                 await servers.stop(self.site, [spec.id for spec in leaving])

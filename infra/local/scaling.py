@@ -28,7 +28,7 @@ from infra.local.site import Site
 from infra.topology import InstanceSpec, Topology
 from infra.usage import Usage
 from runtime.clock import SystemClock, wait_until
-from runtime.errors import Refused, Unavailable
+from runtime.errors import Problem, Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,17 @@ async def drained(site: Site, instances: Sequence[InstanceSpec]) -> None:
             log.warning("requests are still on their way to what is stopped: %s", addresses)
             return
         await clock.sleep(0.1)
+
+
+async def give_up(site: Site, fresh: Sequence[InstanceSpec]) -> None:
+    """New instances of a service that are not to be after all: what sends them requests and what
+    runs them lets go of them, where it answers."""
+    first = fresh[0]
+    with contextlib.suppress(Problem):
+        await tell_gateways(site, first.region, first.component, without=fresh)
+        await drained(site, fresh)
+    with contextlib.suppress(Problem):
+        await servers.stop(site, [spec.id for spec in fresh])
 
 
 def _connected(pids: Sequence[int], addresses: Collection[envoy.Address]) -> bool:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Plane
-from tests.cli.console import environment, program
+from tests.cli.console import environment, program, regionctl
 
 
 def test_the_program_writes_what_it_answers_to_stdout_and_ends_with_its_code(
@@ -71,6 +72,21 @@ def test_a_dry_run_prints_the_steps_that_are_then_carried_out(platform: Plane) -
     assert [(s["name"], s["args"]) for s in planned["steps"]] == [
         (s["name"], s["args"]) for s in done["steps"]
     ]
+
+
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_a_platform_elsewhere_is_neither_made_nor_stopped_from_here(
+    verb: str, tmp_path: Path
+) -> None:
+    elsewhere = {"REGIONCTL_SERVER": "https://ops.example:18000", "REGIONCTL_STATE_DIR": ""}
+    ended = regionctl(verb, "--dry-run", home=tmp_path, env=elsewhere)
+    assert ended.code == 5
+    assert "https://ops.example:18000" in ended.stderr
+    assert "--state-dir DIR" in ended.stderr
+    named = regionctl(
+        verb, "--dry-run", "--state-dir", str(tmp_path / "x"), home=tmp_path, env=elsewhere
+    )
+    assert "There is no platform" in named.stderr
 
 
 def test_a_plan_exits_20_when_it_has_steps_and_the_code_is_asked_for(platform: Plane) -> None:

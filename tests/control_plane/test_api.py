@@ -63,6 +63,24 @@ async def test_the_same_idempotency_key_starts_one_operation(client: Client) -> 
     assert len(await client.operations()) == 1
 
 
+async def test_a_key_is_good_for_what_it_was_first_used_for_only(client: Client) -> None:
+    await provision(client)
+    first = await client.start("switchover", {"target": "s1"}, idempotency_key="once")
+    async for _ in client.follow(first["id"]):
+        pass
+    others: list[tuple[str, dict[str, str]]] = [
+        ("switchover", {"target": "s2"}),
+        ("switchover", {"to": "us-west-2"}),
+        ("failover", {"target": "s1"}),
+    ]
+    for verb, args in others:
+        with pytest.raises(Invalid, match=f"belongs to {first['id']}, switchover s1") as refused:
+            await client.start(verb, args, idempotency_key="once")
+        assert "new key" in (refused.value.hint or "")
+    again = await client.start("switchover", {"target": "s1"}, idempotency_key="once")
+    assert again["id"] == first["id"]
+
+
 async def test_problems_come_back_as_their_classes_with_hints(client: Client) -> None:
     await provision(client)
     with pytest.raises(NotFound, match="op-99"):

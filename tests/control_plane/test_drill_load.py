@@ -116,10 +116,10 @@ def shortened(plan: Plan) -> Plan:
 @pytest.mark.process
 async def test_a_drill_under_load_reports_what_the_load_met(bench: Bench) -> None:
     plan = await bench.plan(
-        "service-outage", load="smoke", load_rate_scale=0.5, load_seconds=16.0, rate=10.0
+        "service-outage", load="smoke", load_rate_scale=0.5, load_seconds=60.0, rate=10.0
     )
     operation = await bench.start(shortened(plan))
-    ended = await bench.finish(operation.id)
+    ended = await bench.finish(operation.id, seconds=120)
     assert ended.state == "succeeded", ended.problem
     document = await bench.store.report(operation.id)
     folder = bench.folder / "drills" / operation.id

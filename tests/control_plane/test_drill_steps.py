@@ -67,12 +67,12 @@ class Bench:
         observed, shard_map = await self.provider.observe(), await self.store.shard_map()
         return drills.plan(self.topology, observed, shard_map, drill=name, **asked)
 
-    async def finish(self, id: str) -> Operation:
+    async def finish(self, id: str, seconds: float = 60) -> Operation:
         """Runs what is open until this operation has ended."""
         worker = Worker(self.store, HANDLERS, self.world, "test")
         task = asyncio.create_task(worker.run())
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(seconds):
                 while not (operation := await self.store.operation(id)).finished:
                     await self.store.bell.listen().wait()
         finally:

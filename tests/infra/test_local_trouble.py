@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import binaries, layout, leftovers
+from infra.local import binaries, layout, leftovers, ports, scaling
 from infra.local.layout import Layout
 from infra.local.ports import PortTaken
 from infra.local.provider import LocalProvider
+from runtime.clock import SystemClock, wait_until
 from runtime.errors import OperationFailed, Problem, Refused
 from tests.infra import platform
 from tests.infra.platform import PRIMARY, REMOTE, SYNC, World
@@ -48,6 +49,38 @@ def test_everything_comes_back_with_its_data_after_all_processes_were_lost(whole
         view = (await provider.observe([PRIMARY])).postgres(PRIMARY)
         assert view is not None
         assert (view.role, view.sync_names, view.epoch) == ("primary", (SYNC,), 1)
+
+    whole.run(check)
+
+
+def test_a_service_whose_new_instance_cannot_start_has_as_many_as_before(whole: World) -> None:
+    zone, fresh = "us-west-2a", "orders-2.us-west-2a"
+
+    async def check(provider: LocalProvider) -> None:
+        before = provider.topology
+        port = ports.table(before.with_instances("orders", zone, 2)).instances[fresh]
+        offset = provider.site.ports.control - ports.BASE
+        with socket.socket() as held:
+
+            async def known() -> bool:
+                return provider.topology != before
+
+            async def take() -> None:
+                """The port, once it was found free."""
+                await wait_until(SystemClock(), known, what="a count", seconds=30, every=0.001)
+                held.bind((ports.HOST, port + offset))
+
+            taking = asyncio.create_task(take())
+            with pytest.raises(OperationFailed, match="ends again and again"):
+                await provider.set_instances("orders", zone, 2)
+            await taking
+        assert provider.topology == before
+        assert scaling.read(provider.site.layout) == before.counts
+        assert fresh not in await provider.site.supervisors["us-west-2"].info()
+        await provider.set_instances("orders", zone, 2)
+        assert (await provider.observe([fresh])).running(fresh)
+        await provider.set_instances("orders", zone, 1)
+        await provider.ensure_stopped(["orders.us-west-2a"])
 
     whole.run(check)
 

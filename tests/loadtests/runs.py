@@ -30,7 +30,7 @@ def endpoint(
     errors: int = 0,
     journey: str = "buy",
 ) -> JSON:
-    """`errors` of the given latencies are those of requests that failed."""
+    """`errors` of the given latencies, the last ones, are those of requests that failed."""
     late, busy = histogram(intended), histogram(intended if service is None else service)
     return {
         "name": name,
@@ -41,6 +41,7 @@ def endpoint(
         "limited": 0,
         "intended": encoded(late),
         "service": encoded(busy),
+        "intendedOk": encoded(histogram(intended[: len(intended) - errors])),
         "intendedMs": percentiles(late),
         "serviceMs": percentiles(busy),
     }

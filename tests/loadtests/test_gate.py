@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loadtests import budget, gatefile, histograms, judge
@@ -258,6 +258,26 @@ def test_a_burn_of_one_for_the_whole_window_spends_the_whole_budget(
     assert budget.share(1.0, 2_592_000, 2_592_000) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("phases", "rto", "verdict"),
+    [
+        (["fault", "recovery"], 1.5, "passed"),
+        (["fault"], 1.5, "invalid"),
+        ([], 1.5, "invalid"),
+        (["fault"], None, "passed"),
+    ],
+)
+def test_a_drills_load_that_ended_before_the_recovery_says_nothing(
+    phases: list[str], rto: float | None, verdict: str
+) -> None:
+    marks = [{"name": name, "from": number} for number, name in enumerate(phases)]
+    document = run(endpoint(intended=calm()), drill={"rtoSeconds": rto, "phases": marks})
+    found = verdict_of(document, gate("errors.ratio", "<=", 0.01))
+    assert found["verdict"] == verdict
+    said = any("before the recovery" in why for why in found["validity"]["because"])
+    assert said == (verdict == "invalid")
+
+
 def test_budgets_of_the_parts_of_a_run_add_up_to_that_of_the_whole() -> None:
     document = run(
         endpoint("one", intended=[5.0] * 300, errors=3),
@@ -274,13 +294,27 @@ def test_budgets_of_the_parts_of_a_run_add_up_to_that_of_the_whole() -> None:
 def test_slow_answers_spend_the_latency_budget_by_endpoint_and_phase() -> None:
     document = run(
         endpoint("create-order", intended=[5.0] * 100),
-        endpoint("create-order", "fault", intended=[5.0] * 90 + [900.0] * 10, errors=4),
+        endpoint("create-order", "fault", intended=[5.0] * 86 + [900.0] * 14, errors=4),
     )
     rows = {(each.endpoint, each.phase): each for each in budget.of(document, [LATENCY, ERRORS])}
     assert (rows["create-order", "fault"].bad, rows["create-order", "steady"].bad) == (4, 0)
     slow = {(e.endpoint, e.phase): e for e in budget.of(document, [LATENCY])}
-    assert slow["create-order", "fault"].bad == 10
-    assert slow["create-order", "fault"].burn == pytest.approx(10.0)
+    assert slow["create-order", "fault"].bad == 14
+    assert slow["create-order", "fault"].burn == pytest.approx(14.0)
+
+
+TIMES = st.lists(st.sampled_from([5.0, 900.0]), max_size=60)
+
+
+@given(answered=TIMES, failed=TIMES)
+@example(answered=[900.0] * 50, failed=[5.0] * 50)
+def test_each_error_and_each_slow_answer_spends_the_latency_budget_once(
+    answered: list[float], failed: list[float]
+) -> None:
+    document = run(endpoint(intended=[*answered, *failed], errors=len(failed)))
+    row = budget.of(document, [LATENCY])[0]
+    assert row.counted == len(answered) + len(failed)
+    assert row.bad == len(failed) + answered.count(900.0)
 
 
 def test_two_bad_seconds_spend_the_share_of_the_slices_that_they_lie_in() -> None:

@@ -10,6 +10,10 @@ the services, so those are taken away, in two ways that need each other:
   somebody starts gets a session. (Alone it would not do: a security group lets connections that
   are open go on.)
 
+The services of the other regions lose their way to these databases too: the rules by which their
+group may leave for the region's database subnets. What ends their tasks would end the platform, so
+a session that one of them has open there lasts until it ends by itself, as at the next map.
+
 The control plane's own rule stays, so that what the region has can be looked at. Not stopped is who
 connects from inside the database group or by a rule that a person has added; and nothing of a
 region whose API does not answer: then it is said so, and a person decides.
@@ -23,6 +27,7 @@ from infra.aws import databases
 from infra.aws.clients import JSON
 from infra.aws.operate import scale
 from infra.aws.site import Site
+from infra.aws.spec import platform
 from infra.provider import Fenced
 from runtime.errors import NotFound, Refused, TimedOut, Unavailable
 
@@ -35,6 +40,8 @@ async def fence_region(site: Site, region: str) -> Fenced:
     site.topology.region(region)
     try:
         await _revoke(site, region)
+        if still := await _shut_others(site, region):
+            return Fenced(False, f"services of {', '.join(still)} may still write there")
         stopped = await asyncio.gather(
             *(scale.stop(site, region, service) for service in site.topology.services)
         )
@@ -46,7 +53,8 @@ async def fence_region(site: Site, region: str) -> Fenced:
         return Fenced(False, late.detail)
     return Fenced(
         True,
-        f"no task of the {len(stopped)} services of {region} lives, and its databases let none in",
+        f"no task of the {len(stopped)} services of {region} lives, its databases let none in, and "
+        "no service of another region gets a new session there",
     )
 
 
@@ -70,6 +78,7 @@ async def lift(site: Site, region: str) -> None:
                 hint="regionctl infra plan; it has to be made anew as a secondary",
                 runbook="region-failure",
             ) from apart
+    await asyncio.gather(*(_open(site, other, region) for other in _others(site, region)))
     if await _rules(site, region):
         return
     groups = await _groups(site, region)
@@ -142,6 +151,76 @@ async def _rules(site: Site, region: str) -> list[str]:
         if not rule["IsEgress"]
         and rule.get("ReferencedGroupInfo", {}).get("GroupId") == groups[WRITERS]
     ]
+
+
+def _others(site: Site, region: str) -> list[str]:
+    return [other for other in site.regions if other != region]
+
+
+def _blocks(site: Site, region: str) -> set[str]:
+    """The address ranges of the region's database subnets."""
+    (spec,) = [one for one in platform(site.topology, "").regions if one.name == region]
+    return set(spec.database)
+
+
+async def _ways(site: Site, other: str, region: str) -> dict[str, str]:
+    """address range → the rule by which services of `other` reach the databases of `region`."""
+    groups = await _groups(site, other)
+    found = await site.cloud.pages(
+        "ec2",
+        other,
+        "describe_security_group_rules",
+        "SecurityGroupRules",
+        Filters=[{"Name": "group-id", "Values": [groups[WRITERS]]}],
+    )
+    blocks = _blocks(site, region)
+    return {
+        rule["CidrIpv4"]: rule["SecurityGroupRuleId"]
+        for rule in found
+        if rule["IsEgress"] and rule.get("CidrIpv4") in blocks
+    }
+
+
+async def _shut_others(site: Site, region: str) -> list[str]:
+    """No other region's services get there; the regions of which that is not known."""
+    still = []
+    for other in _others(site, region):
+        try:
+            if ways := await _ways(site, other, region):
+                groups = await _groups(site, other)
+                await site.cloud.call(
+                    "ec2",
+                    other,
+                    "revoke_security_group_egress",
+                    GroupId=groups[WRITERS],
+                    SecurityGroupRuleIds=sorted(ways.values()),
+                )
+                ways = await _ways(site, other, region)
+        except (Unavailable, NotFound):
+            still.append(other)
+        else:
+            still += [other] if ways else []
+    return still
+
+
+async def _open(site: Site, other: str, region: str) -> None:
+    """Services of `other` reach the databases of `region` again."""
+    missing = _blocks(site, region) - set(await _ways(site, other, region))
+    if not missing:
+        return
+    groups = await _groups(site, other)
+    ranges = [
+        {"CidrIp": block, "Description": f"to the databases of {region}"}
+        for block in sorted(missing)
+    ]
+    rule = {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "IpRanges": ranges}
+    await site.cloud.call(
+        "ec2",
+        other,
+        "authorize_security_group_egress",
+        GroupId=groups[WRITERS],
+        IpPermissions=[rule],
+    )
 
 
 async def _revoke(site: Site, region: str) -> None:

@@ -38,20 +38,20 @@ async def restore(
     known = await find(site, region, id)
     if known is None:
         await _begin(site, source, database, region, id, at)
-    await _server(site, region, id)
 
-    async def serves() -> JSON | None:
+    async def whole() -> JSON | None:
         now = await find(site, region, id)
         return now if now and now["Status"] == databases.AVAILABLE else None
 
     made = await wait_until(
         site.cloud.clock,
-        serves,
+        whole,
         what=f"the restored cluster {id}",
         seconds=seconds,
         every=site.cloud.pause,
         hint=f"It goes on: aws rds describe-db-clusters --db-cluster-identifier {id}",
     )
+    await _server(site, region, made, seconds)
     return {
         "cluster": id,
         "address": made["Endpoint"],
@@ -108,21 +108,41 @@ async def _begin(
     )
 
 
-async def _server(site: Site, region: str, id: str) -> None:
-    """A restored cluster has no server until one is made."""
-    made = await find(site, region, id)
-    aws = site.topology.aws
-    if made is None or made.get("DBClusterMembers") or aws is None:
+async def _server(site: Site, region: str, made: JSON, seconds: float) -> None:
+    """A restored cluster has no server until one is made, which it must be available for; and it
+    serves when that one is."""
+    id, aws = made["DBClusterIdentifier"], site.topology.aws
+    if aws is None:
         return
-    await site.cloud.call(
-        "rds",
-        region,
-        "create_db_instance",
-        DBInstanceIdentifier=f"{id}-1",
-        DBClusterIdentifier=id,
-        DBInstanceClass=aws.database.instance_class,
-        Engine=made["Engine"],
-        PubliclyAccessible=False,
+    name = f"{id}-1"
+    if not made.get("DBClusterMembers"):
+        await site.cloud.call(
+            "rds",
+            region,
+            "create_db_instance",
+            DBInstanceIdentifier=name,
+            DBClusterIdentifier=id,
+            DBInstanceClass=aws.database.instance_class,
+            Engine=made["Engine"],
+            PubliclyAccessible=False,
+        )
+
+    async def serves() -> bool:
+        try:
+            answer = await site.cloud.call(
+                "rds", region, "describe_db_instances", DBInstanceIdentifier=name
+            )
+        except NotFound:
+            return False
+        return bool(answer["DBInstances"][0]["DBInstanceStatus"] == databases.AVAILABLE)
+
+    await wait_until(
+        site.cloud.clock,
+        serves,
+        what=f"the server {name} of the restored cluster",
+        seconds=seconds,
+        every=site.cloud.pause,
+        hint=f"It goes on: aws rds describe-db-instances --db-instance-identifier {name}",
     )
 
 

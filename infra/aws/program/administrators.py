@@ -2,6 +2,8 @@
 
 The writer's address follows a failover of a global database to the other region, and so does the
 rotation. It runs where secrets are written: in the region that serves when the platform is made.
+The control plane's own is not rotated: it stands in another region, whose network the function is
+not in, and its one task reads it at its start only, so a new password would lock it out.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.aws.aurora import ADMINISTRATOR, DATABASE
+from infra.aws.naming import CONTROL
 from infra.aws.program.groups import Groups
 from infra.aws.program.here import Here, Part
 from infra.aws.program.network import Network
@@ -49,6 +52,7 @@ class Administrators(Part):
             parameters={
                 "endpoint": f"https://secretsmanager.{here.region.name}.amazonaws.com",
                 "functionName": name,
+                "kmsKeyArn": secrets.key,
                 "excludeCharacters": EXCLUDED,
                 "vpcSecurityGroupIds": groups.by["control"].id,
                 "vpcSubnetIds": pulumi.Output.all(*[one.id for one in network.private]).apply(
@@ -69,6 +73,8 @@ class Administrators(Part):
                     "password": secrets.read(FIRST, database),
                 },
             )
+            if database == CONTROL:
+                continue
             aws.secretsmanager.SecretRotation(
                 self.called(f"rotation-{database}"),
                 secret_id=secret.id,

@@ -57,7 +57,7 @@ class Balancer(Part):
             desync_mitigation_mode="strictest",
             xff_header_processing_mode="append",
             idle_timeout=IDLE_SECONDS,
-            opts=self.inside(protect=True),
+            opts=self.inside(protect=True, depends_on=storage.ready[LOGS]),
         )
         self.targets = aws.lb.TargetGroup(
             self.called("targets"),

@@ -86,7 +86,7 @@ class Edge(Part):
                 prefix="edge/",
                 include_cookies=False,
             ),
-            opts=self.inside(protect=True, depends_on=list(after)),
+            opts=self.inside(protect=True, depends_on=[*after, *storage.ready[LOGS]]),
         )
         for kind in ("A", "AAAA"):
             aws.route53.Record(

@@ -195,10 +195,21 @@ class Firewall(Part):
     def _limit(
         self, priority: int, name: str, requests: int, method: str, path: str, below: bool
     ) -> Rule:
-        """One client, by address and token. Who changes the token is held by the flood rule."""
+        """One client, by address and token; who asks for a token has none yet, so by address alone.
+
+        A request without one of its keys is not counted at all ("Aggregating rate-based rules",
+        AWS WAF Developer Guide): who shows no token, or changes it, is held by the flood rule.
+        """
         conditions = [_match(Field(uri_path=FieldPath()), path, below)]
         if method:
             conditions.append(_match(Field(method=FieldMethod()), method, False))
+        shown = name != "token"
+        address = Key(ip=aws.wafv2.WebAclRuleStatementRateBasedStatementCustomKeyIpArgs())
+        token = Key(
+            header=KeyHeader(
+                name="authorization", text_transformations=[KeyText(priority=0, type="NONE")]
+            )
+        )
         single = conditions[0] if len(conditions) == 1 else None
         return Rule(
             name=name,
@@ -206,16 +217,8 @@ class Firewall(Part):
             action=_block(429),
             statement=Statement(
                 rate_based_statement=Rate(
-                    aggregate_key_type="CUSTOM_KEYS",
-                    custom_keys=[
-                        Key(ip=aws.wafv2.WebAclRuleStatementRateBasedStatementCustomKeyIpArgs()),
-                        Key(
-                            header=KeyHeader(
-                                name="authorization",
-                                text_transformations=[KeyText(priority=0, type="NONE")],
-                            )
-                        ),
-                    ],
+                    aggregate_key_type="CUSTOM_KEYS" if shown else "IP",
+                    custom_keys=[address, token] if shown else None,
                     limit=requests,
                     evaluation_window_sec=WINDOW_SECONDS,
                     scope_down_statement=single or Scope(and_statement=Both(statements=conditions)),

@@ -73,9 +73,8 @@ class Network(Part):
             self.private, self.public, self.here.region.letters(), strict=True
         ):
             table = self._table(f"private-{letter}", [subnet])
-            if self.here.platform.aws.nat_gateways:
-                nat = self._nat(letter, outside, gateway)
-                self._route(f"private-{letter}", table, nat_gateway_id=nat.id)
+            nat = self._nat(letter, outside, gateway)
+            self._route(f"private-{letter}", table, nat_gateway_id=nat.id)
             tables.append(table)
         return tables, self._table("database", self.database)
 

@@ -87,11 +87,11 @@ class Alarms(Part):
         common: dict[str, Any] = {
             "name": self.here.names.alarm(alarm.name, self.here.region.name),
             "alarm_description": alarm.says,
-            "comparison_operator": "GreaterThanThreshold",
+            "comparison_operator": ("LessThanThreshold" if alarm.below else "GreaterThanThreshold"),
             "threshold": alarm.threshold,
             "evaluation_periods": alarm.periods,
             "datapoints_to_alarm": alarm.periods,
-            "treat_missing_data": "notBreaching",
+            "treat_missing_data": "breaching" if alarm.below else "notBreaching",
             "alarm_actions": [topic],
             "ok_actions": [topic],
             "opts": self.inside(),

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
+from infra.aws.naming import ROOT
 from infra.aws.program.here import Here, Part
 from infra.aws.spec import secrets_of
 
@@ -33,12 +34,13 @@ class Secrets(Part):
         self, here: Here, key: pulumi.Output[str], after: Sequence[pulumi.Resource]
     ) -> None:
         super().__init__(here, "Secrets")
-        self._key = key
+        self.key = key
         self._after = list(after)
         self._versions: dict[str, aws.secretsmanager.SecretVersion] = {}
         platform = here.platform
         self.keep(VALKEY, {"token": self._random()})
         self.keep(ORIGIN, {"proof": self._random()})
+        self.keep(ROOT, {"token": self._random()})
         token = self.read(VALKEY, "token")
         for service in platform.topology.services:
             content: dict[str, pulumi.Input[str]] = {VALKEY: token}
@@ -74,7 +76,7 @@ class Secrets(Part):
             self.called(f"secret-{purpose}"),
             name=here.names.secret(purpose),
             description=f"{here.names.stem}: {purpose}",
-            kms_key_id=self._key,
+            kms_key_id=self.key,
             recovery_window_in_days=RECOVERY_DAYS,
             replicas=[
                 aws.secretsmanager.SecretReplicaArgs(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pulumi
 import pulumi_aws as aws
 
 from infra.aws.naming import LOGS, OBJECTS
@@ -29,12 +30,14 @@ EXPIRE_DAYS = {LOGS: 365, INVOICES: 3653}
 
 
 class Storage(Part):
-    """`by` has the buckets by purpose."""
+    """`by` has the buckets by purpose, `ready` what must be there before AWS writes its logs to
+    one: it tries at once, and refuses what it may not write to."""
 
     def __init__(self, here: Here, keys: Keys) -> None:
         super().__init__(here, "Storage")
         self.versioned: dict[str, aws.s3.BucketVersioning] = {}
         self.by: dict[str, aws.s3.Bucket] = {}
+        self.ready: dict[str, list[pulumi.Resource]] = {}
         self.key = keys.data
         for purpose in PURPOSES:
             self.by[purpose] = self._bucket(purpose, keys)
@@ -65,20 +68,21 @@ class Storage(Part):
             restrict_public_buckets=True,
             opts=self.inside(),
         )
-        aws.s3.BucketOwnershipControls(
+        owned = aws.s3.BucketOwnershipControls(
             called,
             bucket=bucket.bucket,
             rule=aws.s3.BucketOwnershipControlsRuleArgs(object_ownership=_ownership(purpose)),
             opts=self.inside(),
         )
         self._encrypt(called, purpose, bucket, keys)
-        aws.s3.BucketPolicy(
+        allowed = aws.s3.BucketPolicy(
             called,
             bucket=bucket.bucket,
             policy=policy(*self._statements(purpose)),
             opts=self.inside(),
         )
         self._age(called, purpose, bucket)
+        self.ready[purpose] = [owned, allowed]
         if purpose != LOGS:
             aws.s3.BucketLogging(
                 called,

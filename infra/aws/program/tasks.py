@@ -169,7 +169,10 @@ class Tasks(Part):
             launch_type="FARGATE",
             platform_version="1.4.0",
             desired_count=task.minimum,
-            availability_zone_rebalancing="ENABLED",
+            # It starts a task more before it ends one: not where one is all that may run.
+            availability_zone_rebalancing=(
+                "ENABLED" if task.component != CONTROL_PLANE else "DISABLED"
+            ),
             deployment_minimum_healthy_percent=100 if task.component != CONTROL_PLANE else 0,
             deployment_maximum_percent=200 if task.component != CONTROL_PLANE else 100,
             deployment_circuit_breaker=aws.ecs.ServiceDeploymentCircuitBreakerArgs(

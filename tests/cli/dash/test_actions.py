@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from textual.widgets import Button, Input
 
 from cli.dash.actions import Abort, Consent
+from cli.dash.board import Line
 from cli.dash.modals import Choice
 from runtime.errors import Refused
 from tests.cli.dash.desk import Desk, refused, settle, text_of, until
@@ -122,6 +124,43 @@ async def test_accepted_loss_is_planned_anew_with_its_reason() -> None:
         await settle(pilot)
         assert seen[-1] == {"target": "s1", "accept_data_loss": True, "reason": "INC-441"}
         assert "--accept-data-loss --reason INC-441 --confirm s1" in text_of(desk.app)
+
+
+async def test_while_it_is_planned_anew_the_old_plan_cannot_be_agreed_to() -> None:
+    desk = Desk(overviews.healthy())
+    desk.plan_of = failover
+    async with desk.open() as pilot:
+        await pilot.press("3", "F")
+        screen = await consent(desk)
+        screen.query_one("#typed", Input).value = "s1"
+        await until(lambda: not screen.query_one("#go", Button).disabled)
+        screen._ask()
+        assert screen.query_one("#go", Button).disabled
+        assert "planning" in (screen.query_one("#plan", Line).shown or "")
+        await until(lambda: not screen.query_one("#go", Button).disabled)
+
+
+async def test_who_cancels_after_it_was_sent_is_told_so() -> None:
+    desk = Desk(overviews.healthy())
+    sent, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(verb: str, args: dict[str, Any], **more: Any) -> dict[str, Any]:
+        sent.set()
+        await answered.wait()
+        return {"id": "op-99"}
+
+    async with desk.open() as pilot:
+        await pilot.press("3", "W")
+        screen = await consent(desk)
+        desk.start = slow  # type: ignore[method-assign]
+        screen.query_one("#go", Button).press()
+        async with asyncio.timeout(10):
+            await sent.wait()
+        await pilot.press("escape")
+        await until(lambda: desk.app.on_board)
+        said = [each.message for each in desk.app._notifications]
+        assert said == ["Already sent: whether it began is on screen 4."]
+        answered.set()
 
 
 async def test_a_drill_is_chosen_from_those_there_are_and_shown_before_it_runs() -> None:

@@ -23,6 +23,7 @@ import pytest
 from infra.aws.clients import GLOBAL_REGION, Cloud
 from infra.aws.naming import CACHE, GATEWAY, OBJECTS, QUEUE, Names
 from infra.aws.site import Site
+from infra.aws.spec import platform
 from infra.topology import Topology, load
 from tests.infra.processes import free_ports
 
@@ -237,6 +238,16 @@ def _network(site: Site, region: str) -> tuple[str, list[str], str]:
                 {"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "UserIdGroupPairs": [pair]}
             ],
         )
+    ways = [
+        {"CidrIp": block}
+        for other in platform(site.topology, "").regions
+        if other.name != region
+        for block in other.database
+    ]
+    ec2.authorize_security_group_egress(
+        GroupId=groups["service"],
+        IpPermissions=[{"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "IpRanges": ways}],
+    )
     return vpc, subnets, groups["service"]
 
 
@@ -317,12 +328,16 @@ def make_route(site: Site) -> None:
     dns.change_resource_record_sets(HostedZoneId=zone["Id"], ChangeBatch={"Changes": changes})
 
 
-def fall_behind(site: Site, database: str, region: str, milliseconds: float) -> None:
-    """CloudWatch says that the database's cluster in `region` is so far behind."""
-    dimension = {"Name": "DBClusterIdentifier", "Value": site.names.cluster(database, region)}
+def fall_behind(
+    site: Site, database: str, region: str, milliseconds: float, source: str = ""
+) -> None:
+    """CloudWatch says that the database's cluster in `region` is so far behind (`source`)."""
+    dimensions = [{"Name": "DBClusterIdentifier", "Value": site.names.cluster(database, region)}]
+    if source:
+        dimensions.append({"Name": "SourceRegion", "Value": source})
     datum = {
         "MetricName": "AuroraGlobalDBReplicationLag",
-        "Dimensions": [dimension],
+        "Dimensions": dimensions,
         "Value": milliseconds,
         "Unit": "Milliseconds",
     }

@@ -27,7 +27,9 @@ Made by `python -m tests.infra.aws.table` from the tests; a test fails when it i
 Nothing here was measured on AWS. An emulator keeps what it is told and answers with it: it shows
 that a request is right and its answer understood, not how long anything takes or what it loses. A
 stub shows that a request is well-formed by AWS' own model. What AWS does is shown by the live
-tests only: `pytest -m aws`, with credentials.
+tests only: `pytest -m aws`, with credentials. Not proven yet: by which dimensions CloudWatch has
+AuroraGlobalDBReplicationLag (the cluster alone, or with SourceRegion). Both are asked for and the
+worse counts; the alarm knows the cluster alone.
 
 | service | operation | asked by | shown on |
 |---|---|---|---|

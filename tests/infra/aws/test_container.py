@@ -15,6 +15,8 @@ from socket import socket
 import pytest
 from sqlalchemy.engine import make_url
 
+from control_plane import app
+from control_plane import settings as control_settings
 from infra.aws import container, gateway, images
 from infra.aws.spec import platform
 from infra.topology import parse, read
@@ -53,12 +55,41 @@ def test_a_service_reads_its_settings_as_it_does_on_one_machine(tmp_path: Path) 
 
 def test_the_control_plane_finds_its_topology_and_its_database(tmp_path: Path) -> None:
     secret = {"username": "me", "password": "p@:/ %", "host": "h", "port": "5432", "dbname": "app"}
-    given = told("control-plane", tmp_path) | {"REGIONCTL_ADMINISTRATOR": json.dumps(secret)}
+    given = told("control-plane", tmp_path) | {
+        "REGIONCTL_ADMINISTRATOR": json.dumps(secret),
+        "REGIONCTL_ROOT": '{"token": "t"}',
+    }
     seen = container.prepare_control_plane(tmp_path, given)
     assert (tmp_path / "topology.yaml").read_text(encoding="utf-8") == TEXT
     url = make_url(seen["REGIONCTL_DATABASE_URL"])
     assert (url.username, url.password, url.host) == ("me", "p@:/ %", "h")
     assert url.query["ssl"] == "verify-full"
+
+
+async def test_the_control_plane_starts_on_what_was_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite in place of Aurora, and with an AWS that it has no credentials for."""
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free()}")
+    secret = {"username": "u", "password": "p", "host": "h", "port": "5432", "dbname": "app"}
+    seen = container.prepare_control_plane(
+        tmp_path,
+        told("control-plane", tmp_path)
+        | {"REGIONCTL_ADMINISTRATOR": json.dumps(secret), "REGIONCTL_ROOT": '{"token": "made"}'},
+    )
+    assert not set(seen) & {"REGIONCTL_ADMINISTRATOR", "REGIONCTL_ROOT"}
+    settings = control_settings.load({**seen, "REGIONCTL_DATABASE_URL": ""})
+    application = app.build(settings)
+    async with application.router.lifespan_context(application):
+        assert application.state.plane.topology == parse(TEXT, SOURCE)
+        assert application.state.plane.token == "made"
+    assert settings.control_dir.stat().st_mode & 0o777 == 0o700
+    assert settings.token_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_gateway_has_the_local_clusters_and_no_route_to_object_storage() -> None:

@@ -61,6 +61,8 @@ def test_the_lag_of_another_region_is_what_cloudwatch_says_and_unknown_without_i
     assert view is not None
     lags = {each.instance: each.lag_seconds for each in view.followers}
     assert lags == {BESIDE: 0.0, REMOTE: 0.412, REMOTE_B: 0.412}
+    emulators.fall_behind(shard, "s1", WEST, 650.0, source=EAST)
+    assert asyncio.run(databases.lags(shard, ["s1"], WEST)) == {"s1": 0.65}
 
 
 @pytest.mark.shows("rds.switchover_global_cluster")

@@ -15,6 +15,7 @@ from infra.aws.provider import AwsProvider
 from infra.aws.route import Door
 from infra.aws.site import Site
 from infra.aws.snapshots import AwsBackups
+from infra.aws.spec import platform
 from infra.provider import Fault
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid, NotFound, Refused
@@ -100,6 +101,8 @@ def test_only_a_disabled_check_holds_a_region(disabled: bool, inverted: bool, wa
     "ec2.describe_security_group_rules",
     "ec2.revoke_security_group_ingress",
     "ec2.authorize_security_group_ingress",
+    "ec2.revoke_security_group_egress",
+    "ec2.authorize_security_group_egress",
 )
 def test_a_fenced_region_has_no_task_of_a_service_and_no_way_into_its_databases(
     site: Site,
@@ -113,6 +116,8 @@ def test_a_fenced_region_has_no_task_of_a_service_and_no_way_into_its_databases(
     ]
     assert len(asyncio.run(compute.tasks(site, EAST, "gateway"))) == 2
     assert sources(site, EAST) == ["control"]
+    assert ways(site, WEST, EAST) == [], "a service of the other region gets in neither"
+    assert len(ways(site, EAST, WEST)) == 2, "nobody asked for that"
     assert asyncio.run(observe(site, ["orders.us-east-1a"])).state("orders.us-east-1a") == "stopped"
     # Its databases run and nobody gets in: to whoever plans a failover they are lost.
     assert asyncio.run(observe(site, [FIRST])).state(FIRST) == "frozen"
@@ -120,6 +125,7 @@ def test_a_fenced_region_has_no_task_of_a_service_and_no_way_into_its_databases(
         asyncio.run(fence.lift(site, EAST))
     assert asyncio.run(observe(site, [FIRST])).running(FIRST)
     assert sources(site, EAST) == ["control", "service"]
+    assert len(ways(site, WEST, EAST)) == 2
     asyncio.run(scale.scale(site, EAST, "orders", 2))
     asyncio.run(scale.scale(site, EAST, "payments", 2))
 
@@ -138,6 +144,23 @@ def sources(site: Site, region: str) -> list[str]:
         rule.get("ReferencedGroupInfo", {}).get("GroupId") for rule in rules["SecurityGroupRules"]
     ]
     return sorted(groups[id] for id in named if id)
+
+
+def ways(site: Site, region: str, to: str) -> list[str]:
+    """The database subnets of another region that services of `region` may open sessions to."""
+    ec2 = site.cloud.client("ec2", region)
+    named = [{"Name": "group-name", "Values": [site.group("service")]}]
+    (group,) = ec2.describe_security_groups(Filters=named)["SecurityGroups"]
+    (spec,) = [one for one in platform(site.topology, "").regions if one.name == to]
+    known = {each["CidrIp"] for rule in group["IpPermissionsEgress"] for each in rule["IpRanges"]}
+    return sorted(known & set(spec.database))
+
+
+def test_a_region_whose_neighbours_nobody_can_hold_off_is_not_called_fenced(site: Site) -> None:
+    fenced = asyncio.run(fence.fence_region(without(site, WEST), EAST))
+    assert not fenced.fenced
+    assert fenced.how == "services of us-west-2 may still write there"
+    asyncio.run(fence.lift(site, EAST))
 
 
 def test_a_region_that_does_not_answer_is_not_called_fenced(site: Site) -> None:

@@ -26,7 +26,6 @@ VARIED = {
         "{name: eu-west-1, role: dr, zones: [a, b]}\n  - {name: us-east-2, role: dr, zones: [b, c]}"
     ),
     "shards: 2": "shards: 4",
-    "natGateways: true": "natGateways: false",
 }
 
 
@@ -345,13 +344,43 @@ def test_a_topology_of_three_regions_and_four_shards_is_planned_too(
     wide = json.loads(recording.record(str(file), tmp_path / "wide.json"))
     assert len(of(wide, "rds/cluster:Cluster")) == 5 * 3 + 1
     assert len(of(wide, "ec2/vpcPeeringConnection:VpcPeeringConnection")) == 3
-    assert not of(wide, "ec2/natGateway:NatGateway")
+    assert len(of(wide, "ec2/natGateway:NatGateway")) == 3 + 2 + 2
     halves = of(wide, "route53/record:Record", name="origin.shop.example.com")
     assert len(halves) == 2, "Route 53 knows one record that stands in, no more"
     acl = one_of(wide, "wafv2/webAcl:WebAcl")
     assert acl["inputs"]["region"] == "us-east-1", "CloudFront's firewall is nowhere else"
     kinds = {change.kind for change in plans.diff(plan, wide)}
     assert kinds == {"added", "removed"}, "another stack has no URN in common"
+
+
+def test_aws_may_write_logs_before_anybody_is_told_to_write_them(plan: plans.JSON) -> None:
+    """A load balancer and a distribution are refused when it may not yet."""
+    kinds = ("BucketPolicy", "BucketOwnershipControls")
+    (edge,) = of(plan, "cloudfront/distribution:Distribution")
+    for one in [*of(plan, "lb/loadBalancer:LoadBalancer"), edge]:
+        where = one["region"] if one is not edge else "us-east-1"
+        found = {urn.rpartition("/")[2] for urn in one["dependencies"]}
+        for kind in kinds:
+            first = kind[0].lower() + kind[1:]
+            assert f"{first}:{kind}::{where}-bucket-logs" in found
+
+
+def test_who_asks_for_a_token_is_counted_without_one(plan: plans.JSON) -> None:
+    rules = one_of(plan, "wafv2/webAcl:WebAcl")["inputs"]["rules"]
+    kinds = {
+        one["name"]: one["statement"]["rateBasedStatement"]["aggregateKeyType"]
+        for one in rules
+        if "rateBasedStatement" in one["statement"]
+    }
+    assert (kinds["token"], kinds["flood"], kinds["orders"]) == ("IP", "IP", "CUSTOM_KEYS")
+
+
+def test_every_administrators_password_is_rotated_but_the_control_planes(plan: plans.JSON) -> None:
+    rotated = of(plan, "secretsmanager/secretRotation:SecretRotation")
+    names = {one["name"].removeprefix("us-east-1-rotation-") for one in rotated}
+    assert names == set(TOPOLOGY.databases)
+    function = one_of(plan, "serverlessrepository/cloudFormationStack:CloudFormationStack")
+    assert needs(function, "parameters") >= {"us-east-1-key-data"}
 
 
 def test_a_topology_for_another_provider_is_refused_as_a_document(tmp_path: Path) -> None:

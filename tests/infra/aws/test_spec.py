@@ -8,6 +8,8 @@ from ipaddress import IPv4Network
 from itertools import combinations, product
 
 import pytest
+from botocore import xform_name
+from botocore.session import get_session
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +19,7 @@ from infra.aws.spec import Platform, platform, secrets_of
 from infra.topology import BUILT_IN, load, parse
 from infra.topology_aws import FARGATE
 from runtime.errors import Invalid
+from tests.infra.aws import table
 
 TEXT = (BUILT_IN / "aws-two-regions.yaml").read_text(encoding="utf-8")
 ACCOUNT = "123456789012"
@@ -161,7 +164,8 @@ def test_a_container_holds_no_password_in_what_anybody_may_read() -> None:
             assert not any("SECRET" in name and name != "REGIONCTL_SECRETS" for name in told)
             assert all(one["valueFrom"].startswith("arn:aws:") for one in container["secrets"])
             assert container["user"] != "0"
-            assert container["readonlyRootFilesystem"] is True
+            writes = container["readonlyRootFilesystem"] is False
+            assert writes == (task.component == CONTROL_PLANE), "ECS Exec needs to write"
             assert len(json.dumps(container)) < 60_000, "a task definition has 64 KiB at most"
 
 
@@ -209,6 +213,36 @@ def test_no_statement_allows_every_action_but_the_boundary_that_only_takes_away(
         assert not any(fnmatchcase(arn, pattern) for pattern in databases["NotResource"])
 
 
+# Of what the control plane does: the actions that know the tags of what they are about, by the
+# "Service Authorization Reference".
+KNOW_TAGS = {
+    "application-autoscaling:RegisterScalableTarget",
+    "ec2:AuthorizeSecurityGroupEgress",
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:RevokeSecurityGroupEgress",
+    "ec2:RevokeSecurityGroupIngress",
+}
+
+
+def test_the_control_plane_may_do_all_that_its_provider_asks_for() -> None:
+    """No tag is demanded where the service knows none: such a statement allows nothing."""
+    session = get_session()
+    statements = permissions.controlling(made(), ACCOUNT)
+    for asked in table.operations():
+        service, _, operation = asked.partition(".")
+        names = session.get_service_model(service).operation_names
+        (name,) = [one for one in names if xform_name(one) == operation]
+        action = f"{'elasticloadbalancing' if service == 'elbv2' else service}:{name}"
+        allowing = [
+            statement
+            for statement in statements
+            if any(fnmatchcase(action, pattern) for pattern in statement["Action"])
+        ]
+        assert allowing, action
+        for statement in allowing:
+            assert "Condition" not in statement or action in KNOW_TAGS, action
+
+
 def _only_looks(action: str) -> bool:
     verb = action.partition(":")[2]
     seen = ("Describe", "List", "Get", "Discover")
@@ -244,9 +278,19 @@ def test_the_alarms_are_those_of_the_table() -> None:
         assert table[f"{service}-memory"].threshold == 85
     assert table["s1-connections"].threshold == 1280
     assert not [name for name in table if name.endswith("-lag")]
+    assert (table["no-gateway"].below, table["no-gateway"].threshold) == (True, 1)
+    assert table["lost-requests"].dimensions == {"LoadBalancer": "@balancer"}
+    for name in ("cache-001-cpu", "cache-002-cpu", "queue-001-memory", "queue-002-memory"):
+        group = found.names.replication_group(name.partition("-")[0], "us-east-1")
+        assert table[name].dimensions == {"CacheClusterId": f"{group}-{name.split('-')[1]}"}
     waiting = {one.name for one in alarms.alarms(found, found.waiting[0])}
     assert {"s1-lag", "s2-lag", "catalog-lag"} <= waiting
     assert "control-lag" not in waiting
+
+
+def test_a_platform_without_a_way_to_aws_is_refused_with_the_reason() -> None:
+    with pytest.raises(Invalid, match="natGateways: false"):
+        parse(TEXT.replace("natGateways: true", "natGateways: false"), "here.yaml")
 
 
 def test_fargate_takes_every_size_that_is_allowed() -> None:

@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 
+from infra.aws import designed, maps
 from infra.aws.clients import Cloud
+from infra.aws.naming import OBJECTS
 from infra.aws.operate import queue, restore, snapshot
 from infra.aws.provider import AwsProvider
 from infra.aws.site import Site
@@ -112,6 +114,26 @@ def test_a_queue_in_mid_change_is_left_alone(stubbed: Stubbed) -> None:
         stubbed.run("elasticache", EAST, [(LOOK, group("a", "modifying"), None)], work)
 
 
+@pytest.mark.parametrize(("code", "status"), [("NoSuchKey", 404), ("AccessDenied", 403)])
+def test_the_first_map_is_published_where_there_is_none(
+    stubbed: Stubbed, code: str, status: int
+) -> None:
+    one = replace(stubbed.site.topology, regions=stubbed.site.topology.regions[:1])
+    site = replace(stubbed.site, topology=one)
+    with Stubber(site.cloud.client("s3", EAST)) as stub:
+        stub.add_client_error("get_object", code, "no", status)
+        asked = {
+            "Bucket": site.names.bucket(OBJECTS, EAST),
+            "Key": maps.key(EAST),
+            "Body": ANY,
+            "ContentType": "application/json",
+            "IfNoneMatch": "*",
+        }
+        stub.add_response("put_object", {}, asked)
+        asyncio.run(maps.publish(site, designed.shard_map(stubbed.site.topology)))
+        stub.assert_no_pending_responses()
+
+
 EARLY, LATE = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 23, tzinfo=UTC)
 
 
@@ -166,10 +188,15 @@ def test_a_restore_makes_a_cluster_beside_with_one_server_and_waits_for_it(
                 "Tags": [{"Key": restore.TAG, "Value": "s1"}],
             },
         )
+        # No server is taken while the cluster is made, and none serves before it is available.
         stub.add_response("describe_db_clusters", made("creating", 0))
+        stub.add_response("describe_db_clusters", made("available", 0))
         stub.add_response("create_db_instance", {})
-        stub.add_response("describe_db_clusters", made("creating", 1))
-        stub.add_response("describe_db_clusters", made("available", 1))
+        for status in ("creating", "available"):
+            server = {"DBInstanceIdentifier": "r1-1", "DBInstanceStatus": status}
+            stub.add_response(
+                "describe_db_instances", {"DBInstances": [server]}, {"DBInstanceIdentifier": "r1-1"}
+            )
         done = asyncio.run(restore.restore(stubbed.site, "s1", EAST, id="r1", at=at))
         stub.assert_no_pending_responses()
     assert (done["cluster"], done["port"], done["changed"]) == ("r1", 5432, True)

@@ -9,6 +9,7 @@ import pytest
 from infra.aws import catalogue, validate
 from infra.aws.catalogue import Catalogue
 from infra.aws.findings import Finding, did_you_mean
+from infra.aws.validate_rules import ECS, Graph, rebalancing_has_room
 from runtime.errors import Refused
 
 JSON = dict[str, Any]
@@ -109,6 +110,15 @@ def test_findings_are_sorted_and_told_once() -> None:
     given = validate.validate(plan, SCHEMA, Catalogue())
     assert [finding.path for finding in given] == ["", "count", "name"]
     assert list(given) == sorted(set(given))
+
+
+@pytest.mark.parametrize(("most", "found"), [(100, 1), (200, 0)])
+def test_ecs_moves_tasks_between_zones_only_where_it_may_start_one_more(
+    most: int, found: int
+) -> None:
+    inputs = {"availabilityZoneRebalancing": "ENABLED", "deploymentMaximumPercent": most}
+    graph = Graph([resource(inputs, ECS)])
+    assert len(list(rebalancing_has_room(graph))) == found
 
 
 def test_a_circle_of_dependencies_is_found() -> None:
