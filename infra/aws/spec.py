@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from infra.aws.naming import CONTROL, CONTROL_PLANE, GATEWAY, Names
-from infra.local.services import EXTERNAL, NEEDS
+from infra.needs import EXTERNAL, NEEDS
 from infra.topology import Topology
 from infra.topology_aws import AwsSpec, TaskSize
 from runtime.errors import Invalid

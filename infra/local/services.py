@@ -10,18 +10,13 @@ from infra.local import layout as files
 from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import Program
+from infra.needs import EXTERNAL, NEEDS
 from infra.topology import MAILBOX, PAYMENT_GATEWAY, InstanceSpec
 from runtime.errors import Invalid
 
 # Work that no client waits for gives way to the requests.
 PATIENT = frozenset({"payments", "notifications"})
 PATIENCE = 19
-NEEDS = {
-    "auth": ("tokenKey",),
-    "payments": ("gatewayKey", "webhookSecret", "objectsKey", "objectsSecret"),
-    "notifications": ("objectsKey", "objectsSecret", "smtpUser", "smtpPassword"),
-}
-EXTERNAL = ("gatewayKey", "webhookSecret", "smtpUser", "smtpPassword")
 
 
 def program(site: Site, instance: str) -> Program:
