@@ -13,6 +13,7 @@ import pytest
 from infra.local import clients, layout, peers, ports, services
 from infra.local.layout import Layout
 from infra.local.site import Site
+from infra.needs import NEEDS
 from infra.topology import load
 from infra.topology_policies import ExternalSpec
 from runtime import settings
@@ -46,7 +47,7 @@ def test_a_service_is_told_the_secrets_that_it_needs_and_no_others(
     make: Make, service: str
 ) -> None:
     told = loaded(make(), service)
-    known = {"database", "valkey", *services.NEEDS.get(service, ())} - {"smtpUser", "smtpPassword"}
+    known = {"database", "valkey", *NEEDS.get(service, ())} - {"smtpUser", "smtpPassword"}
     assert set(told.secrets) == known
     assert (told.service, told.region, told.zone) == (service, REGION, "a")
 
