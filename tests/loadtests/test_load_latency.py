@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,8 @@ import pytest
 
 from loadtests.arrivals import STEADY, due
 from loadtests.histograms import needed
-from tests.loadtests.shots import STEADY_RUN, Shot, judge, patient, read, samples
+from loadtests.validity import LAG_LIMIT_MS
+from tests.loadtests.shots import STEADY_RUN, Shot, judge, patient, read, running, samples
 from tests.loadtests.target import Target, open_target
 
 pytestmark = [pytest.mark.process, pytest.mark.alone]
@@ -27,40 +29,60 @@ pytestmark = [pytest.mark.process, pytest.mark.alone]
 DELAY = 0.1
 # The request that freezes the server, well within the steady phase, and for how many seconds.
 FREEZE = (900, 2.0)
-# Of a second: for a 99th percentile that is not its longest answer.
-FEWEST = 150
+# Samples of a second: for a 99th percentile that is not its longest answer.
+FEWEST = 120
 PEER = Path(__file__).with_name("peer.py")
 
 
+@dataclass(frozen=True)
+class Steady:
+    """A run and what the peer saw of the same server meanwhile: [when, how long] in ns."""
+
+    folder: Path
+    target: Target
+    peers: list[tuple[int, int]]
+
+
 @pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Target]]:
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steady]:
     """Two workers, a server that takes 0.1 s for everything, every sample kept."""
     folder = tmp_path_factory.mktemp("steady")
     with open_target(DELAY) as target:
         shot = Shot(folder, STEADY_RUN, target.url, "--workers", 2, "--raw", *patient())
+        shot.until(running)
+        at = urlsplit(target.url)
+        words = map(str, (PEER, at.hostname, at.port, "/api/v1/users/1", 16, 70))
+        said = subprocess.run([sys.executable, *words], capture_output=True, check=True)
         assert shot.end()[0] == 0
-        yield folder, target
+        yield Steady(folder, target, json.loads(said.stdout))
 
 
-def test_what_is_offered_is_what_was_planned(steady: tuple[Path, Target]) -> None:
-    run, planned = read(steady[0]), due(STEADY_RUN)
+def test_what_is_offered_is_what_was_planned(steady: Steady) -> None:
+    run, planned = read(steady.folder), due(STEADY_RUN)
     assert run["offered"] == {"planned": planned, "started": planned, "dropped": 0}
     assert run["generator"]["missing"] == 0
     assert sum(each["started"] for each in run["timeline"]) == planned
     assert sum(each["ok"] for each in run["endpoints"]) == planned
     # The server has been asked for the list once more, before.
-    assert steady[1].count["products"] == planned + 1
+    assert steady.target.count["products"] == planned + 1
+
+
+def test_a_worker_runs_before_others_where_it_may(steady: Steady) -> None:
+    """As root, and who else has the capability; elsewhere as everybody does."""
+    tried = subprocess.run([sys.executable, "-c", "import os; os.nice(-10)"], check=False)
+    ahead = 10 if tried.returncode == 0 else 0
+    assert read(steady.folder)["generator"]["niceness"] == max(os.nice(0) - ahead, -20)
 
 
 def test_percentiles_agree_with_those_of_the_samples_within_a_hundredth(
-    steady: tuple[Path, Target],
+    steady: Steady,
 ) -> None:
     latencies: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for each in samples(steady[0]):
+    for each in samples(steady.folder):
         intended, start, end = (int(each[key]) for key in ("intendedNs", "startNs", "endNs"))
         times = ((end - intended) / 1e6, (end - start) / 1e6)
         latencies[each["endpoint"], each["phase"]].append(times)
-    rows = read(steady[0])["endpoints"]
+    rows = read(steady.folder)["endpoints"]
     assert {(row["name"], row["phase"]) for row in rows} == set(latencies)
     for row in rows:
         both = latencies[row["name"], row["phase"]]
@@ -70,31 +92,30 @@ def test_percentiles_agree_with_those_of_the_samples_within_a_hundredth(
                 assert math.isclose(row[kind][name], wanted, rel_tol=0.01)
 
 
-def test_the_same_profile_without_a_freeze_passes_the_p99_gate(steady: tuple[Path, Target]) -> None:
-    code, run = judge(steady[0])
+def test_the_same_profile_without_a_freeze_passes_the_p99_gate(steady: Steady) -> None:
+    code, run = judge(steady.folder)
     assert (code, run["verdict"], run["validity"]["because"]) == (0, "passed", [])
     assert gates(run) == {"latency.p99": True, "errors.ratio": True}
 
 
 def test_a_constant_latency_is_found_as_a_client_of_plain_sockets_finds_it(
-    steady: tuple[Path, Target],
+    steady: Steady,
 ) -> None:
-    at = urlsplit(steady[1].url)
-    words = (PEER, at.hostname, at.port, "/api/v1/products", 24, 50)
-    said = subprocess.run([sys.executable, *map(str, words)], capture_output=True, check=True)
-    ours, peers = shot_at(steady[0]), json.loads(said.stdout)
-    for percent in (50, 99):
-        assert math.isclose(best(ours, percent), best(peers, percent), rel_tol=0.05), percent
+    ours = shot_at(steady.folder)
+    assert math.isclose(best(ours, 50), best(steady.peers, 50), rel_tol=0.05)
+    if (lag := read(steady.folder)["generator"]["lagP99Ms"]) > LAG_LIMIT_MS:
+        pytest.skip(f"p99: the machine was busy, requests began {lag} ms late: that proves nothing")
+    assert math.isclose(best(ours, 99), best(steady.peers, 99), rel_tol=0.05)
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
-def test_a_constant_latency_is_found_as_wrk_finds_it(steady: tuple[Path, Target]) -> None:
-    words = ("wrk", "-t1", "-c8", "-d2s", "--latency", f"{steady[1].url}/api/v1/products")
+def test_a_constant_latency_is_found_as_wrk_finds_it(steady: Steady) -> None:
+    words = ("wrk", "-t1", "-c8", "-d2s", "--latency", f"{steady.target.url}/api/v1/products")
     rounds = [
         subprocess.run(words, capture_output=True, text=True, check=True).stdout for _ in range(3)
     ]
     wanted = min(median(said) for said in rounds)
-    assert math.isclose(best(shot_at(steady[0]), 50), wanted, rel_tol=0.05), rounds
+    assert math.isclose(best(shot_at(steady.folder), 50), wanted, rel_tol=0.05), rounds
 
 
 def test_a_freeze_of_two_seconds_misses_the_p99_gate(tmp_path: Path) -> None:
