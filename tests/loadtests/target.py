@@ -78,8 +78,8 @@ class Target:
                     b"X-Regionctl-Shard: s%d\r\nContent-Length: %d\r\n\r\n%b"
                     % (status, 1 + self.count["users"] % 2, len(text), text)
                 )
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has gone, or the server goes
         finally:
             writer.close()
 
