@@ -84,8 +84,8 @@ def document(found: Mapping[str, Sequence[Found]], delay_ms: float) -> str:
     lines = [
         f"Written by `benchmarks/load_peers.py` on {datetime.now(UTC):%Y-%m-%d}. A server answers "
         f"after {delay_ms:g} ms.\nThe generator asks it {STEADY_RUN.peak:g} times a second, each "
-        f"peer by {CLIENTS} connections, in turn for {SECONDS} s;\nof {len(found[OURS])} rounds the "
-        "best counts.",
+        f"peer by {CLIENTS} connections, in turn for {SECONDS} s.\n"
+        f"{len(found[OURS])} rounds, of which the best counts.",
         "",
         "| who | p50 ms (best; all) | p99 ms (best; all) | the generator's p50, p99 beside it |",
         "|---|---|---|---|",
