@@ -117,9 +117,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "fast tests"
-	@$(BIN)/pytest -m 'not process' -n 2 --dist worksteal
+	@$(BIN)/pytest -m 'not process' -n 3 --dist worksteal
 	@echo "tests on real servers"
-	@$(BIN)/pytest -m 'process and not alone' -n 3 --dist loadfile
+	@$(BIN)/pytest -m 'process and not alone' -n 4 --dist loadfile
 	@echo "tests of the whole platform, one at a time"
 	@$(BIN)/pytest -m alone
 

@@ -121,7 +121,7 @@ class MemoryProvider(MemoryWorld):
         self._need_supervisor(instance)
         if instance not in self.nodes:
             self.nodes[instance] = Node(primary=True)
-        self.nodes[instance].running = True
+        await self.start_database(instance)
 
     async def clone(self, instance: str, upstream: str) -> None:
         self._need_supervisor(instance)
@@ -140,10 +140,15 @@ class MemoryProvider(MemoryWorld):
         self._need_supervisor(instance)
         if instance not in self.nodes:
             raise OperationFailed(f"{instance} has no data directory.", hint="regionctl up")
-        self.nodes[instance].running = True
+        self.nodes[instance].running, self.nodes[instance].crashed = True, False
 
     async def stop_database(self, instance: str) -> int:
         node = self.nodes[instance]
+        if node.crashed and node.primary:
+            raise OperationFailed(
+                f"{instance} was not stopped cleanly: where its history ends is not known.",
+                hint="regionctl up starts it again; then repeat the command.",
+            )
         if node.answers:
             self._replicate()
         node.running = False

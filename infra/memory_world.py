@@ -40,6 +40,7 @@ class Node:
 
     running: bool = False
     frozen: bool = False
+    crashed: bool = False
     primary: bool = False
     timeline: int = 1
     wal: list[str] = field(default_factory=list)
@@ -326,6 +327,7 @@ class MemoryWorld:
         for id in instances:
             if id in self.nodes:
                 self.deaths[id] += self.nodes[id].running
+                self.nodes[id].crashed |= self.nodes[id].running
                 self.nodes[id].running = self.nodes[id].frozen = False
             elif id in self.servers and id != EDGE:
                 self.deaths[id] += self.servers[id]
