@@ -5,6 +5,8 @@ And hold: for some time no service is scaled but by hand, because somebody measu
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from math import ceil
 from typing import Any
 
 from control_plane.plan import Plan, Step
@@ -37,8 +39,8 @@ def plan(
     when none is named. Empty when they are there. Raises `Refused` for a zone that is down.
     """
     known = known_map(shard_map)
-    region = topology.region(observed.route or known.shards[CATALOG].home)
-    zones = [zone] if zone is not None else [region.name + letter for letter in region.zones]
+    region = observed.route or known.shards[CATALOG].home
+    zones = [zone] if zone is not None else _zones(topology, region)
     wanted = topology
     for each in zones:
         wanted = wanted.with_instances(service, each, to)
@@ -58,6 +60,38 @@ def plan(
         locks=tuple(service_lock(service, each) for each in changed),
         expected={each: f"{topology.count(service, each)} to {to}" for each in changed},
     )
+
+
+def as_many_as(
+    topology: Topology, observed: Observed, former: Collection[str], region: str
+) -> list[Step]:
+    """Before or after `region` takes over from the regions `former`: its zones together have as
+    many instances of each service as theirs together, within the bounds of each zone.
+
+    Of a service that has the least everywhere nothing is known but that it is enough: the least of
+    `region` stays. Nothing is taken away, and nothing is started in a zone that is held down. On
+    AWS it is `failover.grow` that does this.
+    """
+    if topology.aws is not None:
+        return []
+    zones = [zone for zone in _zones(topology, region) if zone not in observed.unreachable]
+    theirs = [zone for name in former if name != region for zone in _zones(topology, name)]
+    policy, steps = topology.scaling, list[Step]()
+    for service in topology.services:
+        counts = [topology.count(service, zone) for zone in theirs]
+        if not zones or max(counts, default=0) <= policy.min_instances:
+            continue
+        wanted = min(ceil(sum(counts) / len(zones)), policy.max_instances)
+        steps += [
+            Step("ensure-instances", {"service": service, "zone": zone, "least": wanted})
+            for zone in zones
+            if topology.count(service, zone) < wanted
+        ]
+    return steps
+
+
+def _zones(topology: Topology, region: str) -> list[str]:
+    return [region + letter for letter in topology.region(region).zones]
 
 
 def _down(observed: Observed, zone: str) -> bool:
