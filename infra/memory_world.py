@@ -87,6 +87,7 @@ class MemoryWorld:
         self.counted: dict[str, Traffic] = {}
         self._ports: tuple[Topology, dict[str, int]] | None = None
         self.dead: dict[str, dict[str, dict[str, Any]]] = {}  # region → id → a dead letter
+        self.told: dict[str, dict[str, frozenset[str]]] = {}  # gateway → service → its instances
         self.demand: dict[str, float] = {}  # service and zone, "orders.us-east-1a" → cores
         self.used: dict[str, float] = {}  # seconds of a core, by instance
         self._used_until = self.clock.monotonic()

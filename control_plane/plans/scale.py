@@ -99,9 +99,21 @@ def _down(observed: Observed, zone: str) -> bool:
 
 
 def _as_wanted(topology: Topology, observed: Observed, service: str, zone: str, count: int) -> bool:
-    """There are so many, and all run: one that does not may be left of a change that failed."""
-    own = topology.instances(component=service, region=zone[:-1], zone=zone[-1])
-    return topology.count(service, zone) == count and all(observed.running(each.id) for each in own)
+    """There are so many, all run, and the gateways send requests to them and to no others: what is
+    otherwise may be left of a change that failed."""
+    region = zone[:-1]
+    own = topology.instances(component=service, region=region, zone=zone[-1])
+    all_of = frozenset(each.id for each in topology.instances(component=service, region=region))
+    told = [
+        observed.targets[gateway.id].get(service, frozenset())
+        for gateway in topology.instances(component="gateway", region=region)
+        if gateway.id in observed.targets
+    ]
+    return (
+        topology.count(service, zone) == count
+        and all(observed.running(each.id) for each in own)
+        and all(each == all_of for each in told)
+    )
 
 
 def hold(

@@ -94,6 +94,41 @@ def nothing() -> Observed:
     return Observed(clock.now(), {})
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"orders.us-east-1a", "orders.us-east-1b"},  # it ended before the gateways were told
+        {"orders.us-east-1a"},
+        {
+            *("orders.us-east-1a", "orders.us-east-1b", "orders-2.us-east-1a"),
+            "127.0.0.1:18252",  # and one of which nothing is on record
+        },
+    ],
+)
+async def test_a_change_that_was_interrupted_is_mended_by_asking_again(
+    platform: Platform, told: set[str]
+) -> None:
+    asked = {"service": "orders", "zone": "us-east-1a", "to": 2}
+    await platform.run("scale", **asked)
+    assert not (await platform.plan("scale", **asked)).steps
+    gateways = platform.provider.told
+    whole = gateways["gateway.us-east-1b"]["orders"]
+    gateways["gateway.us-east-1b"]["orders"] = frozenset(told)
+    plan = await platform.run("scale", **asked)
+    assert [(step.name, step.args["count"]) for step in plan.steps] == [("set-instances", 2)]
+    assert gateways["gateway.us-east-1b"]["orders"] == whole
+    assert not (await platform.plan("scale", **asked)).steps
+
+
+async def test_what_gateways_are_told_of_another_service_or_region_is_no_reason(
+    platform: Platform,
+) -> None:
+    platform.provider.told["gateway.us-west-2a"]["orders"] = frozenset()
+    platform.provider.told["gateway.us-east-1a"]["users"] = frozenset()
+    assert not (await platform.plan("scale", service="orders", to=1)).steps
+    assert len((await platform.plan("scale", service="users", to=1)).steps) == 2
+
+
 @given(theirs=COUNTS, own=COUNTS, there_and_back=st.booleans())
 def test_no_region_takes_over_with_less_than_its_bounds_allow(
     theirs: dict[tuple[str, str], int],

@@ -352,14 +352,15 @@ def test_a_killed_store_or_stand_in_is_started_again(world: World, instance: str
 
 
 def test_a_service_gets_a_second_instance_and_loses_it_again(world: World) -> None:
-    first, second = "orders.us-west-2a", "orders-2.us-west-2a"
+    first, second, gateway = "orders.us-west-2a", "orders-2.us-west-2a", "gateway.us-west-2a"
 
     async def check(provider: Provider) -> None:
         before = provider.topology
         for _ in range(2):
             await provider.set_instances("orders", "us-west-2a", 2)
-        observed = await provider.observe([first, second])
+        observed = await provider.observe([first, second, gateway])
         assert observed.running(first) and observed.running(second)  # noqa: PT018
+        assert observed.targets[gateway]["orders"] == {first, second}
         assert observed.instances[first].address != observed.instances[second].address
         used = await provider.usage()
         assert used.keys() == {first, second}
@@ -371,6 +372,7 @@ def test_a_service_gets_a_second_instance_and_loses_it_again(world: World) -> No
         assert provider.topology == before
         assert (await provider.usage()).keys() == {first}
         assert (await provider.observe([first])).instances[first].pid == pid
+        assert (await provider.observe([gateway])).targets[gateway]["orders"] == {first}
         await provider.ensure_stopped([first])
 
     world.run(check)
