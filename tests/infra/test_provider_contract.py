@@ -359,10 +359,9 @@ def test_a_service_gets_a_second_instance_and_loses_it_again(world: World) -> No
         for _ in range(2):
             await provider.set_instances("orders", "us-west-2a", 2)
         observed = await provider.observe([first, second, gateway])
-        assert observed.targets[gateway]["orders"] == {first, second}
         pids = {id: observed.instances[id].pid for id in (first, second) if observed.running(id)}
+        assert observed.targets[gateway]["orders"] == {first, second} == pids.keys()
         used = await provider.usage()
-        assert used.keys() == {first, second}
         assert {id: used[id].pid for id in used} == pids
         assert all(each.cpu_seconds >= 0 and each.memory_bytes > 0 for each in used.values())
         for _ in range(2):
