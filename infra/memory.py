@@ -14,7 +14,7 @@ from infra.memory_moves import MemoryMoves
 from infra.memory_repair import MemoryRepairs
 from infra.memory_world import ROW, SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
-from infra.topology import Topology
+from infra.topology import EDGE, Topology
 from infra.traffic import Traffic
 from infra.usage import Usage
 from runtime.clock import Clock
@@ -322,7 +322,10 @@ class MemoryProvider(MemoryWorld):
 
     async def traffic(self) -> Mapping[str, Traffic]:
         doors = (spec.id for spec in self.topology.instances(kind="envoy"))
-        return {id: self.counted.get(id, Traffic()) for id in doors if self.servers.get(id)}
+        found = {id: self.counted.get(id, Traffic()) for id in doors if self.servers.get(id)}
+        if self.servers.get(EDGE) is False:
+            found[EDGE] = Traffic(serves=False)
+        return found
 
     async def resend_events(self, database: str) -> int:
         return 0

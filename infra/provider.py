@@ -337,7 +337,8 @@ class Provider(Protocol):
         ...
 
     async def traffic(self) -> Mapping[str, Traffic]:
-        """instance → what it has counted, of the edge and of every gateway that says so."""
+        """instance → what it has counted, of the edge and of every gateway that says so. An edge
+        that was started and lets no client in is there too, and does not serve."""
         ...
 
     async def resend_events(self, database: str) -> int:
