@@ -8,6 +8,7 @@
 #   make docs   writes docs/reference from the commands themselves
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
+#   make autoscale  a spike without and with autoscaling: instances come, it is over, they go (root)
 #   make soak   ten minutes of reshards, failovers, kills and backups at once (SEED=n repeats one)
 # PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
 
@@ -21,10 +22,10 @@ PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tools test check ci-load alerts docs audit bench kills soak clean
+.PHONY: help install demo tools test check ci-load alerts docs audit bench kills autoscale soak clean
 
 help:
-	@sed -n '2,12s/^# *//p' Makefile
+	@sed -n '2,13s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -166,6 +167,11 @@ bench: $(INSTALLED) $(BENCH_INSTALLED)
 kills: $(INSTALLED)
 	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)
 	@$(BIN)/python benchmarks/kill_tour.py
+
+# OPTIONS="--rate-scale 0.8" changes the load of both runs; benchmarks/autoscale.py -h has all.
+autoscale: $(INSTALLED)
+	@$(BIN)/python benchmarks/autoscale.py --control --seconds 200 $(OPTIONS)
+	@$(BIN)/python benchmarks/autoscale.py $(OPTIONS)
 
 soak: $(INSTALLED)
 	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))

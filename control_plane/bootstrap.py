@@ -29,7 +29,7 @@ from pydantic.alias_generators import to_camel
 
 from control_plane import listen, monitored
 from control_plane import settings as environment
-from infra.local import clients, layout, leftovers, ports, servers
+from infra.local import clients, layout, leftovers, ports, quota, servers
 from infra.local.layout import Layout, State
 from infra.local.ports import Ports
 from infra.local.supervisor import Program, Supervisor, tail
@@ -128,6 +128,7 @@ def _check_owner(root: Path) -> None:
 def _make_state(topology: Topology, wanted: str, root: Path, port_offset: int) -> State:
     """The state directory; on the first time its ports are free. Raises `Refused`."""
     paths = Layout(root)
+    quota.check(topology)
     if not paths.state.exists():
         ports.require_free(
             ports.table(topology, port_offset).all(),
