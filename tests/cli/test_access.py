@@ -30,7 +30,7 @@ def test_a_token_is_shown_once_and_what_it_does_is_in_the_log(platform: Plane) -
     refused = platform.run("switchover", "run", "s1", "--yes", env=reader)
     assert refused.code == 3
     assert "needs the role operator" in refused.stderr
-    revoked = platform.run("token", "revoke", token["id"], "--reason", "done")
+    revoked = platform.run("token", "revoke", token["id"], "--yes", "--reason", "done")
     assert revoked.code == 0, revoked.stderr
     gone = platform.run("status", env=reader)
     assert gone.code == 3
