@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from control_plane.client import Client
 from control_plane.plane import ControlPlane
 from tests.cli.console import Ended, regionctl
 from tests.control_plane.served import serving, state_dir
+from tests.ports import free_port
 
 BASE_PORT = 18000
 
@@ -57,11 +57,6 @@ class Plane:
                 return f"{ended['state']} {ended['problem']}"
 
         assert asyncio.run(whole()) == "succeeded None"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -20,10 +20,10 @@ import pytest
 from control_plane.bootstrap import up
 from control_plane.client import Client
 from infra.local import leftovers
-from infra.local.ports import holder, table
-from infra.topology import BUILT_IN, load
+from infra.topology import BUILT_IN
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Refused
+from tests.ports import free_offset
 
 pytestmark = pytest.mark.process
 CLOCK = SystemClock()
@@ -35,15 +35,6 @@ def call(*arguments: str) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip(), done.stderr
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
-
-
-def free_offset() -> int:
-    """A port offset at which all ports of the topology are free now, below the ephemeral ones."""
-    topology = load("two-regions")
-    for offset in range(2_000 + os.getpid() % 100 * 100, 14_000, 100):
-        if not any(holder(port) for port in table(topology, offset).all()):
-            return offset
-    raise RuntimeError("no free ports")
 
 
 class Bootstrap:

@@ -21,7 +21,7 @@ from infra.topology import load
 from runtime.errors import Invalid, Refused
 from tests.control_plane.served import serving, state_dir
 from tests.infra.observability.tools import program, run
-from tests.infra.processes import free_ports, neighbours
+from tests.ports import free_ports, neighbours
 
 TOPOLOGY = load("two-regions")
 

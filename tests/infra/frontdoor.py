@@ -15,7 +15,7 @@ from infra.local import certificates, envoy
 from infra.local.envoy_edge import Guard
 from infra.local.envoy_listener import Tracing
 from tests.infra.echo import Echo, Signer
-from tests.infra.processes import free_ports
+from tests.ports import free_ports
 
 SITE = "https://shop.example"
 SERVICES = ("users", "orders", "payments", "inventory", "notifications", "objects")

@@ -22,7 +22,7 @@ from infra.topology import load
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Refused
 from runtime.shardmap import Move, Shard, ShardMap, SlotRange, slot_of
-from tests.infra.platform import free_offset
+from tests.ports import free_offset
 
 S1, S1B, S2, S2B = "s1.us-east-1a", "s1.us-east-1b", "s2.us-east-1a", "s2.us-east-1b"
 FIRST, LAST = 512, 575
@@ -142,7 +142,7 @@ def pair() -> Iterator[Run]:
     topology = replace(load("two-regions"), shards=("s1", "s2"), services=("orders",))
     kept: dict[str, ShardMap] = {}
     try:
-        offset = free_offset(topology)
+        offset = free_offset()
         layout.create(root, topology=topology.name, document="", port_offset=offset)
 
         def run(work: Callable[[Pair], Coroutine[Any, Any, Any]]) -> Any:

@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 
-from infra.local import layout, leftovers, ports, valkey
+from infra.local import layout, leftovers, valkey
 from infra.local.provider import LocalProvider
 from infra.memory import MemoryProvider
 from infra.provider import Provider
 from infra.topology import Topology, load
 from runtime.shardmap import Shard, ShardMap, even_ranges
-from tests.infra.processes import free_ports
+from tests.ports import free_offset
 
 PRIMARY, SYNC, REMOTE = "s1.us-east-1a", "s1.us-east-1b", "s1.us-west-2a"
 QUEUE, QUEUE_REPLICA = "queue.us-east-1a", "queue.us-east-1b"
@@ -115,7 +115,7 @@ def on_this_machine(services: Sequence[str] = ("orders",)) -> Iterator[World]:
     root = folder / "state"
     topology = small_topology(services)
     try:
-        layout.create(root, topology=topology.name, document="", port_offset=free_offset(topology))
+        layout.create(root, topology=topology.name, document="", port_offset=free_offset())
         yield World(lambda: LocalProvider(topology, root))
     finally:
         leftovers.end(root)
@@ -140,15 +140,6 @@ def on_emulators() -> Iterator[World]:
         emulators.build(site)
         sessions = volume.attach(site, servers)
         yield World(lambda: AwsProvider(site.topology, cloud, sessions))
-
-
-def free_offset(topology: Topology) -> int:
-    """A port offset at which nothing listens."""
-    for candidate in free_ports(8):
-        offset = 4000 + candidate % 8000
-        if all(ports.holder(port) is None for port in ports.table(topology, offset).all()):
-            return offset
-    raise AssertionError("no free range of ports")
 
 
 async def streaming(provider: Provider, upstream: str, *names: str) -> bool:

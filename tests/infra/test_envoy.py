@@ -20,7 +20,7 @@ from infra.local import certificates, envoy
 from infra.local.envoy_edge import Guard
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import TimedOut
-from tests.infra.processes import free_ports
+from tests.ports import free_ports
 
 process = pytest.mark.process
 CLIENTS = 32

@@ -13,10 +13,11 @@ import pytest
 
 from infra.local import layout, leftovers, ports
 from infra.local.provider import LocalProvider
-from infra.topology import BUILT_IN, load, parse
+from infra.topology import BUILT_IN, load
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid
-from tests.infra.platform import first_map, free_offset
+from tests.infra.platform import first_map
+from tests.ports import free_offset
 
 DOCUMENT = re.sub(
     r"services: \[.*\]", "services: [orders]", (BUILT_IN / "two-regions.yaml").read_text()
@@ -45,7 +46,7 @@ def root() -> Iterator[Path]:
 
 
 async def test_a_topology_on_record_changes_its_shards_and_nothing_else(root: Path) -> None:
-    make(root, free_offset(parse(DOCUMENT, "x").with_shards(4)))
+    make(root, free_offset())
     before = provider_of(root)
     await before.set_shards(4)
     after = provider_of(root)
@@ -61,7 +62,7 @@ async def test_a_topology_on_record_changes_its_shards_and_nothing_else(root: Pa
 
 
 async def test_a_new_shard_needs_ports_that_are_free(root: Path) -> None:
-    make(root, free_offset(parse(DOCUMENT, "x").with_shards(3)))
+    make(root, free_offset())
     before = provider_of(root)
     port = ports.table(before.topology.with_shards(3), before.site.ports.control - ports.BASE)
     server = await asyncio.start_server(
@@ -97,7 +98,7 @@ NODES = ("us-east-1a", "us-east-1b", "us-west-2a")
 
 @pytest.mark.process
 async def test_a_running_platform_gets_one_more_shard_and_loses_it_again(root: Path) -> None:
-    make(root, free_offset(parse(DOCUMENT, "x").with_shards(3)))
+    make(root, free_offset())
     old = provider_of(root)
     for region in old.topology.regions:
         await old.ensure_region(region.name)

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from infra.local import relay
 from infra.local.relay import Route
-from tests.infra.processes import free_ports
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.process
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from runtime.clock import SystemClock, wait_until
-from tests.runtime.servers import free_port
+from tests.ports import free_port
 
 GATEWAY_KEY = "the gateway's key in tests"
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"the secret of the webhooks in tests").decode()

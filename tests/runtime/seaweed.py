@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.runtime.servers import free_port
+from tests.ports import free_port
 
 KEY, SECRET = "test-key", "test-secret"
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]

@@ -16,14 +16,10 @@ from typing import Any
 
 import psutil
 
+from tests.ports import free_port
+
 PASSWORD = "secret"
 SUPERUSER = "regionctl"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from runtime.clock import SystemClock, wait_until
-from tests.runtime.servers import answers, free_port
+from tests.ports import free_port
+from tests.runtime.servers import answers
 
 
 @dataclass

@@ -16,9 +16,10 @@ from runtime.errors import Invalid, NotFound, Unavailable
 from runtime.events import STREAM, Event, encode
 from runtime.objects import ANALYTICS, INVOICES, Objects
 from runtime.settings import Settings
+from tests.ports import free_port
 from tests.runtime.conftest import Platform
 from tests.runtime.seaweed import KEY, SECRET, Seaweed
-from tests.runtime.servers import PASSWORD, Valkey, free_port
+from tests.runtime.servers import PASSWORD, Valkey
 from tests.runtime.test_analytics import lines_of
 
 PUBLIC = "https://shop.example:18001"

@@ -25,6 +25,7 @@ from runtime.clock import SystemClock, wait_until
 from runtime.events import STREAM
 from runtime.payments import consumer
 from runtime.payments import gateway as client
+from tests.ports import free_port
 from tests.runtime.conftest import Platform
 from tests.runtime.payment_orders import (
     HOOK,
@@ -40,7 +41,7 @@ from tests.runtime.payment_orders import (
     until,
 )
 from tests.runtime.payment_peer import WEBHOOK_SECRET, PaymentPeer, payment_peer
-from tests.runtime.servers import PASSWORD, free_port
+from tests.runtime.servers import PASSWORD
 from tests.runtime.tokens import bearer
 
 pytestmark = pytest.mark.process

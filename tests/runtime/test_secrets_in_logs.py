@@ -21,11 +21,11 @@ from runtime.auth.sealing import unseal
 from runtime.clock import SystemClock, wait_until
 from runtime.settings import Settings
 from runtime.telemetry import JsonLines
+from tests.ports import free_port
 from tests.runtime.conftest import TOKEN_KEY, Platform
 from tests.runtime.customers import with_key
 from tests.runtime.platform_server import whole
 from tests.runtime.servers import PASSWORD as SERVER_PASSWORD
-from tests.runtime.servers import free_port
 
 USER_PASSWORD = "a password that nobody may read"
 NEW_PASSWORD = "another password, as secret"

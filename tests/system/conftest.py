@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,7 @@ from typing import Any
 import pytest
 
 from infra.local import leftovers
-from infra.local.ports import holder, table
-from infra.topology import load
+from tests.ports import free_offset
 from tests.system.session import Platform
 from tests.system.tour import Plane
 
@@ -62,16 +60,6 @@ class Operator:
 
     def plane(self) -> Plane:
         return Plane(self.status()["controlPlane"]["address"], self.root)
-
-
-def free_offset() -> int:
-    topology = load("two-regions")
-    for zone in ("us-east-1a", "us-east-1b"):
-        topology = topology.with_instances("orders", zone, 2)
-    for offset in range(2_000 + os.getpid() % 100 * 100, 14_000, 200):
-        if not any(holder(port) for port in table(topology, offset).all()):
-            return offset
-    raise AssertionError("no free ports")
 
 
 @pytest.fixture(scope="session")

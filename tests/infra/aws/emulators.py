@@ -25,7 +25,7 @@ from infra.aws.naming import CACHE, GATEWAY, OBJECTS, QUEUE, Names
 from infra.aws.site import Site
 from infra.aws.spec import platform
 from infra.topology import Topology, load
-from tests.infra.processes import free_ports
+from tests.ports import free_ports
 
 # Which emulator answers for a service; moto for all others.
 MINISTACK = ("rds", "ecs", "elasticache", "s3", "cloudwatch")

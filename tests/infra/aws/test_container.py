@@ -22,6 +22,7 @@ from infra.aws.spec import platform
 from infra.topology import parse, read
 from runtime import settings
 from runtime.clock import SystemClock, wait_until
+from tests.ports import free_port, free_ports
 
 TEXT, SOURCE = read("aws-two-regions")
 PLATFORM = platform(parse(TEXT, SOURCE), TEXT)
@@ -75,7 +76,7 @@ async def test_the_control_plane_starts_on_what_was_prepared(
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     secret = {"username": "u", "password": "p", "host": "h", "port": "5432", "dbname": "app"}
     seen = container.prepare_control_plane(
         tmp_path,
@@ -112,7 +113,7 @@ def test_what_does_not_answer_is_not_well() -> None:
 async def test_a_gateway_serves_by_tls_while_aws_is_away_and_ends_when_told(
     tmp_path: Path,
 ) -> None:
-    port, admin = free(), free()
+    port, admin = free_ports(2)
     given = told("gateway", tmp_path)
     document = gateway.bootstrap(node="n", issuer="https://x", port=port, folder=tmp_path)
     document["admin"]["address"]["socket_address"]["port_value"] = admin
@@ -136,20 +137,13 @@ async def answers(url: str) -> bool:
     return container.health(url) == 0
 
 
-def free() -> int:
-    with closing(socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running(given: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The gateway's task, with an AWS that refuses every connection."""
     aws = {
         "AWS_ACCESS_KEY_ID": "none",
         "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free()}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
         "AWS_MAX_ATTEMPTS": "1",
     }
     process = subprocess.Popen(

@@ -30,7 +30,7 @@ from tests.control_plane.platform import Platform
 from tests.control_plane.served import TOKEN, serving, state_dir
 from tests.infra.frontdoor import FrontDoor, front_door
 from tests.infra.observability.tools import program, write
-from tests.infra.processes import neighbours
+from tests.ports import neighbours
 
 pytestmark = pytest.mark.process
 QUICK = Pace(scrape=1, evaluate=1, window=10, hold=1, group=1)
