@@ -163,6 +163,17 @@ def test_the_same_key_again_begins_no_other_operation(platform: Plane) -> None:
     assert json.loads(platform.run(*command, "--dry-run").stdout)["kind"] == "Plan"
 
 
+def test_a_drill_with_the_same_key_again_has_the_same_random_moments(platform: Plane) -> None:
+    def planned(*words: str) -> list[str]:
+        command = ("drill", "run", "database-failure", "--dry-run", "-o", "json", *words)
+        return [platform.run(*command).stdout for _ in range(2)]
+
+    first, again = planned("--idempotency-key", "INC-441")
+    assert first == again
+    first, again = planned()
+    assert first != again
+
+
 def test_operations_are_chosen_by_state_verb_and_age(platform: Plane) -> None:
     assert platform.run("switchover", "run", "s1", "--yes").code == 0
 
