@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from cli.dash import asking, intents
-from cli.dash.actions import Connect
+from cli.dash.actions import Complete, Connect
 from cli.dash.board import Board
 from cli.dash.data import Data
 from cli.dash.feed import Feed
@@ -43,7 +43,8 @@ NUMBERS = [
 class Dashboard(App[None]):
     """`platform` is its name; `connect` gives the client for what the overview does not have.
 
-    `subjects` says what a screen is about, `trail` where `esc` goes back to.
+    `line` makes of a command one that means this platform in any terminal. `subjects` says what a
+    screen is about, `trail` where `esc` goes back to.
     """
 
     TITLE = "regionctl"
@@ -79,6 +80,7 @@ class Dashboard(App[None]):
         feed: Feed,
         platform: str,
         connect: Connect,
+        line: Complete = str,
         *,
         screen: str = "overview",
         read_only: bool = False,
@@ -89,6 +91,7 @@ class Dashboard(App[None]):
         self.feed = feed
         self.platform = platform
         self.connect = connect
+        self.line = line
         self.read_only = read_only
         self.boards = BOARDS
         self.faults_only = False
@@ -234,7 +237,7 @@ class Dashboard(App[None]):
         self.show_details()
 
     def action_copy_command(self) -> None:
-        self._copy(self.board.command)
+        self._copy(self.line(self.board.command))
 
     def action_copy_name(self) -> None:
         row = self.board.grid.chosen if self.board.grid else None

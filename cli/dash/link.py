@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from cli import edge, find, work
 from cli.dash.view import Probe
 from cli.leaf import Run
-from cli.settings import Settings
+from cli.settings import Settings, elsewhere
 from runtime.errors import Unauthorized, Unavailable
 
 if TYPE_CHECKING:
@@ -34,15 +35,20 @@ class Link:
         self._making = asyncio.Lock()
         self._old: list[tuple[float, Client]] = []
         server = Settings.read().server if run.state_dir is None else None
+        self._home: Path | None = None
         if server:
             self.name, self.options, place = urlsplit(server).netloc, [], server
             self._edge: tuple[str, int] | None = None
         else:
             platform = find.platform(run.state_dir)
-            place = str(platform.state_dir)
+            place, self._home = str(platform.state_dir), platform.state_dir
             self.name, self.options = platform.name, ["--state-dir", place]
             self._edge = ("127.0.0.1", platform.edge_port)
         self.kept = f"overview-{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
+
+    def line(self, command: str) -> str:
+        """`command` so that it means this platform in any terminal."""
+        return elsewhere(command, self._home)
 
     async def client(self) -> Client:
         async with self._making:

@@ -102,6 +102,13 @@ async def test_x_copies_the_cure_of_a_sick_row_and_c_its_name() -> None:
         assert desk.app.clipboard == "us-east-1"
         await pilot.press("4", "x")
         assert desk.app.clipboard == "regionctl op show op-13"
+        desk.app.line = "{} --state-dir /mine".format
+        await pilot.press("x")
+        assert desk.app.clipboard == "regionctl op show op-13 --state-dir /mine"
+        await pilot.press("3", "W")
+        await until(lambda: "same as: " in text_of(desk.app))
+        await pilot.press("ctrl+x")
+        assert desk.app.clipboard == "regionctl switchover run s1 --state-dir /mine"
 
 
 async def test_the_page_of_keys_opens_and_closes() -> None:
