@@ -38,6 +38,7 @@ class Sources:
 
 class Feed:
     """`document` is the newest overview there is; `contact` says how far it can be trusted.
+    It came at `received`, in seconds of the monotonic clock.
 
     `spread` draws a number from 0 to 1: retries of many consoles must not fall together.
     """
@@ -55,7 +56,7 @@ class Feed:
         self._clock = clock
         self._kept = kept
         self._spread = spread
-        self._received: float | None = None
+        self.received: float | None = None
         self._saved = float("-inf")
         self._lost: float | None = None
         self._word, self._why = "", ""
@@ -66,9 +67,14 @@ class Feed:
 
     @property
     def contact(self) -> Contact:
+        return self.contact_since(self.received)
+
+    def contact_since(self, received: float | None, *, paused: bool = False) -> Contact:
+        """The contact of who still looks at the document that came at `received`."""
         now = self._clock.monotonic()
         return Contact(
-            age=None if self._received is None else max(0.0, now - self._received),
+            age=None if received is None else max(0.0, now - received),
+            paused=paused,
             lost=None if self._lost is None else now - self._lost,
             word=self._word,
             why=self._why,
@@ -86,7 +92,7 @@ class Feed:
             age = self._clock.now().timestamp() - self._kept.stat().st_mtime
             if isinstance(found, dict) and found.get("kind") == "Overview":
                 self.document = found
-                self._received = self._clock.monotonic() - max(0.0, age)
+                self.received = self._clock.monotonic() - max(0.0, age)
 
     def hurry(self) -> None:
         """Ask now, not when the pause is over."""
@@ -134,10 +140,10 @@ class Feed:
 
     def _accept(self, document: JSON) -> None:
         self.document = document
-        self._received = self._clock.monotonic()
+        self.received = self._clock.monotonic()
         self._lost, self._why, self._attempts, self._probes = None, "", 0, ()
-        if self._kept is not None and self._received - self._saved >= KEEP_SECONDS:
-            self._saved = self._received
+        if self._kept is not None and self.received - self._saved >= KEEP_SECONDS:
+            self._saved = self.received
             with suppress(OSError):
                 _save(self._kept, document)
 

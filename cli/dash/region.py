@@ -28,7 +28,7 @@ class Region(Board):
 
     @property
     def subject(self) -> str:
-        document = self.app.feed.document
+        document = self.app.shown
         names = [each["name"] for each in document["regions"]] if document else []
         asked = self.app.subjects.get(self.name_of, "")
         return asked if asked in names or not names else names[0]

@@ -50,9 +50,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Contact:
-    """How fresh the document is. `lost` is for how long nobody has answered; None: in contact."""
+    """How fresh the document is. `lost` is for how long nobody has answered; None: in contact.
+
+    `paused`: it is kept on the screen on purpose, whatever has come since.
+    """
 
     age: float | None = None
+    paused: bool = False
     lost: float | None = None
     word: str = "unreachable"
     why: str = ""
@@ -62,7 +66,8 @@ class Contact:
 
     @property
     def stale(self) -> bool:
-        return self.lost is not None or self.age is None or self.age > STALE_SECONDS
+        old = self.age is None or (self.age > STALE_SECONDS and not self.paused)
+        return self.lost is not None or old
 
 
 def state(word: str) -> Cell:
@@ -146,6 +151,8 @@ def headline(document: JSON | None, contact: Contact) -> Cell:
 def freshness(contact: Contact) -> str:
     if contact.age is None:
         return "no data yet"
+    if contact.paused:
+        return f"PAUSED, data {ago(contact.age)} old"
     if contact.stale:
         return f"data {ago(contact.age)} old"
     return f"live {ago(contact.age)} ago"
