@@ -30,10 +30,11 @@ KEEP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Sources:
-    """Where documents come from: the control plane's overview, and the edge asked directly."""
+    """Where documents come from: the control plane's overview, and the edge asked directly, which
+    is where the last overview says."""
 
     overview: Callable[[], Awaitable[JSON]]
-    probe: Callable[[], Awaitable[Probe]]
+    probe: Callable[[JSON | None], Awaitable[Probe]]
 
 
 class Feed:
@@ -133,7 +134,7 @@ class Feed:
             self._lose("unreachable", str(error))
         except (Problem, ValueError, KeyError) as error:
             self._lose("answers with an error", str(error))
-        self._probes = (await self._sources.probe(),)
+        self._probes = (await self._sources.probe(self.document),)
         pause = backoff(self._attempts, self._spread())
         self._retry_at = self._clock.monotonic() + pause
         return pause

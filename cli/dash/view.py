@@ -41,11 +41,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the edge said when asked directly; `answer` is None when it said nothing."""
+    """What the edge said when asked directly; `answer` is None when it said nothing.
+
+    Not `known`: nobody here knows where to ask.
+    """
 
     name: str
     answer: str | None
     seconds: float
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,10 @@ def _lost(document: JSON | None, contact: Contact) -> list[Cell]:
         at = document["at"][11:19]
         lines.append(Cell(f"all values are from {at}Z; actions are disabled", "stale"))
     for probe in contact.probes:
+        if not probe.known:
+            text = f"not asked directly: {probe.name} not known from here"
+            lines.append(Cell(text, "dim"))
+            continue
         said = f"{probe.answer}, {probe.seconds * 1000:.0f} ms" if probe.answer else "no answer"
         tone = "ok" if probe.answer else "bad"
         lines.append(Cell(f"asked directly: {probe.name} {said}", tone))
