@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,7 +103,8 @@ async def up(
         await run.insist(name, f"This deletes or replaces resources of {name}.")
     else:
         await run.agree(f"Change {len(preview['steps'])} resources of {preview['stack']} on AWS?")
-    done = await _engine(run, "up", asked)
+    with _recorded(run, "infra up", topology):
+        done = await _engine(run, "up", asked)
     _answer(run, "InfraUpdate", done, planned.plan)
     return Exit.OK
 
@@ -125,7 +127,8 @@ async def down(
     if run.dry_run or not preview["steps"]:
         return _answer(run, "InfraPreview", preview, None)
     await run.insist(name, f"This deletes {len(preview['steps'])} resources of {name} from AWS.")
-    done = await _engine(run, "destroy", asked)
+    with _recorded(run, "infra down", topology):
+        done = await _engine(run, "destroy", asked)
     _answer(run, "InfraUpdate", done, None)
     return Exit.OK
 
@@ -215,9 +218,7 @@ def _request(
     """What the engine is asked. The folder has the stack's settings, none of them secret."""
     from infra.aws.engine_request import Request
 
-    settings = Settings.read()
-    home = run.state_dir or settings.state_dir or settings.state_root
-    folder = home.expanduser().absolute() / "infra" / _name(topology)
+    folder = infra_folder(run) / _name(topology)
     return Request(
         topology=topology,
         work_dir=folder,
@@ -225,6 +226,21 @@ def _request(
         secrets_provider=secrets or "",
         message=reason,
     ).document()
+
+
+def infra_folder(run: Run) -> Path:
+    """Where the console keeps what belongs to stacks on AWS."""
+    settings = Settings.read()
+    home = run.state_dir or settings.state_dir or settings.state_root
+    return home.expanduser().absolute() / "infra"
+
+
+def _recorded(run: Run, action: str, topology: str) -> AbstractContextManager[None]:
+    """No control plane sees this: who did it, and how it ended, is recorded from here."""
+    from control_plane import audit_file
+
+    file = infra_folder(run) / audit_file.NAME
+    return audit_file.recorded(file, action, _name(topology), run.reason)
 
 
 def _name(topology: str) -> str:

@@ -49,12 +49,16 @@ class Run:
         return not self.no_input and sys.stdin.isatty() and sys.stderr.isatty()
 
     async def agree(self, question: str) -> None:
-        """For what loses nothing: asks at a terminal, goes ahead without one.
+        """For what loses nothing: asks at a terminal; where nobody can be asked, it needs `--yes`.
 
-        Raises `Declined`.
+        Raises `Refused` or `Declined`.
         """
-        if self.yes or not self.interactive:
+        if self.yes:
             return
+        if not self.interactive:
+            raise Refused(
+                f"{question} Nobody can be asked here: nothing was done.", hint="add --yes"
+            )
         if (await prompt(f"{question} [y/N] ")).lower() not in ("y", "yes"):
             raise Declined("Declined: nothing was changed.")
 

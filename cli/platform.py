@@ -88,6 +88,7 @@ async def up(
             arguments += [option, str(value)] if value is not None else []
         extras = {"--monitoring": added, "--no-monitoring": removed}
         arguments += [option for option, value in extras.items() if value is not None]
+        arguments.append(f"--reason={run.reason}")
         made = await programs.call(BOOTSTRAP, *arguments)
     else:
         made = {}
@@ -214,7 +215,8 @@ async def down(
         if not delete_data or run.dry_run:
             raise
         render.note(f"{refused.detail} Its data goes anyway; stopping the supervisors directly.")
-    arguments = ["down", "--state-dir", str(directory), *(["--delete-data"] if delete_data else [])]
+    arguments = ["down", "--state-dir", str(directory), f"--reason={run.reason}"]
+    arguments += ["--delete-data"] if delete_data else []
     await programs.call(BOOTSTRAP, *arguments)
     document = {
         "apiVersion": "regionctl/v1",

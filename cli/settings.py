@@ -8,6 +8,7 @@ system's file. No secret is ever a setting: a token is named by its file.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -136,6 +137,25 @@ def child_environment() -> dict[str, str]:
     binaries = effective()["postgres_bin"].value
     added = {} if binaries is None else {f"{PREFIX}POSTGRES_BIN": str(binaries)}
     return {**os.environ, **added}
+
+
+def elsewhere(command: str, state_dir: Path | None) -> str:
+    """`command` as a line that means the same where this environment and folder are not.
+
+    `state_dir` is that of the platform that is meant; None: the one of the server that is set.
+    """
+    found = effective()
+    names = (["server"] if state_dir is None else []) + ["token_file", "ca_file"]
+    before = [
+        f"{PREFIX}{name.upper()}={shlex.quote(str(found[name].value))}"
+        for name in names
+        if found[name].rank == 0
+    ]
+    usual = _state_root(os.environ.get("XDG_STATE_HOME")) / DEFAULT_NAME
+    silent = found["state_dir"].origin == found["server"].origin == DEFAULT
+    named = state_dir is not None and not (silent and state_dir == usual)
+    after = ["--state-dir", shlex.quote(str(state_dir))] if named else []
+    return " ".join([*before, command, *after])
 
 
 def files() -> dict[str, Path]:

@@ -32,7 +32,7 @@ from control_plane import (
 )
 from control_plane.events import FINAL, Event, follow
 from control_plane.gate import Gate, actor_of, asked_of, problem_answer
-from control_plane.guards import check_generation, check_same
+from control_plane.guards import check_generation, digest
 from control_plane.operations import Operation
 from control_plane.plan import Plan
 from control_plane.plane import ControlPlane, plane_of
@@ -122,11 +122,11 @@ async def post_plan(request: Request, verb: str, asked: PlanRequest) -> JSON:
 async def post_operation(request: Request, asked: OperationRequest) -> JSON:
     plane, actor = plane_of(request), actor_of(request)
     access.check(actor, access.needed_for(asked.verb), asked.verb)
+    wanted = digest(asked.verb, asked.args)
     if asked.idempotency_key is not None:
         # Before planning: the operation itself may have made its own plan impossible by now.
-        earlier = await plane.store.operation_by_key(asked.idempotency_key)
+        earlier = await plane.store.operation_by_key(asked.idempotency_key, wanted)
         if earlier is not None:
-            check_same(earlier, asked.verb, asked.args)
             return earlier.to_json()
     if asked.expect_generation is not None:
         # The plan is another one then, or none: that is not what is to be told.
@@ -139,6 +139,7 @@ async def post_operation(request: Request, asked: OperationRequest) -> JSON:
         actor.name,
         role=actor.role,
         generation=asked.expect_generation,
+        request=wanted,
     )
     return operation.to_json()
 

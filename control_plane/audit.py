@@ -5,94 +5,30 @@
     refused  a guard, a rule of access or a fault stopped it       why
     ended    an operation has ended (or was resumed and has again) its state, and what stopped it
 
-Each entry has the hash of the one before it, so nothing can be taken out, put in or changed without
-breaking every hash after it. The tables' triggers refuse updates and deletions. Whoever can write
-the database's file can forge the whole chain: its head (`sequence` and `hash` of the last entry),
-noted elsewhere, is what a forger cannot change.
+Each entry has the hash of the one before it (`control_plane.chain`), and the table's triggers
+refuse updates and deletions. Whoever can write the database's file can forge the whole chain: its
+head (`sequence` and `hash` of the last entry), noted elsewhere, is what a forger cannot change.
+What is done where no control plane is, `control_plane.audit_file` records.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import RowMapping, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from control_plane import records
 from control_plane.access import Asked
+from control_plane.chain import FIRST, Entry, Kind, Verdict, first_broken, seal
 from control_plane.database import Database
 from control_plane.plan import Plan
 
 JSON = dict[str, Any]
-Kind = Literal["asked", "refused", "ended"]
 
-FIRST = "0" * 64
 PAGE = 1000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """`plan` is the digest of the plan and `steps` its steps' names, when there was a plan."""
-
-    sequence: int
-    at: str
-    kind: str
-    actor: str
-    role: str
-    action: str
-    target: str
-    reason: str
-    operation: str | None
-    plan: str | None
-    steps: tuple[str, ...] | None
-    outcome: str | None
-    previous: str
-    hash: str
-
-    def to_json(self) -> JSON:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """The first entry that does not fit: everything from it on cannot be believed."""
-
-    sequence: int
-    why: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """`entries` is how many were read; `head` the hash of the last one that fits."""
-
-    entries: int
-    head: str
-    broken: Broken | None
-
-
-def seal(values: JSON) -> str:
-    """The hash of an entry, over everything in it but itself."""
-    covered = {key: value for key, value in values.items() if key != "hash"}
-    text = json.dumps(covered, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def first_broken(entries: Iterable[Entry], after: int = 0, head: str = FIRST) -> Broken | None:
-    """Where the chain breaks that follows entry number `after` with the hash `head`."""
-    for entry in entries:
-        if entry.sequence != after + 1:
-            return Broken(after + 1, f"entry {after + 1} is missing")
-        if entry.previous != head:
-            return Broken(entry.sequence, "it does not follow the entry before it")
-        if seal(entry.to_json()) != entry.hash:
-            return Broken(entry.sequence, "it is not what was written")
-        after, head = entry.sequence, entry.hash
-    return None
 
 
 async def append(

@@ -27,8 +27,9 @@ from typing import Any
 import psutil
 from pydantic.alias_generators import to_camel
 
-from control_plane import listen, monitored
+from control_plane import audit_file, listen, monitored
 from control_plane import settings as environment
+from control_plane.audit_file import recorded
 from infra.local import clients, layout, leftovers, ports, quota, servers
 from infra.local.layout import Layout, State
 from infra.local.ports import Ports
@@ -50,6 +51,7 @@ async def up(
     port_offset: int,
     asked: listen.Listen | None = None,
     with_monitoring: bool | None = None,
+    reason: str = "",
 ) -> JSON:
     """The control plane of the platform in `root` runs, and listens where `asked` says or where it
     did before; so does its monitoring, or not. May be repeated at any time.
@@ -70,20 +72,10 @@ async def up(
     with layout.exclusive(paths):
         state = _make_state(topology, wanted, root, port_offset)
         table = ports.table(topology, state.portOffset)
-        monitored.choose(paths, table, with_monitoring, choice)
-        before = listen.read(paths.control)
-        where = asked or before
-        supervisor = _supervisor(paths, table)
-        alive = _alive(root, before, table.control)
-        if where != before:
-            layout.replace_file(paths.control / "listen.json", listen.text(where))
-            if await supervisor.alive():
-                await supervisor.stop_program(CONTROL_PLANE)  # the next one listens there
-        changed = where != before or with_monitoring is not None
-        if not alive or changed or await _orphaned(supervisor):
-            _make_token(paths)
-            await _start(topology, paths, table)
-        monitoring = await monitored.settle(paths, supervisor, table, where)
+        with recorded(root / audit_file.NAME, "up", topology.name, reason):
+            monitored.choose(paths, table, with_monitoring, choice)
+            where = await _live(topology, paths, table, asked, changed=with_monitoring is not None)
+            monitoring = await monitored.settle(paths, _supervisor(paths, table), table, where)
     return {
         "address": where.address(table.control),
         "tokenFile": str(paths.control / "token"),
@@ -92,7 +84,25 @@ async def up(
     }
 
 
-async def down(root: Path, *, delete_data: bool) -> JSON:
+async def _live(
+    topology: Topology, paths: Layout, table: Ports, asked: listen.Listen | None, *, changed: bool
+) -> listen.Listen:
+    """The control plane runs; where it listens. `changed`: begin it anew although it does."""
+    before = listen.read(paths.control)
+    where = asked or before
+    supervisor = _supervisor(paths, table)
+    alive = _alive(paths.root, before, table.control)
+    if where != before:
+        layout.replace_file(paths.control / "listen.json", listen.text(where))
+        if await supervisor.alive():
+            await supervisor.stop_program(CONTROL_PLANE)  # the next one listens there
+    if not alive or changed or where != before or await _orphaned(supervisor):
+        _make_token(paths)
+        await _start(topology, paths, table)
+    return where
+
+
+async def down(root: Path, *, delete_data: bool, reason: str = "") -> JSON:
     """Nothing of the platform in `root` runs any more; with `delete_data` nothing of it is left.
 
     Raises `TimedOut`, naming them, when processes survive.
@@ -102,12 +112,13 @@ async def down(root: Path, *, delete_data: bool) -> JSON:
     with layout.exclusive(paths):
         topology = load(str(paths.topology))
         table = ports.table(topology, state.portOffset)
-        # The control plane first: what it carries out would start things again.
-        await _supervisor(paths, table).shutdown(DOWN_SECONDS)
-        await asyncio.gather(
-            *(each.shutdown(DOWN_SECONDS) for each in _regions(topology, paths, table))
-        )
-        ended = await asyncio.to_thread(_end_leftovers, root)
+        with recorded(root / audit_file.NAME, "down", topology.name, reason):
+            # The control plane first: what it carries out would start things again.
+            await _supervisor(paths, table).shutdown(DOWN_SECONDS)
+            await asyncio.gather(
+                *(each.shutdown(DOWN_SECONDS) for each in _regions(topology, paths, table))
+            )
+            ended = await asyncio.to_thread(_end_leftovers, root)
         if delete_data:
             with layout.explain_disk(root):
                 shutil.rmtree(root)
@@ -314,7 +325,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     upper.add_argument("--tls-cert", type=Path)
     upper.add_argument("--tls-key", type=Path)
     upper.add_argument("--monitoring", action=argparse.BooleanOptionalAction)
+    upper.add_argument("--reason", default="")
     downer = verbs.add_parser("down")
+    downer.add_argument("--reason", default="")
     downer.add_argument("--state-dir", type=Path, required=True)
     downer.add_argument("--delete-data", action="store_true")
     asked = parser.parse_args(arguments)
@@ -323,10 +336,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.verb == "up":
             where = listen.chosen(asked.listen, asked.tls_cert, asked.tls_key)
             answer = asyncio.run(
-                up(asked.topology, root, asked.port_offset, where, asked.monitoring)
+                up(
+                    asked.topology,
+                    root,
+                    asked.port_offset,
+                    where,
+                    asked.monitoring,
+                    asked.reason,
+                )
             )
         else:
-            answer = asyncio.run(down(root, delete_data=asked.delete_data))
+            answer = asyncio.run(down(root, delete_data=asked.delete_data, reason=asked.reason))
     except Problem as problem:
         return _report(problem)
     except OSError as error:

@@ -5,6 +5,8 @@ Each is asked inside the transaction that takes it, so it still holds when that 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,23 +18,6 @@ from control_plane.operations import ACTIVE, Operation, conflicts
 from control_plane.plan import Plan, broken_premises
 from runtime.errors import Invalid, Refused
 from runtime.shardmap import ShardMap
-
-NAMED_BY: Mapping[str, tuple[str, ...]] = {
-    "failover": ("target",),
-    "queue-failover": ("region",),
-    "switchover": ("target", "to"),
-    "failback": ("to",),
-    "relax-sync": ("database",),
-    "rejoin": ("database",),
-    "backup": ("database",),
-    "backup-verify": ("id",),
-    "restore": ("database",),
-    "restore-discard": ("id",),
-    "restore-point": ("name",),
-    "scale": ("service",),
-    "drill": ("drill",),
-}
-"""The arguments, first that is given, which become a plan's target as they are."""
 
 
 async def generation(connection: AsyncConnection) -> int:
@@ -93,34 +78,30 @@ async def check_untouched(connection: AsyncConnection, operation: Operation) -> 
             )
 
 
-async def by_key(connection: AsyncConnection, key: str, plan: Plan) -> Operation | None:
-    query = select(records.operation.c.id).where(records.operation.c.idempotency_key == key)
-    id = await connection.scalar(query)
-    if id is None:
+def digest(verb: str, args: Mapping[str, Any]) -> str:
+    """SHA-256 of a request, whatever the order of its arguments; null is as if left out."""
+    given = {key: value for key, value in args.items() if value is not None}
+    return hashlib.sha256(json.dumps([verb, given], sort_keys=True).encode()).hexdigest()
+
+
+async def by_key(connection: AsyncConnection, key: str, request: str | None) -> Operation | None:
+    """The operation that began with this key, by whatever request when none is named.
+
+    Raises `Invalid` when another request than `request` (its digest) began it.
+    """
+    table, asked = records.operation, records.request
+    query = (
+        select(table.c.id, asked.c.digest)
+        .outerjoin(asked, asked.c.operation_id == table.c.id)
+        .where(table.c.idempotency_key == key)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
         return None
-    operation = await rows.load(connection, id)
-    if operation.kind != plan.kind:
+    operation = await rows.load(connection, row.id)
+    if request is not None and request != row.digest:
         raise _taken(operation)
     return operation
-
-
-def check_same(operation: Operation, verb: str, args: Mapping[str, Any]) -> None:
-    """Raises `Invalid` unless `operation`, found by its key, is what is asked for with it again."""
-    if not may_be_of(operation.plan, verb, args):
-        raise _taken(operation)
-
-
-def may_be_of(plan: Plan, verb: str, args: Mapping[str, Any]) -> bool:
-    """Whether `plan` has this verb, and the target that `args` name if they name one."""
-    target = plan.target
-    if plan.kind != verb:
-        return False
-    if verb == "reshard":
-        return f" {target}".endswith(f" to {args.get('to')} shards")
-    if verb == "scale" and args.get("zone") is not None:
-        return target == f"{args.get('service')}.{args['zone']}"
-    named = next((args[key] for key in NAMED_BY.get(verb, ()) if args.get(key) is not None), target)
-    return bool(named == target)
 
 
 def _taken(operation: Operation) -> Invalid:

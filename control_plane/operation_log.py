@@ -68,13 +68,10 @@ class OperationLog:
         async with self.database.read() as connection:
             return await rows.load(connection, id)
 
-    async def operation_by_key(self, idempotency_key: str) -> Operation | None:
-        query = select(records.operation.c.id).where(
-            records.operation.c.idempotency_key == idempotency_key
-        )
+    async def operation_by_key(self, key: str, request: str | None = None) -> Operation | None:
+        """Raises `Invalid` when another request than `request` (`guards.digest`) had the key."""
         async with self.database.read() as connection:
-            id = await connection.scalar(query)
-            return None if id is None else await rows.load(connection, id)
+            return await guards.by_key(connection, key, request)
 
     async def generation(self) -> int:
         """A number that grows whenever the shard map changes or an operation is created."""
@@ -90,19 +87,22 @@ class OperationLog:
         *,
         role: Role = PLATFORM.role,
         generation: int | None = None,
+        request: str | None = None,
     ) -> Operation:
         """Stores `plan` to be run at once; the same key again returns the first operation.
 
-        `role` is that of `requested_by`; `generation`, when given, is what it must still be.
+        `role` is that of `requested_by`; `generation`, when given, is what it must still be;
+        `request` (`guards.digest`) is what came with the key, by default the verb alone.
 
         Raises `Refused`, naming the holder, when an unfinished operation holds a lock that
         conflicts: operations do not queue, because a plan is true only when it is made. Raises
-        `Refused` for another generation, `Invalid` when the key was used for another verb.
+        `Refused` for another generation, `Invalid` when the key was another request's.
         """
         table = records.operation
+        request = request or guards.digest(plan.kind, {})
         async with self.database.write() as connection:
             if idempotency_key is not None:
-                earlier = await guards.by_key(connection, idempotency_key, plan)
+                earlier = await guards.by_key(connection, idempotency_key, request)
                 if earlier is not None:
                     return earlier
             if generation is not None:
@@ -113,6 +113,9 @@ class OperationLog:
             id = f"op-{number}"
             values = self._new_operation(plan, reason, idempotency_key, requested_by)
             await connection.execute(insert(table).values(number=number, id=id, **values))
+            if idempotency_key is not None:
+                asked_by = insert(records.request).values(operation_id=id, digest=request)
+                await connection.execute(asked_by)
             if plan.steps:
                 await connection.execute(insert(records.step), rows.new_steps(id, plan))
             data = {"kind": plan.kind, "target": plan.target, "reason": reason}

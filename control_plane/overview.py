@@ -70,6 +70,7 @@ def document(
         "apiVersion": "regionctl/v1",
         "kind": "Overview",
         "name": topology.name,
+        "provider": topology.provider,
         "at": observed.at.isoformat(),
         "state": state,
         **_lines(troubles),
@@ -152,7 +153,6 @@ def _region(region: RegionSpec, world: World) -> JSON:
         "primaries": world.primaries.get(region.name, 0),
         "instances": {"running": running, "all": len(specs)},
         "budgetLeft": world.measured.budgets.get(region.name),
-        "costPerDay": None,
     }
 
 

@@ -59,6 +59,14 @@ operation = Table(
     Index("operation_state", "state"),
 )
 
+# What an operation with an idempotency key was asked by; see `control_plane.guards.digest`.
+request = Table(
+    "request",
+    metadata,
+    Column("operation_id", ForeignKey("operation.id"), primary_key=True),
+    Column("digest", Text, nullable=False),
+)
+
 step = Table(
     "step",
     metadata,

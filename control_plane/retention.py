@@ -94,6 +94,7 @@ async def forget(database: Database, policy: HistoryPolicy, now: datetime) -> Fo
         reports = (await _reports(connection, policy, now))[:AT_ONCE]
         events = await _events(connection, policy, now)
         for key, ids in (
+            (records.request.c.operation_id, operations),
             (records.step.c.operation_id, operations),
             (records.operation.c.id, operations),
             (records.report.c.id, reports),

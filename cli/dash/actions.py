@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 Connect = Callable[[], Awaitable["Client"]]
+Complete = Callable[[str], str]
 
 
 class Tick(Checkbox):
@@ -65,8 +66,11 @@ class Consent(ModalScreen[str]):
     ]
     AUTO_FOCUS = "#cancel"
 
-    def __init__(self, intent: Intent, connect: Connect, generation: int | None) -> None:
+    def __init__(
+        self, intent: Intent, connect: Connect, generation: int | None, line: Complete = str
+    ) -> None:
         super().__init__()
+        self._line = line
         self.intent = intent
         self.plan: JSON | None = None
         self._connect = connect
@@ -127,9 +131,13 @@ class Consent(ModalScreen[str]):
         lines += [Cell(f"try: {problem.hint}", "ok")] if problem.hint else []
         self.query_one("#plan", Line).put(*lines)
 
+    @property
+    def same(self) -> str:
+        """The command line that does it in any terminal."""
+        return self._line(self.intent.equivalent(self.reason, accept_loss=self.accepts_loss))
+
     def _say_same(self) -> None:
-        same = self.intent.equivalent(self.reason, accept_loss=self.accepts_loss)
-        self.query_one("#same", Line).put(Cell(f"same as: {same}", "work"))
+        self.query_one("#same", Line).put(Cell(f"same as: {self.same}", "work"))
 
     def _allow(self) -> None:
         """The button is alive once there is a plan, and the name has been typed if it must be."""
@@ -182,9 +190,7 @@ class Consent(ModalScreen[str]):
         self.dismiss("")
 
     def action_copy(self) -> None:
-        self.app.copy_to_clipboard(
-            self.intent.equivalent(self.reason, accept_loss=self.accepts_loss)
-        )
+        self.app.copy_to_clipboard(self.same)
         self.notify("copied")
 
 
@@ -198,9 +204,10 @@ class Abort(ModalScreen[str | None]):
     ]
     AUTO_FOCUS = "#cancel"
 
-    def __init__(self, operation: JSON) -> None:
+    def __init__(self, operation: JSON, line: Complete = str) -> None:
         super().__init__()
         self._operation = operation
+        self._line = line
 
     def compose(self) -> ComposeResult:
         one = self._operation
@@ -217,7 +224,8 @@ class Abort(ModalScreen[str | None]):
             f"{one['kind']} {one['target']} is at step {one['step']} of {one['steps']}.",
             "It stops after that step. What it did so far stays done.",
         )
-        self.query_one("#same", Line).put(Cell(f"same as: regionctl op abort {one['id']}", "work"))
+        same = self._line(f"regionctl op abort {one['id']}")
+        self.query_one("#same", Line).put(Cell(f"same as: {same}", "work"))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         go = event.button.id == "go"

@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from cli.dash import asking, intents
-from cli.dash.actions import Connect
+from cli.dash.actions import Complete, Connect
 from cli.dash.board import Board
 from cli.dash.data import Data
 from cli.dash.feed import Feed
@@ -25,6 +25,7 @@ from cli.dash.operations import Operations
 from cli.dash.overview import Overview
 from cli.dash.palette import Places
 from cli.dash.region import Region
+from cli.dash.view import Contact
 from runtime.errors import Problem
 
 JSON = dict[str, Any]
@@ -43,7 +44,8 @@ NUMBERS = [
 class Dashboard(App[None]):
     """`platform` is its name; `connect` gives the client for what the overview does not have.
 
-    `subjects` says what a screen is about, `trail` where `esc` goes back to.
+    `line` makes of a command one that means this platform in any terminal. `subjects` says what a
+    screen is about, `trail` where `esc` goes back to.
     """
 
     TITLE = "regionctl"
@@ -79,6 +81,7 @@ class Dashboard(App[None]):
         feed: Feed,
         platform: str,
         connect: Connect,
+        line: Complete = str,
         *,
         screen: str = "overview",
         read_only: bool = False,
@@ -89,10 +92,12 @@ class Dashboard(App[None]):
         self.feed = feed
         self.platform = platform
         self.connect = connect
+        self.line = line
         self.read_only = read_only
         self.boards = BOARDS
         self.faults_only = False
         self.paused = False
+        self._held: tuple[JSON | None, float | None] = (None, None)
         self.subjects: dict[str, str] = {}
         self.trail: list[tuple[str, str]] = []
         self.last: tuple[str, str] = ("overview", "")
@@ -100,8 +105,16 @@ class Dashboard(App[None]):
         self._fetch = asyncio.Event()
 
     @property
-    def mode_words(self) -> list[str]:
-        return [word for word, on in (("READ-ONLY", self.read_only), ("PAUSED", self.paused)) if on]
+    def shown(self) -> JSON | None:
+        """What the screens show: the newest overview, or that of the moment of the pause."""
+        return self._held[0] if self.paused else self.feed.document
+
+    @property
+    def contact(self) -> Contact:
+        """How fresh what is shown is; it grows old during a pause, like everything else."""
+        if not self.paused:
+            return self.feed.contact
+        return self.feed.contact_since(self._held[1], paused=True)
 
     @property
     def board(self) -> Board:
@@ -162,9 +175,7 @@ class Dashboard(App[None]):
             self.read_only = me["role"] == "viewer"
 
     def tick(self) -> None:
-        if not self.on_board:
-            return
-        if not self.paused:
+        if self.on_board:
             self.board.refresh_view()
 
     async def _fetching(self) -> None:
@@ -220,7 +231,9 @@ class Dashboard(App[None]):
         self.board.refresh_view()
 
     def action_pause(self) -> None:
+        self._held = (self.feed.document, self.feed.received)
         self.paused = not self.paused
+        self.fetch_soon()
         self.board.refresh_view()
 
     def action_hurry(self) -> None:
@@ -234,7 +247,7 @@ class Dashboard(App[None]):
         self.show_details()
 
     def action_copy_command(self) -> None:
-        self._copy(self.board.command)
+        self._copy(self.line(self.board.command))
 
     def action_copy_name(self) -> None:
         row = self.board.grid.chosen if self.board.grid else None

@@ -32,7 +32,7 @@ async def plan(app: Dashboard, verb: str) -> None:
         return
     if intent is None:
         return
-    consent = Consent(intent, app.connect, document.get("generation"))
+    consent = Consent(intent, app.connect, document.get("generation"), app.line)
     started = await app.push_screen_wait(consent)
     if started:
         app.notify(f"{started} {intent.title}", title="started", timeout=4)
@@ -81,7 +81,7 @@ async def abort(app: Dashboard) -> None:
     operation = chosen or most
     if operation is None or app.read_only:
         return
-    reason = await app.push_screen_wait(Abort(operation))
+    reason = await app.push_screen_wait(Abort(operation, app.line))
     if reason is None:
         return
     try:

@@ -127,7 +127,7 @@ class Board(Screen[None]):
 
     def thing(self, key: str) -> JSON | None:
         """What the documents say about the row `key`."""
-        document = self.app.feed.document or {}
+        document = self.app.shown or {}
         lists = (("regions", "name"), ("shards", "name"), ("operations", "id"), ("slo", "name"))
         return next(
             (each for name, id in lists for each in document.get(name, ()) if each[id] == key), None
@@ -167,14 +167,14 @@ class Board(Screen[None]):
         if not self.is_mounted or not self.query(Keys):
             return  # not yet there, or about to go
         self.draws += 1
-        feed, width = self.app.feed, self.size.width or self.app.size.width
-        contact = feed.contact
+        document, width = self.app.shown, self.size.width or self.app.size.width
+        contact = self.app.contact
         with self.app.batch_update():
-            mode = " ".join(self.app.mode_words)
-            top = view.top_bar(feed.document, contact, self.app.platform, width, mode)
+            mode = "READ-ONLY" if self.app.read_only else ""
+            top = view.top_bar(document, contact, self.app.platform, width, mode)
             self.query_one("#top", Line).put(Cell(f" {top.text}".ljust(width), top.tone))
             self.query_one("#tabs", Line).put(self.app.tabs(self.name_of))
-            banners = view.banners(feed.document, contact)
+            banners = view.banners(document, contact)
             banner = self.query_one("#banner", Line)
             banner.display = bool(banners)
             banner.put(*(Cell(f" {cell.text}", cell.tone) for cell in banners))
@@ -185,9 +185,9 @@ class Board(Screen[None]):
             small = width < 80 or self.size.height < 24
             self.set_class(small, "-small")
             if small:
-                self.query_one("#small", Line).put(*view.plain(feed.document, contact))
-            elif feed.document is not None:
-                self._draw(feed.document)
+                self.query_one("#small", Line).put(*view.plain(document, contact))
+            elif document is not None:
+                self._draw(document)
 
     def _draw(self, document: JSON) -> None:
         """A document of another version must not end the dashboard."""
@@ -245,8 +245,8 @@ class Board(Screen[None]):
             self.opened(event.data_table.chosen)
 
     def on_data_table_row_highlighted(self) -> None:
-        if self.app.feed.document is not None and not self.has_class("-small"):
-            self._draw(self.app.feed.document)
+        if self.app.shown is not None and not self.has_class("-small"):
+            self._draw(self.app.shown)
 
 
 def notes(row: Row | None) -> list[Cell]:

@@ -94,7 +94,9 @@ async def dash(
 async def _live(link: Link, screen: str, *, read_only: bool) -> int:
     from cli.dash.app import Dashboard
 
-    dashboard = Dashboard(_feed(link), link.name, link.client, screen=screen, read_only=read_only)
+    dashboard = Dashboard(
+        _feed(link), link.name, link.client, link.line, screen=screen, read_only=read_only
+    )
     from textual.constants import DRIVER
 
     watch = asyncio.create_task(_end_with_parent(dashboard)) if DRIVER else None

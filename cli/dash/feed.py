@@ -30,14 +30,16 @@ KEEP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Sources:
-    """Where documents come from: the control plane's overview, and the edge asked directly."""
+    """Where documents come from: the control plane's overview, and the edge asked directly, which
+    is where the last overview says."""
 
     overview: Callable[[], Awaitable[JSON]]
-    probe: Callable[[], Awaitable[Probe]]
+    probe: Callable[[JSON | None], Awaitable[Probe]]
 
 
 class Feed:
     """`document` is the newest overview there is; `contact` says how far it can be trusted.
+    It came at `received`, in seconds of the monotonic clock.
 
     `spread` draws a number from 0 to 1: retries of many consoles must not fall together.
     """
@@ -55,7 +57,7 @@ class Feed:
         self._clock = clock
         self._kept = kept
         self._spread = spread
-        self._received: float | None = None
+        self.received: float | None = None
         self._saved = float("-inf")
         self._lost: float | None = None
         self._word, self._why = "", ""
@@ -66,9 +68,14 @@ class Feed:
 
     @property
     def contact(self) -> Contact:
+        return self.contact_since(self.received)
+
+    def contact_since(self, received: float | None, *, paused: bool = False) -> Contact:
+        """The contact of who still looks at the document that came at `received`."""
         now = self._clock.monotonic()
         return Contact(
-            age=None if self._received is None else max(0.0, now - self._received),
+            age=None if received is None else max(0.0, now - received),
+            paused=paused,
             lost=None if self._lost is None else now - self._lost,
             word=self._word,
             why=self._why,
@@ -86,7 +93,7 @@ class Feed:
             age = self._clock.now().timestamp() - self._kept.stat().st_mtime
             if isinstance(found, dict) and found.get("kind") == "Overview":
                 self.document = found
-                self._received = self._clock.monotonic() - max(0.0, age)
+                self.received = self._clock.monotonic() - max(0.0, age)
 
     def hurry(self) -> None:
         """Ask now, not when the pause is over."""
@@ -127,17 +134,17 @@ class Feed:
             self._lose("unreachable", str(error))
         except (Problem, ValueError, KeyError) as error:
             self._lose("answers with an error", str(error))
-        self._probes = (await self._sources.probe(),)
+        self._probes = (await self._sources.probe(self.document),)
         pause = backoff(self._attempts, self._spread())
         self._retry_at = self._clock.monotonic() + pause
         return pause
 
     def _accept(self, document: JSON) -> None:
         self.document = document
-        self._received = self._clock.monotonic()
+        self.received = self._clock.monotonic()
         self._lost, self._why, self._attempts, self._probes = None, "", 0, ()
-        if self._kept is not None and self._received - self._saved >= KEEP_SECONDS:
-            self._saved = self._received
+        if self._kept is not None and self.received - self._saved >= KEEP_SECONDS:
+            self._saved = self.received
             with suppress(OSError):
                 _save(self._kept, document)
 

@@ -1,4 +1,4 @@
-"""Screen 7: every server of every region, where it is, and what it costs."""
+"""Screen 7: every server of every region, where it is, and where to find what it costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.dash import sheets
 from cli.dash.board import Board, Line
 from cli.dash.grid import Grid
 from cli.dash.sheets import Row, server
-from cli.dash.view import Cell, number
+from cli.dash.view import Cell
 
 if TYPE_CHECKING:
     from control_plane.client import Client
@@ -51,13 +51,18 @@ class Infrastructure(Board):
 
 def facts(document: JSON) -> list[Cell]:
     plane, regions = document["controlPlane"], document["regions"]
-    costs = [each["costPerDay"] for each in regions if each.get("costPerDay") is not None]
-    cost = number(sum(costs), "${:.2f} a day") if costs else "none: it runs on this machine"
     running = sum(each["instances"]["running"] for each in regions)
     whole = sum(each["instances"]["all"] for each in regions)
     return [
         Cell(
             f"entry {document['entryUrl']}  control plane {plane['address']} (pid {plane['pid']})"
         ),
-        Cell(f"servers {running} of {whole} in {len(regions)} regions  cost {cost}"),
+        Cell(f"servers {running} of {whole} in {len(regions)} regions  {cost(document)}"),
     ]
+
+
+def cost(document: JSON) -> str:
+    """Where the money is told of: an estimate takes seconds, and packages for AWS."""
+    if document.get("provider") == "aws":
+        return f"planned cost: regionctl infra cost --topology {document['name']}"
+    return "cost none here; on AWS: regionctl infra cost"

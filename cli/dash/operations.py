@@ -23,6 +23,11 @@ def _runs(operation: JSON | None) -> bool:
     return operation is not None and operation["state"] in RUNNING
 
 
+def _end(operation: JSON | None) -> tuple[str, str | None] | None:
+    """How and when it ended. One that was resumed has another end, or none any more."""
+    return None if operation is None else (operation["state"], operation["finishedAt"])
+
+
 class Operations(Board):
     """The operation under the cursor is asked for, step by step, while the screen is seen."""
 
@@ -54,12 +59,13 @@ class Operations(Board):
 
     async def fetch(self, client: Client) -> None:
         id, shown = self.chosen, self.operation
-        same = shown is not None and shown["id"] == id
-        if id is None or (same and not _runs(shown)):
+        if id is None:
             return
-        self.operation = await client.operation(id)
-        if same and not _runs(self.operation):
-            one = self.operation
+        same = shown is not None and shown["id"] == id
+        if same and not _runs(shown) and _end(super().thing(id)) in (None, _end(shown)):
+            return
+        one = self.operation = await client.operation(id)
+        if same and not _runs(one) and _end(one) != _end(shown):
             how = details.verdict_of(one) or one["state"]
             self.notify(f"{one['kind']} {one['target']}: {how}", title=id)
 

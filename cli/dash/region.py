@@ -28,7 +28,7 @@ class Region(Board):
 
     @property
     def subject(self) -> str:
-        document = self.app.feed.document
+        document = self.app.shown
         names = [each["name"] for each in document["regions"]] if document else []
         asked = self.app.subjects.get(self.name_of, "")
         return asked if asked in names or not names else names[0]
@@ -71,7 +71,6 @@ def facts(region: JSON, document: JSON) -> list[Cell]:
     ]
     shown = ", ".join(leads[:8]) + (f" and {len(leads) - 8} more" if len(leads) > 8 else "")
     head = view.state(region["state"])
-    cost = region.get("costPerDay")
     return [
         Cell(f"{region['name']}  {head.text}  {region['role']}", head.tone),
         Cell(
@@ -86,6 +85,5 @@ def facts(region: JSON, document: JSON) -> list[Cell]:
         Cell(
             f"running {instances['running']}/{instances['all']}"
             f"  budget {view.percent(region['budgetLeft'])}"
-            f"  cost a day {view.number(cost, '${:.2f}')}"
         ),
     ]

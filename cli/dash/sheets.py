@@ -49,7 +49,7 @@ def regions(document: JSON, width: int) -> Sheet:
         ">LAG s",
         ">PRIM",
     )
-    columns += () if narrow else (">RUNNING", ">BUDGET", ">COST/d")
+    columns += () if narrow else (">RUNNING", ">BUDGET")
     return Sheet(columns, tuple(_region(each, narrow) for each in document["regions"]))
 
 
@@ -70,11 +70,9 @@ def _region(region: JSON, narrow: bool) -> Row:
     ]
     if not narrow:
         short = instances["running"] < instances["all"]
-        cost = region.get("costPerDay")
         cells += [
             Cell(f"{instances['running']}/{instances['all']}", "warn" if short else ""),
             Cell(percent(region["budgetLeft"])),
-            Cell(number(cost, "${:.2f}")),
         ]
     return Row(
         region["name"],

@@ -41,18 +41,26 @@ class Cell:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the edge said when asked directly; `answer` is None when it said nothing."""
+    """What the edge said when asked directly; `answer` is None when it said nothing.
+
+    Not `known`: nobody here knows where to ask.
+    """
 
     name: str
     answer: str | None
     seconds: float
+    known: bool = True
 
 
 @dataclass(frozen=True)
 class Contact:
-    """How fresh the document is. `lost` is for how long nobody has answered; None: in contact."""
+    """How fresh the document is. `lost` is for how long nobody has answered; None: in contact.
+
+    `paused`: it is kept on the screen on purpose, whatever has come since.
+    """
 
     age: float | None = None
+    paused: bool = False
     lost: float | None = None
     word: str = "unreachable"
     why: str = ""
@@ -62,7 +70,8 @@ class Contact:
 
     @property
     def stale(self) -> bool:
-        return self.lost is not None or self.age is None or self.age > STALE_SECONDS
+        old = self.age is None or (self.age > STALE_SECONDS and not self.paused)
+        return self.lost is not None or old
 
 
 def state(word: str) -> Cell:
@@ -146,6 +155,8 @@ def headline(document: JSON | None, contact: Contact) -> Cell:
 def freshness(contact: Contact) -> str:
     if contact.age is None:
         return "no data yet"
+    if contact.paused:
+        return f"PAUSED, data {ago(contact.age)} old"
     if contact.stale:
         return f"data {ago(contact.age)} old"
     return f"live {ago(contact.age)} ago"
@@ -221,6 +232,10 @@ def _lost(document: JSON | None, contact: Contact) -> list[Cell]:
         at = document["at"][11:19]
         lines.append(Cell(f"all values are from {at}Z; actions are disabled", "stale"))
     for probe in contact.probes:
+        if not probe.known:
+            text = f"not asked directly: {probe.name} not known from here"
+            lines.append(Cell(text, "dim"))
+            continue
         said = f"{probe.answer}, {probe.seconds * 1000:.0f} ms" if probe.answer else "no answer"
         tone = "ok" if probe.answer else "bad"
         lines.append(Cell(f"asked directly: {probe.name} {said}", tone))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from control_plane import audit_file
 from tests.cli.conftest import Plane
 
 pytestmark = pytest.mark.process
@@ -30,7 +31,7 @@ def test_a_token_is_shown_once_and_what_it_does_is_in_the_log(platform: Plane) -
     refused = platform.run("switchover", "run", "s1", "--yes", env=reader)
     assert refused.code == 3
     assert "needs the role operator" in refused.stderr
-    revoked = platform.run("token", "revoke", token["id"], "--reason", "done")
+    revoked = platform.run("token", "revoke", token["id"], "--yes", "--reason", "done")
     assert revoked.code == 0, revoked.stderr
     gone = platform.run("status", env=reader)
     assert gone.code == 3
@@ -47,6 +48,24 @@ def test_a_token_is_shown_once_and_what_it_does_is_in_the_log(platform: Plane) -
     assert all(text not in str(entry) for entry in log)
     verified = platform.run("audit", "--verify")
     assert (verified.code, "whole" in verified.stdout) == (0, True)
+
+
+def test_the_log_has_what_was_done_without_the_control_plane_too(platform: Plane) -> None:
+    file = platform.state / audit_file.NAME
+    with audit_file.recorded(file, "up", "two-regions", "a new platform"):
+        pass
+    log = json.loads(platform.run("audit", "-o", "json").stdout)["items"]
+    assert [entry["at"] for entry in log] == sorted(entry["at"] for entry in log)
+    mine = [(each["kind"], each["action"]) for each in log if each["log"] == "up"]
+    assert mine == [("asked", "up"), ("ended", "up")]
+    assert {"control-plane", "up"} == {each["log"] for each in log}
+    assert "up:2" in platform.run("audit", "-n", "1").stdout
+    assert json.loads(platform.run("audit", "--operation", "op-1", "-o", "json").stdout)["items"]
+    verified = json.loads(platform.run("audit", "--verify", "-o", "json").stdout)
+    assert verified["files"]["up"]["entries"] == 2
+    file.write_text(file.read_text().replace("a new platform", "another"))
+    forged = platform.run("audit", "--verify")
+    assert (forged.code, "audit log (up) is broken at entry 1" in forged.stderr) == (9, True)
 
 
 def test_an_operation_is_refused_when_the_platform_is_not_what_was_looked_at(

@@ -159,5 +159,7 @@ def test_commands_that_asked_for_names_keep_them(platform: Plane) -> None:
     assert completed("regionctl token revoke ", home) == [token]
     assert completed("regionctl audit --actor a", home) == ["ada"]
     assert "control-plane" in completed("regionctl logs ", home)
-    started = platform.run("switchover", "run", "s1", "--detach", "-o", "name").stdout.strip()
+    started = platform.run(
+        "switchover", "run", "s1", "--yes", "--detach", "-o", "name"
+    ).stdout.strip()
     assert completed("regionctl op watch ", home) == [started, "op-1"]

@@ -166,7 +166,7 @@ def told(platform: Plane, *words: str) -> str:
 
 
 def words_of(path: str, names: dict[str, str]) -> list[str]:
-    return [*path.split(), *WORDS.get(path, "").format(**names).split()]
+    return [*path.split(), *WORDS.get(path, "").format(**names).split(), "--yes"]
 
 
 @pytest.mark.parametrize("path", LEAVES)
@@ -263,7 +263,7 @@ def test_a_viewer_changes_nothing_by_any_leaf(
     path: str, platform: Plane, names: dict[str, str]
 ) -> None:
     viewer = {"REGIONCTL_TOKEN_FILE": str(platform.home / "viewer")}
-    ended = platform.run(*words_of(path, names), "--yes", "-o", "json", env=viewer)
+    ended = platform.run(*words_of(path, names), "-o", "json", env=viewer)
     assert ended.code == NOTHING_TO_REFUSE.get(path, Exit.AUTH), ended
     if ended.code == Exit.AUTH:
         assert json.loads(ended.stderr.splitlines()[-1])["error"]["exit"] == Exit.AUTH

@@ -134,6 +134,16 @@ def test_a_stack_is_looked_at_and_deleted_only_when_its_name_is_repeated(stack: 
     assert done.code == Exit.OK
     left = json.loads((stack / f"{STACK}.json").read_text())["resources"]
     assert [each["urn"] for each in left] == ["urn:pulumi:data"]
+    log = regionctl("audit", "-o", "json", home=stack)
+    assert log.code == Exit.UNREACHABLE
+    told = [
+        (each["log"], each["kind"], each["action"], each["target"], each["outcome"])
+        for each in json.loads(log.stdout)["items"]
+    ]
+    assert told == [
+        ("infra", "asked", "infra down", "aws-two-regions", None),
+        ("infra", "ended", "infra down", "aws-two-regions", "succeeded"),
+    ]
 
 
 @pytest.mark.process

@@ -58,7 +58,7 @@ def test_a_healthy_platform_exits_0(platform: Plane) -> None:
 def test_a_switchover_shows_its_steps_on_stderr_and_the_operation_on_stdout(
     platform: Plane,
 ) -> None:
-    ended = platform.run("switchover", "run", "s1", "--reason", "patch", "-o", "json")
+    ended = platform.run("switchover", "run", "s1", "--yes", "--reason", "patch", "-o", "json")
     assert ended.code == 0
     operation = json.loads(ended.stdout)
     assert (operation["state"], operation["reason"]) == ("succeeded", "patch")
@@ -68,7 +68,7 @@ def test_a_switchover_shows_its_steps_on_stderr_and_the_operation_on_stdout(
 
 def test_a_dry_run_prints_the_steps_that_are_then_carried_out(platform: Plane) -> None:
     planned = json.loads(platform.run("switchover", "run", "s1", "--dry-run", "-o", "json").stdout)
-    done = json.loads(platform.run("switchover", "run", "s1", "-o", "json").stdout)
+    done = json.loads(platform.run("switchover", "run", "s1", "--yes", "-o", "json").stdout)
     assert [(s["name"], s["args"]) for s in planned["steps"]] == [
         (s["name"], s["args"]) for s in done["steps"]
     ]
@@ -95,7 +95,7 @@ def test_a_plan_exits_20_when_it_has_steps_and_the_code_is_asked_for(platform: P
 
 
 def test_an_empty_plan_is_nothing_to_do(platform: Plane) -> None:
-    ended = platform.run("failback", "run")
+    ended = platform.run("failback", "run", "--yes")
     assert (ended.code, ended.stdout, ended.stderr) == (0, "", "nothing to do\n")
 
 
@@ -113,7 +113,7 @@ def test_an_acknowledged_failover_ends_the_quiet_period(platform: Plane) -> None
             "INSERT INTO failover (database, kind, operation_id, at) "
             "VALUES ('s1', 'failover', 'op-1', '2026-01-01T00:00:00+00:00')"
         )
-    command = ("failover", "acknowledge", "s1", "--reason", "disk replaced")
+    command = ("failover", "acknowledge", "s1", "--yes", "--reason", "disk replaced")
     document = json.loads(platform.run(*command, "-o", "json").stdout)
     assert (document["database"], document["acknowledged"]) == ("s1", 1)
     again = platform.run(*command)
@@ -127,7 +127,7 @@ def test_an_acknowledged_failover_ends_the_quiet_period(platform: Plane) -> None
         ("drill run databse-failure", "did you mean database-failure?"),
         ("region show us-est-1", "us-east-1"),
         ("failover plan s9", "s1"),
-        ("failover acknowledge s9 --reason x", "s1"),
+        ("failover acknowledge s9 --yes --reason x", "s1"),
         ("op show op-99", "regionctl op list"),
         ("events dlq show 9-9", "regionctl events dlq list"),
         ("events dlq drop 9-9 --confirm us-east-1", "regionctl events dlq list"),
@@ -151,20 +151,31 @@ def test_events_can_be_taken_as_lines(platform: Plane) -> None:
 
 
 def test_detach_returns_at_once_and_watch_waits(platform: Plane) -> None:
-    started = platform.run("switchover", "run", "s1", "--detach", "-o", "name")
+    started = platform.run("switchover", "run", "s1", "--yes", "--detach", "-o", "name")
     watched = platform.run("op", "watch", started.stdout.strip(), "-o", "json")
     assert json.loads(watched.stdout)["state"] == "succeeded"
 
 
 def test_the_same_key_again_begins_no_other_operation(platform: Plane) -> None:
-    command = ("switchover", "run", "s1", "--idempotency-key", "INC-441", "-o", "json")
+    command = ("switchover", "run", "s1", "--yes", "--idempotency-key", "INC-441", "-o", "json")
     first, again = (json.loads(platform.run(*command).stdout) for _ in range(2))
     assert (first["id"], first["state"]) == (again["id"], "succeeded")
     assert json.loads(platform.run(*command, "--dry-run").stdout)["kind"] == "Plan"
 
 
+def test_a_drill_with_the_same_key_again_has_the_same_random_moments(platform: Plane) -> None:
+    def planned(*words: str) -> list[str]:
+        command = ("drill", "run", "database-failure", "--dry-run", "-o", "json", *words)
+        return [platform.run(*command).stdout for _ in range(2)]
+
+    first, again = planned("--idempotency-key", "INC-441")
+    assert first == again
+    first, again = planned()
+    assert first != again
+
+
 def test_operations_are_chosen_by_state_verb_and_age(platform: Plane) -> None:
-    assert platform.run("switchover", "run", "s1").code == 0
+    assert platform.run("switchover", "run", "s1", "--yes").code == 0
 
     def chosen(*words: str) -> list[str]:
         ended = platform.run("op", "list", *words, "-o", "name")
@@ -192,7 +203,7 @@ def test_a_watched_status_is_a_line_for_each_change_until_ctrl_c(platform: Plane
     try:
         assert process.stdout is not None
         before = json.loads(process.stdout.readline())
-        assert platform.run("switchover", "run", "s1").code == 0
+        assert platform.run("switchover", "run", "s1", "--yes").code == 0
         after = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         rest, stderr = process.communicate(timeout=20)

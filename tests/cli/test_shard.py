@@ -71,8 +71,8 @@ def test_growing_taking_it_back_growing_again_and_finishing(platform: Plane) -> 
         *("s1", "s2", "catalog")
     ]
 
-    assert platform.run("shard", "reshard", "--to", "3", "--batch", "256").code == 0
-    assert platform.run("shard", "finish").code == 5
+    assert platform.run("shard", "reshard", "--to", "3", "--batch", "256", "--yes").code == 0
+    assert platform.run("shard", "finish", "--yes").code == 5
     assert platform.run("shard", "finish", "--early", "--yes").code == 0
     assert document(platform, "shard", "map")["moves"] == []
     assert platform.run("shard", "rollback", "--confirm", NAME).code == 5
@@ -80,7 +80,8 @@ def test_growing_taking_it_back_growing_again_and_finishing(platform: Plane) -> 
 
 def test_a_reshard_is_paused_resumed_and_aborted(platform: Plane) -> None:
     assert platform.run("shard", "pause").code == 5
-    id = document(platform, "shard", "reshard", "--to", "16", "--batch", "1", "--detach")["id"]
+    asked = ("--to", "16", "--batch", "1", "--detach", "--yes")
+    id = document(platform, "shard", "reshard", *asked)["id"]
     assert document(platform, "shard", "pause", "--reason", "busy")["paused"]
     time_out = time.monotonic() + 40
     while "waits: paused" not in platform.run("events", "-n", "3").stdout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -77,8 +78,26 @@ async def test_a_key_is_good_for_what_it_was_first_used_for_only(client: Client)
         with pytest.raises(Invalid, match=f"belongs to {first['id']}, switchover s1") as refused:
             await client.start(verb, args, idempotency_key="once")
         assert "new key" in (refused.value.hint or "")
-    again = await client.start("switchover", {"target": "s1"}, idempotency_key="once")
+    again = await client.start("switchover", {"target": "s1", "to": None}, idempotency_key="once")
     assert again["id"] == first["id"]
+
+
+async def test_of_requests_at_once_with_one_key_all_but_the_same_are_refused(
+    client: Client,
+) -> None:
+    """They differ in nothing that the plan's verb or target would show."""
+    await provision(client)
+    asked = [{"to": 4, "batch": 32}, {"to": 4, "batch": 32}, {"to": 4, "batch": 64}]
+    ended = await asyncio.gather(
+        *(client.start("reshard", args, idempotency_key="once") for args in asked),
+        return_exceptions=True,
+    )
+    begun = {each["id"] for each in ended if isinstance(each, dict)}
+    refused = [each for each in ended if not isinstance(each, dict)]
+    assert len(begun) == 1
+    assert refused
+    assert {type(each) for each in refused} == {Invalid}
+    assert len([each for each in await client.operations() if each["kind"] == "reshard"]) == 1
 
 
 async def test_problems_come_back_as_their_classes_with_hints(client: Client) -> None:

@@ -14,8 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane import audit
+from control_plane import chain as chains
 from control_plane.access import Asked
-from control_plane.audit import FIRST, Audit, Entry
+from control_plane.audit import Audit
+from control_plane.chain import FIRST, Entry
 from control_plane.decisions import Intent
 from control_plane.opening import Opener
 from control_plane.operations import Operation, run
@@ -53,13 +55,13 @@ def chain(length: int) -> list[Entry]:
             previous=entries[-1].hash if entries else FIRST,
             hash="",
         )
-        entries.append(replace(entry, hash=audit.seal(entry.to_json())))
+        entries.append(replace(entry, hash=chains.seal(entry.to_json())))
     return entries
 
 
 def test_a_chain_that_nobody_touched_is_whole() -> None:
-    assert audit.first_broken(chain(5)) is None
-    assert audit.first_broken([]) is None
+    assert chains.first_broken(chain(5)) is None
+    assert chains.first_broken([]) is None
 
 
 @given(number=st.integers(0, 4), field=st.sampled_from(["actor", "reason", "at", "outcome"]))
@@ -68,11 +70,11 @@ def test_a_changed_entry_is_named_even_when_its_own_hash_was_made_anew(
 ) -> None:
     entries = chain(6)
     forged = replace(entries[number], **{field: "somebody else"})
-    broken = audit.first_broken([*entries[:number], forged, *entries[number + 1 :]])
+    broken = chains.first_broken([*entries[:number], forged, *entries[number + 1 :]])
     assert broken is not None
     assert broken.sequence == number + 1
-    forged = replace(forged, hash=audit.seal(forged.to_json()))
-    broken = audit.first_broken([*entries[:number], forged, *entries[number + 1 :]])
+    forged = replace(forged, hash=chains.seal(forged.to_json()))
+    broken = chains.first_broken([*entries[:number], forged, *entries[number + 1 :]])
     assert broken is not None
     assert broken.sequence == number + 2
 
@@ -80,8 +82,8 @@ def test_a_changed_entry_is_named_even_when_its_own_hash_was_made_anew(
 @given(number=st.integers(0, 4))
 def test_a_removed_or_repeated_entry_is_named(number: int) -> None:
     entries = chain(6)
-    gone = audit.first_broken([*entries[:number], *entries[number + 1 :]])
-    twice = audit.first_broken([*entries[: number + 1], *entries[number:]])
+    gone = chains.first_broken([*entries[:number], *entries[number + 1 :]])
+    twice = chains.first_broken([*entries[: number + 1], *entries[number:]])
     assert gone is not None
     assert twice is not None
     assert (gone.sequence, twice.sequence) == (number + 1, number + 2)

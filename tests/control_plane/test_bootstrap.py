@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from control_plane import audit_file
 from control_plane.bootstrap import up
 from control_plane.client import Client
 from infra.local import leftovers
@@ -84,6 +85,20 @@ def test_down_leaves_no_process_and_delete_data_no_file(platform: Bootstrap) -> 
     assert (code, answer["deleted"]) == (0, True)
     assert not platform.root.exists()
     assert leftovers.find(platform.root) == []
+
+
+def test_what_up_and_down_do_themselves_is_in_the_audit_log(platform: Bootstrap) -> None:
+    platform.up("--reason=a new platform")
+    platform.down("--reason=enough")
+    entries = audit_file.entries(platform.root / audit_file.NAME)
+    told = [(each.kind, each.action, each.reason, each.outcome) for each in entries]
+    assert told == [
+        ("asked", "up", "a new platform", None),
+        ("ended", "up", "a new platform", "succeeded"),
+        ("asked", "down", "enough", None),
+        ("ended", "down", "enough", "succeeded"),
+    ]
+    assert {each.target for each in entries} == {"two-regions"}
 
 
 async def test_the_control_plane_comes_back_by_itself_and_remembers(platform: Bootstrap) -> None:

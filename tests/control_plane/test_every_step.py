@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from control_plane.guards import may_be_of
 from control_plane.operations import Handler, Operation, run
 from control_plane.plan import Plan
 from control_plane.plans import PLANNERS
@@ -174,22 +173,3 @@ def steps(plan: Plan, numbers: set[int]) -> str:
 
 def test_every_planner_has_a_scenario() -> None:
     assert {scenario.verb for scenario in SCENARIOS.values()} == set(PLANNERS)
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-async def test_a_request_that_is_sent_again_is_recognised_by_the_plan_it_became(
-    name: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    scenario = SCENARIOS[name]
-    known = await prepared(name, tmp_path_factory.mktemp("prepared"))
-    assert may_be_of(known.plan, scenario.verb, scenario.asked)
-    for key, value in scenario.asked.items():
-        if value == known.plan.target:
-            assert not may_be_of(known.plan, scenario.verb, {**scenario.asked, key: "another"})
-
-
-def test_a_drill_is_recognised_by_its_name_whatever_it_strikes() -> None:
-    plan = Plan("drill", "database-failure", ())
-    asked = {"drill": "database-failure", "target": "s1"}
-    assert may_be_of(plan, "drill", asked)
-    assert not may_be_of(plan, "drill", {**asked, "drill": "region-failure"})

@@ -62,7 +62,7 @@ class Desk:
         self._answer()
         return deepcopy(self.document)
 
-    async def probe(self) -> Probe:
+    async def probe(self, document: JSON | None) -> Probe:
         return Probe("edge", "HTTP/1.1 200 OK", 0.011)
 
     async def who_am_i(self) -> JSON:

@@ -17,7 +17,7 @@ from tests.control_plane import overviews
 from tests.control_plane.served import served, state_dir
 
 
-async def nobody() -> Probe:
+async def nobody(document: object) -> Probe:
     return Probe("edge", None, 2.0)
 
 

@@ -7,9 +7,10 @@ import re
 import pytest
 from textual.widgets import Input
 
+from cli.dash import view
 from cli.dash.app import Dashboard
 from cli.dash.grid import Grid
-from tests.cli.dash.desk import Desk, picture_of, settle, text_of, until
+from tests.cli.dash.desk import OPERATIONS, Desk, picture_of, settle, text_of, until
 from tests.control_plane import overviews
 
 
@@ -87,10 +88,37 @@ async def test_a_paused_screen_keeps_its_figures_until_it_goes_on() -> None:
         await pilot.press("p")
         desk.document = overviews.degraded()
         await desk.again(pilot)
-        assert "PAUSED" in text_of(desk.app)
+        assert "PAUSED, data 1s old" in text_of(desk.app)
         assert "ALL HEALTHY" in text_of(desk.app)
+        await desk.again(pilot, 20.0)
+        assert "PAUSED, data 21s old" in text_of(desk.app)
+        assert "ALL HEALTHY" in text_of(desk.app)
+        await pilot.press("down", "3", "1")
+        assert "DEGRADED" not in text_of(desk.app)
+        await desk.lose(pilot, 1)
+        assert "control plane unreachable" in text_of(desk.app)
+        desk.away = False
+        await desk.again(pilot)
         await pilot.press("p")
+        assert "PAUSED" not in text_of(desk.app)
         assert "DEGRADED" in text_of(desk.app)
+
+
+async def test_an_operation_that_is_resumed_is_followed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk(overviews.degraded())
+    async with desk.open() as pilot:
+        await pilot.press("4")
+        await until(lambda: "op-13 backup s1: ✖ failed" in text_of(desk.app))
+        for state in ("running", "succeeded"):
+            operation = overviews._backup(13, state).to_json()
+            monkeypatch.setitem(OPERATIONS, "op-13", operation)
+            one = next(each for each in desk.document["operations"] if each["id"] == "op-13")
+            one |= {"state": state, "finishedAt": operation["finishedAt"]}
+            await desk.again(pilot)
+            said = f"op-13 backup s1: {view.state(state).text}"
+            await until(lambda said=said: said in text_of(desk.app))  # type: ignore[misc]
 
 
 async def test_x_copies_the_cure_of_a_sick_row_and_c_its_name() -> None:
@@ -102,6 +130,13 @@ async def test_x_copies_the_cure_of_a_sick_row_and_c_its_name() -> None:
         assert desk.app.clipboard == "us-east-1"
         await pilot.press("4", "x")
         assert desk.app.clipboard == "regionctl op show op-13"
+        desk.app.line = "{} --state-dir /mine".format
+        await pilot.press("x")
+        assert desk.app.clipboard == "regionctl op show op-13 --state-dir /mine"
+        await pilot.press("3", "W")
+        await until(lambda: "same as: " in text_of(desk.app))
+        await pilot.press("ctrl+x")
+        assert desk.app.clipboard == "regionctl switchover run s1 --state-dir /mine"
 
 
 async def test_the_page_of_keys_opens_and_closes() -> None:

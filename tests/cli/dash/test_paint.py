@@ -6,7 +6,7 @@ from copy import deepcopy
 
 from cli.dash.board import Line
 from cli.dash.grid import Grid
-from tests.cli.dash.desk import Desk, settle, text_of, until
+from tests.cli.dash.desk import Desk, settle, still, text_of, until
 from tests.control_plane import overviews
 
 
@@ -32,6 +32,7 @@ async def test_one_new_figure_writes_one_cell() -> None:
     desk = Desk(overviews.big(50, 200))
     async with desk.open() as pilot:
         await desk.draw(pilot)
+        await still(desk.app, pilot)
         grid = desk.app.board.query_one("#regions", Grid)
         before, builds = painted(desk), grid.builds
         desk.document = deepcopy(desk.document)

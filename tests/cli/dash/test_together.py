@@ -17,7 +17,7 @@ from tests.cli.dash.desk import text_of, until
 from tests.control_plane.served import served, state_dir
 
 
-async def nobody() -> Probe:
+async def nobody(document: object) -> Probe:
     return Probe("edge", None, 2.0)
 
 

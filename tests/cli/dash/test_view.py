@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.dash import details, intents, sheets, view
+from cli.dash import details, infrastructure, intents, sheets, view
 from cli.dash.filters import Filter
 from cli.dash.view import Contact
 from tests.control_plane import overviews
@@ -193,3 +193,18 @@ def test_a_drill_in_progress_blocks_another_but_never_a_failover() -> None:
     assert intents.blocked("abort", document, LIVE) == ""
     assert intents.blocked("abort", overviews.healthy(), LIVE) == "No operation is running."
     assert "does not answer" in intents.blocked("failover", document, Contact(age=60))
+
+
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ("local", "cost none here; on AWS: regionctl infra cost"),
+        ("aws", "planned cost: regionctl infra cost --topology two-regions"),
+    ],
+)
+def test_screen_7_says_where_costs_are_found(provider: str, said: str) -> None:
+    document = {**overviews.healthy(), "provider": provider}
+    lines = [cell.text for cell in infrastructure.facts(document)]
+    assert lines[1].endswith(said)
+    assert all(len(line) <= 98 for line in lines)
+    assert "COST" not in " ".join(sheets.regions(document, 200).columns)
