@@ -262,7 +262,7 @@ class AwsProvider:
         return await fence.fence(self.site, instance)
 
     async def fence_region(self, region: str) -> Fenced:
-        return await fence.fence_region(self.site, region)
+        return await fence.fence_region(self.site, self.sessions, region)
 
     async def promote_queue(self, instance: str) -> None:
         await queue.promote_queue(self.site, instance)
@@ -270,7 +270,7 @@ class AwsProvider:
     # Breaking and checking.
 
     async def inject(self, fault: Fault) -> Injected:
-        return await breaking.inject(self.site, fault)
+        return await breaking.inject(self.site, self.sessions, fault)
 
     async def heal(self, fault: Fault) -> None:
         await breaking.heal(self.site, fault)

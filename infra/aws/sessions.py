@@ -66,10 +66,15 @@ class Sessions:
         return known
 
     @contextlib.asynccontextmanager
-    async def session(self, instance: str, *, seconds: float = 5.0) -> AsyncIterator[Any]:
-        """An asyncpg connection of the administrator. Raises `Unavailable`, `OperationFailed`."""
+    async def session(
+        self, instance: str, *, seconds: float = 5.0, at: tuple[str, int] | None = None
+    ) -> AsyncIterator[Any]:
+        """An asyncpg connection of the administrator, to the (host, port) `at` if that is given.
+
+        Raises `Unavailable`, `OperationFailed`.
+        """
         database = self.site.spec(instance, "postgres").component
-        host, port = self._dialled(database, instance)
+        host, port = self._dialled(database, instance, at)
         try:
             async with asyncio.timeout(seconds):
                 connection = await asyncpg.connect(
@@ -146,8 +151,10 @@ class Sessions:
             ssl=self._trust(),
         )
 
-    def _dialled(self, database: str, instance: str) -> tuple[str, int]:
-        return self.dial.get(database) or self.address(instance)
+    def _dialled(
+        self, database: str, instance: str, at: tuple[str, int] | None = None
+    ) -> tuple[str, int]:
+        return self.dial.get(database) or at or self.address(instance)
 
     async def _password(self, database: str) -> str:
         """Of the administrator: rotated by AWS, so read anew."""

@@ -3,20 +3,18 @@
 Of Aurora's own means none is enough: no API stops one server for good, a cluster of a global
 database cannot be stopped, `default_transaction_read_only` binds nobody who does not want it, and
 the old writer of a lost region is fenced by Aurora only when that region is back. What writes are
-the services, so those are taken away, in two ways that need each other:
+the services, so those are taken away, in three ways that need each other:
 
-- every task of them ends, which ends every session that they had; load starts none again;
-- the rule of the security group by which services reach databases is revoked, so that no task that
-  somebody starts gets a session. (Alone it would not do: a security group lets connections that
-  are open go on.)
-
-The services of the other regions lose their way to these databases too: the rules by which their
-group may leave for the region's database subnets. What ends their tasks would end the platform, so
-a session that one of them has open there lasts until it ends by itself, as at the next map.
+- the rules of the security groups by which services reach these databases are revoked, those of
+  this region and of all others, so that nobody gets a new session;
+- every task of the region's services ends; load starts none again;
+- every session that is still open is ended at the servers themselves (`evict`): a security group
+  lets connections that are open go on, and what would end the tasks of the other regions would end
+  the platform.
 
 The control plane's own rule stays, so that what the region has can be looked at. Not stopped is who
-connects from inside the database group or by a rule that a person has added; and nothing of a
-region whose API does not answer: then it is said so, and a person decides.
+connects as the administrator, from inside the database group or by a rule that a person has added;
+and nothing of a region whose API does not answer: then it is said so, and a person decides.
 """
 
 from __future__ import annotations
@@ -26,6 +24,8 @@ import asyncio
 from infra.aws import databases
 from infra.aws.clients import JSON
 from infra.aws.operate import scale
+from infra.aws.operate.evict import evict
+from infra.aws.sessions import Sessions
 from infra.aws.site import Site
 from infra.aws.spec import platform
 from infra.provider import Fenced
@@ -35,8 +35,9 @@ PORT = 5432
 WRITERS, DATABASES = "service", "database"
 
 
-async def fence_region(site: Site, region: str) -> Fenced:
-    """Not fenced when the region does not answer, or a task has not ended in time."""
+async def fence_region(site: Site, sessions: Sessions, region: str) -> Fenced:
+    """Not fenced when the region does not answer, a task has not ended in time, or nobody can prove
+    that a database there has no open session of a service any more."""
     site.topology.region(region)
     try:
         await _revoke(site, region)
@@ -45,6 +46,9 @@ async def fence_region(site: Site, region: str) -> Fenced:
         stopped = await asyncio.gather(
             *(scale.stop(site, region, service) for service in site.topology.services)
         )
+        open_ = [each.how for each in await evict(site, sessions, region) if not each.fenced]
+        if open_:
+            return Fenced(False, "; ".join(open_))
         if await _rules(site, region):
             return Fenced(False, f"services of {region} may connect to its databases again")
     except Unavailable:
@@ -53,8 +57,8 @@ async def fence_region(site: Site, region: str) -> Fenced:
         return Fenced(False, late.detail)
     return Fenced(
         True,
-        f"no task of the {len(stopped)} services of {region} lives, its databases let none in, and "
-        "no service of another region gets a new session there",
+        f"no task of the {len(stopped)} services of {region} lives, its databases let no service "
+        "of any region in, and no session with them is open",
     )
 
 
