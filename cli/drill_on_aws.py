@@ -64,8 +64,8 @@ async def _look(topology: Topology) -> tuple[Any, Any, str]:
     except (Unavailable, NotFound) as error:
         raise Refused(
             f"No shard map of {topology.name} is in any region: it is not provisioned.",
-            hint="its control plane publishes the first one; leave --observe out to plan from the "
-            "design",
+            hint="REGIONCTL_SERVER=URL regionctl up has its control plane do it; leave --observe "
+            "out to plan from the design",
         ) from error
     return observed, known, site.cloud.mode
 

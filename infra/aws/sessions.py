@@ -137,7 +137,7 @@ class Sessions:
         database = self.site.spec(instance, "postgres").component
         passwords = {role: token_urlsafe(32) for role in roles.ROLES}
         for service in self.site.topology.services:
-            passwords[service] = (await self._secret(service))["database"]
+            passwords[service] = (await self.secret(service))["database"]
         async with self.session(instance) as session:
             await roles.create(session, passwords)
         host, port = self._dialled(database, instance)
@@ -158,10 +158,10 @@ class Sessions:
 
     async def _password(self, database: str) -> str:
         """Of the administrator: rotated by AWS, so read anew."""
-        secret = await self._secret(self.site.names.administrator(database))
+        secret = await self.secret(self.site.names.administrator(database))
         return secret["password"]
 
-    async def _secret(self, purpose: str) -> dict[str, str]:
+    async def secret(self, purpose: str) -> dict[str, str]:
         """Of the same name in each region: the first that answers. Raises `Unavailable`."""
         for region in reversed(self.site.regions):
             with contextlib.suppress(Unavailable):

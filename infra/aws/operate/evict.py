@@ -111,7 +111,7 @@ async def _by_restart(site: Site, region: str, server: str) -> Fenced:
             nonlocal began
             status = (await _described(site, region, server))["DBInstanceStatus"]
             began = began or status == REBOOTING
-            return began and status == databases.AVAILABLE
+            return began and bool(status == databases.AVAILABLE)
 
         await wait_until(
             site.cloud.clock,

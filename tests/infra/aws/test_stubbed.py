@@ -18,7 +18,7 @@ from botocore.stub import ANY, Stubber
 from infra.aws import designed, maps
 from infra.aws.clients import Cloud
 from infra.aws.naming import OBJECTS
-from infra.aws.operate import evict, queue, restore, snapshot
+from infra.aws.operate import evict, queue, restore, scale, snapshot
 from infra.aws.provider import AwsProvider
 from infra.aws.sessions import Sessions
 from infra.aws.site import Site
@@ -343,3 +343,25 @@ def test_a_cluster_that_names_no_writer_is_not_called_ended(stubbed: Stubbed) ->
     work = partial_of(evict.evict, site, Sessions(site), EAST)
     (found,) = stubbed.run("rds", EAST, [("describe_db_clusters", clusters(), None)], work)
     assert not found.fenced
+
+
+@pytest.mark.parametrize("state", ["FAILED", "IN_PROGRESS"])
+def test_only_a_deployment_that_ecs_has_given_up_is_begun_again(
+    stubbed: Stubbed, state: str
+) -> None:
+    """As the first one is, of a service that came before its image and the first shard map."""
+
+    def service(running: int) -> dict[str, Any]:
+        newest = {"status": "PRIMARY", "rolloutState": state}
+        found = {"serviceName": "orders", "status": "ACTIVE", "deployments": [newest]}
+        return {"services": [{**found, "desiredCount": 3, "runningCount": running}]}
+
+    answers: list[Answer] = [("describe_services", service(0), None)]
+    if state == "FAILED":
+        asked = {"cluster": ANY, "service": "orders", "desiredCount": 3, "forceNewDeployment": True}
+        answers.append(("update_service", {}, asked))
+    answers.append(("describe_services", service(3), None))
+    with Stubber(stubbed.site.cloud.client("application-autoscaling", EAST)) as scaling:
+        scaling.add_response("describe_scalable_targets", {"ScalableTargets": []})
+        work = partial_of(scale.scale, stubbed.site, EAST, "orders", 3)
+        assert stubbed.run("ecs", EAST, answers, work)["changed"] is False
