@@ -64,7 +64,8 @@ async def up(
     if topology.aws:
         raise Refused(
             f"The topology {topology.name} is for AWS: this machine cannot hold it.",
-            hint=f"regionctl infra up --topology {wanted}",
+            hint=f"regionctl infra up --topology {wanted} makes it; then REGIONCTL_SERVER=URL "
+            "regionctl up provisions it, by the control plane over there",
         )
     choice = monitored.asked(topology, with_monitoring)
     _check_owner(root)
