@@ -163,6 +163,7 @@ bench: $(INSTALLED) $(BENCH_INSTALLED)
 	@$(BIN)/python benchmarks/backup_overhead.py
 	@$(BIN)/python benchmarks/shard_loss.py
 	@PYTHONPATH=. $(BIN)/python benchmarks/dash.py
+	@$(BIN)/python benchmarks/load_peers.py
 
 kills: $(INSTALLED)
 	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)
