@@ -133,9 +133,14 @@ async def drilled(session: Session) -> bool:
         return drill is not None and drill["state"] not in ("pending", "running")
 
     def recovering() -> bool:
-        drill, steps = begun("drill"), getattr(session.app.board, "operation", None)
-        shown = steps is not None and drill is not None and steps["id"] == drill["id"]
-        return shown and begun("failover") is not None
+        """The failover has begun, and the steps that are shown are those of the drill before its
+        fault is healed: the failover is this drill's."""
+        drill, failover = begun("drill"), begun("failover")
+        steps = getattr(session.app.board, "operation", None)
+        if drill is None or failover is None or steps is None or steps["id"] != drill["id"]:
+            return False
+        states = {each["name"]: each["state"] for each in steps["steps"]}
+        return failover["state"] != "pending" and states["heal-fault"] != "succeeded"
 
     await session.until(lambda: over() or recovering(), "the failover inside the drill")
     seen = recovering() and not over()
