@@ -9,6 +9,7 @@
 #   make screenshots  the README's pictures of the dashboard, from a platform of its own
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
+#   make autoscale  a spike without and with autoscaling: instances come, it is over, they go (root)
 #   make soak   ten minutes of reshards, failovers, kills and backups at once (SEED=n repeats one)
 # PYTHON=/path/to/python chooses the interpreter (3.11 or newer).
 
@@ -22,10 +23,11 @@ PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tools test check ci-load alerts docs screenshots audit bench kills soak clean
+.PHONY: help install demo tools test check ci-load alerts docs screenshots audit bench kills autoscale \
+  soak clean
 
 help:
-	@sed -n '2,13s/^# *//p' Makefile
+	@sed -n '2,14s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -118,9 +120,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "fast tests"
-	@$(BIN)/pytest -m 'not process' -n 2 --dist worksteal
+	@$(BIN)/pytest -m 'not process' -n 3 --dist worksteal
 	@echo "tests on real servers"
-	@$(BIN)/pytest -m 'process and not alone' -n 3 --dist loadfile
+	@$(BIN)/pytest -m 'process and not alone' -n 4 --dist loadfile
 	@echo "tests of the whole platform, one at a time"
 	@$(BIN)/pytest -m alone
 
@@ -185,6 +187,11 @@ bench: $(INSTALLED) $(BENCH_INSTALLED)
 kills: $(INSTALLED)
 	@$(BIN)/python benchmarks/control_plane_kills.py --drills $(or $(REPEAT),20)
 	@$(BIN)/python benchmarks/kill_tour.py
+
+# OPTIONS="--rate-scale 0.8" changes the load of both runs; benchmarks/autoscale.py -h has all.
+autoscale: $(INSTALLED)
+	@$(BIN)/python benchmarks/autoscale.py --control --seconds 200 $(OPTIONS)
+	@$(BIN)/python benchmarks/autoscale.py $(OPTIONS)
 
 soak: $(INSTALLED)
 	@$(BIN)/python benchmarks/soak.py --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))

@@ -272,8 +272,9 @@ async def prune(
 
 
 def _results(operation: JSON, step: str) -> list[JSON]:
-    """What the steps of that name returned."""
-    return [each["result"] for each in operation["steps"] if each["name"] == step]
+    """What the steps of that name returned, those that had nothing to do left out."""
+    found = [each["result"] for each in operation["steps"] if each["name"] == step]
+    return [result for result in found if result]
 
 
 def _show_backups(run: Run, found: Sequence[JSON]) -> None:

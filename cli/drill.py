@@ -97,8 +97,9 @@ async def run(
         str | None,
         typer.Option(
             "--target",
-            help="A database, or an instance of a service.",
-            autocompletion=known("database", "instance"),
+            "--region",
+            help="A database, an instance of a service, or the region that serves.",
+            autocompletion=known("database", "instance", "region"),
         ),
     ] = None,
     production_size: Annotated[

@@ -25,8 +25,10 @@ JSON = dict[str, Any]
 async def plan(name: str, args: Mapping[str, Any], *, look: bool) -> JSON:
     """The plan of the drill `args` on the topology `name`, with "mode", "basis" and "approvals".
 
-    `look` asks AWS how things are, and CloudWatch how far behind the other region is. Raises
-    `Refused` for what AWS does not let anybody do, and for a platform that is not whole.
+    `look` asks AWS how things are, and CloudWatch how far behind the other region is; without it a
+    region that is to be lost is taken for the one that serves. Raises `NotFound` for a region that
+    is not there, `Refused` for what AWS does not let anybody do, and for a platform that is not
+    whole.
     """
     from control_plane import drills
     from infra.aws import approvals, designed
@@ -38,7 +40,10 @@ async def plan(name: str, args: Mapping[str, Any], *, look: bool) -> JSON:
             f"{topology.name} is no topology on AWS: its own control plane plans its drills.",
             hint="leave --topology out",
         )
-    observed, known, seen = designed.observed(topology), designed.shard_map(topology), None
+    target = args.get("target")
+    home = target if target in {region.name for region in topology.regions} else None
+    observed, known = designed.observed(topology, home), designed.shard_map(topology, home)
+    seen = None
     if look:
         observed, known, seen = await _look(topology)
     made = drills.plan(topology, observed, known, **args).to_json()
@@ -64,8 +69,8 @@ async def _look(topology: Topology) -> tuple[Any, Any, str]:
     except (Unavailable, NotFound) as error:
         raise Refused(
             f"No shard map of {topology.name} is in any region: it is not provisioned.",
-            hint="its control plane publishes the first one; leave --observe out to plan from the "
-            "design",
+            hint="REGIONCTL_SERVER=URL regionctl up has its control plane do it; leave --observe "
+            "out to plan from the design",
         ) from error
     return observed, known, site.cloud.mode
 

@@ -138,7 +138,7 @@ async def events(module: str, *arguments: str, given: bytes = b"") -> AsyncItera
     """Each line of JSON that `python -m MODULE ARGUMENTS` prints, as it comes.
 
     Raises the `Problem` that it reports at its end. When the reader is cancelled (Ctrl-C), the
-    module and its children are told as by Ctrl-C, and finish what they are at.
+    module and its children are told as by Ctrl-C, and finish what they are at: this waits for them.
     """
     need_extra()
     async with _child(module, *arguments, stdin=True, patient=True) as process:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,12 +19,20 @@ from cli.render import Output, Table
 from cli.settings import Settings
 from runtime.errors import Exit, Invalid, Refused
 
+if TYPE_CHECKING:
+    from infra.aws.first_run import Stage
+
 JSON = dict[str, Any]
 ENGINE = "infra.aws.engine"
 DEFAULT = "aws-two-regions"
 CHANGING = (*READS, "dry_run", "reason", "confirm")
 SEVERE = frozenset({"delete", "replace", "delete-replaced", "create-replacement"})
 """Steps that may take data with them."""
+INTERRUPTED = {
+    action: f"Pulumi has finished what it was at and unlocked the stack. What was done stays done: "
+    f"regionctl infra {verb} again goes on from there."
+    for action, verb in (("up", "up"), ("destroy", "down"))
+}
 
 Topology = Annotated[
     str,
@@ -97,7 +107,7 @@ async def up(
     preview = await _engine(run, "preview", asked)
     _announce(run, preview, "would")
     if run.dry_run or not preview["steps"]:
-        return _answer(run, "InfraPreview", preview, planned.plan)
+        return show_ended(run, "InfraPreview", preview, planned.plan)
     name = planned.plan["topology"]
     if any(step["op"] in SEVERE for step in preview["steps"]):
         await run.insist(name, f"This deletes or replaces resources of {name}.")
@@ -105,7 +115,9 @@ async def up(
         await run.agree(f"Change {len(preview['steps'])} resources of {preview['stack']} on AWS?")
     with _recorded(run, "infra up", topology):
         done = await _engine(run, "up", asked)
-    _answer(run, "InfraUpdate", done, planned.plan)
+    show_ended(
+        run, "InfraUpdate", done, planned.plan, what_is_left(topology, backend, done["outputs"])
+    )
     return Exit.OK
 
 
@@ -125,11 +137,11 @@ async def down(
     preview = await _engine(run, "preview-destroy", asked)
     _announce(run, preview, "would")
     if run.dry_run or not preview["steps"]:
-        return _answer(run, "InfraPreview", preview, None)
+        return show_ended(run, "InfraPreview", preview, None)
     await run.insist(name, f"This deletes {len(preview['steps'])} resources of {name} from AWS.")
     with _recorded(run, "infra down", topology):
         done = await _engine(run, "destroy", asked)
-    _answer(run, "InfraUpdate", done, None)
+    show_ended(run, "InfraUpdate", done, None)
     return Exit.OK
 
 
@@ -141,7 +153,7 @@ async def drift(
 ) -> Exit:
     """What was changed on AWS by other hands. Changes nothing; exit 20 when there is something."""
     asked = _request(run, topology, backend, secrets_provider)
-    return _answer(run, "InfraDrift", await _engine(run, "drift", asked), None)
+    return show_ended(run, "InfraDrift", await _engine(run, "drift", asked), None)
 
 
 async def outputs(
@@ -150,22 +162,30 @@ async def outputs(
     backend: Backend = None,
     secrets_provider: SecretsProvider = None,
 ) -> None:
-    """What the stack exports, such as its address. Secret values are masked."""
+    """What the stack exports, such as its address, and what a first run does next.
+
+    Secret values are masked.
+    """
     asked = _request(run, topology, backend, secrets_provider)
     ended = await _engine(run, "outputs", asked)
+    from infra.aws import first_run
+
     found: JSON = ended["outputs"]
+    todo = what_is_left(topology, backend, found)
     document = {
         "apiVersion": "regionctl/v1",
         "kind": "InfraOutputs",
         "mode": "applied",
         "stack": ended["stack"],
         "outputs": found,
+        "next": [stage.to_json() for stage in todo],
     }
     rows = [
         (key, value if isinstance(value, str) else json.dumps(value))
         for key, value in sorted(found.items())
     ]
-    render.show(run.output, document, tables=[Table(("output", "value"), rows)], names=found)
+    tables_ = [Table(("output", "value"), rows, foot=first_run.lines(todo))]
+    render.show(run.output, document, tables=tables_, names=found)
 
 
 async def doctor(
@@ -176,13 +196,18 @@ async def doctor(
 ) -> Exit:
     """Whether a stack could be applied from here: packages, CLI, plugin, state, credentials.
 
-    Exit 5 when something is missing; each comes with its mend. Nothing is changed.
+    Exit 5 when something is missing; each comes with its mend. When nothing is, a first run is
+    told in order. Nothing is changed.
     """
+    from infra.aws import first_run
+
     asked = _request(run, topology, backend, secrets_provider)
     found = (await children.answer("infra.aws.engine_doctor", given=asked))["checks"]
     failed = [each for each in found if each["state"] == "fail"]
+    todo = after_checks(found, topology, backend)
     rows = [(each["name"], each["state"], each["detail"]) for each in found]
     mends = [f"  {each['name']}: {each['mend']}" for each in found if each["mend"]]
+    foot = ["", "to mend:", *mends] if mends else []
     render.show(
         run.output,
         {
@@ -190,12 +215,13 @@ async def doctor(
             "kind": "DoctorReport",
             "state": "fail" if failed else "ok",
             "checks": found,
+            "next": [stage.to_json() for stage in todo],
         },
         tables=[
             Table(
                 ("check", "state", "found"),
                 rows,
-                foot=["", "to mend:", *mends] if mends else [],
+                foot=[*foot, *first_run.lines(todo)],
             )
         ],
         names=[each["name"] for each in failed],
@@ -276,16 +302,38 @@ async def _engine(run: Run, action: str, asked: JSON) -> JSON:
 
     asked = {**asked, "mayCreate": action in MAKING}
     ended: JSON = {}
-    async for line in children.events(ENGINE, action, given=_bytes(asked)):
-        if line["event"] == "ended":
-            ended = line
-        elif run.output is Output.jsonl:
-            render.out(json.dumps(line))
-        else:
-            _tell(line)
+    try:
+        async for line in children.events(ENGINE, action, given=_bytes(asked)):
+            if line["event"] == "ended":
+                ended = line
+            elif run.output is Output.jsonl:
+                render.out(json.dumps(line))
+            else:
+                _tell(line)
+    except asyncio.CancelledError:
+        render.note(INTERRUPTED.get(action, "Nothing was changed."))
+        raise
     if not ended:
         raise Refused("Pulumi ended without a word.", hint="regionctl infra doctor")
     return ended
+
+
+def after_checks(found: Sequence[JSON], topology: str, backend: str | None) -> tuple[Stage, ...]:
+    """A first run, from where nothing is missing for it."""
+    if any(each["state"] == "fail" for each in found):
+        return ()
+    return what_is_left(topology, backend, {})
+
+
+def what_is_left(topology: str, backend: str | None, outputs: JSON) -> tuple[Stage, ...]:
+    """What is left of a first run when the stack has these outputs."""
+    from infra.aws import first_run
+    from infra.aws.spec import platform
+    from infra.topology import parse, read
+
+    text, source = read(topology)
+    wanted = platform(parse(text, source), text)
+    return first_run.remaining(first_run.stages(wanted, topology, backend=backend or ""), outputs)
 
 
 def _bytes(asked: JSON) -> bytes:
@@ -310,19 +358,26 @@ def _announce(run: Run, preview: JSON, word: str) -> None:
         render.note(f"{preview['stack']} {word}: {counts or 'change nothing'}")
 
 
-def _answer(run: Run, kind: str, ended: JSON, plan: JSON | None) -> Exit:
-    """Shows how it ended. Exit 20 of what was only looked at, and would change something."""
+def show_ended(
+    run: Run, kind: str, ended: JSON, plan: JSON | None, todo: Sequence[Stage] = ()
+) -> Exit:
+    """Shows how it ended, and `todo`. Exit 20 of what was only looked at, and would change
+    something."""
+    from infra.aws import first_run
+
     document = {
         "apiVersion": "regionctl/v1",
         "kind": kind,
         "mode": ended.get("mode", "planned"),
         "topology": plan["topology"] if plan else None,
         **{key: value for key, value in ended.items() if key not in ("event", "mode")},
+        **({"next": [stage.to_json() for stage in todo]} if todo else {}),
     }
     rows = [(step["op"], tables.name(step["urn"]), step["type"]) for step in ended["steps"]]
     counts = ", ".join(f"{op} {count}" for op, count in sorted(ended["changes"].items()))
     foot = [f"{ended['stack']}: {counts or 'nothing changes'}"]
     foot += [f"{key}: {value}" for key, value in sorted(ended.get("outputs", {}).items())]
+    foot += first_run.lines(todo)
     shown = [Table(("step", "resource", "type") if rows else (), rows, foot=foot)]
     render.show(run.output, document, tables=shown, names=[step["urn"] for step in ended["steps"]])
     return Exit.CHANGES if ended["steps"] else Exit.OK

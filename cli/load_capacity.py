@@ -66,6 +66,15 @@ async def capacity(
     writes_per_shard: Annotated[
         float | None, typer.Option("--writes-per-shard", help="Writes/s that a shard bears.")
     ] = None,
+    zones: Annotated[
+        int, typer.Option("--zones", min=1, help="Zones that the instances are spread over.")
+    ] = 2,
+    lost_zones: Annotated[
+        int,
+        typer.Option(
+            "--lost-zones", min=0, help="Of these so many may be lost; the rest carries the load."
+        ),
+    ] = 1,
     rate_scale: Annotated[
         float, typer.Option("--rate-scale", help="Times the breakpoint profile's rates.")
     ] = 1.0,
@@ -104,7 +113,7 @@ async def capacity(
     assert measured is not None
     here = (1, 1) if ceiling is not None or (instances and shards) else await _extent(run)
     extent = (instances or here[0], shards or here[1])
-    assumed = law.Assumed(users, think, utilisation, *extent, writes_per_shard)
+    assumed = law.Assumed(users, think, utilisation, *extent, writes_per_shard, zones, lost_zones)
     answer = law.document(measured, assumed, found, price=partial(_price, assumed))
     render.show(run.output, answer, tables=tables(answer), names=[str(users)])
 
@@ -182,6 +191,7 @@ def tables(answer: JSON) -> list[Table]:
         ("customers at once", f"{assumed['users']:,}"),
         ("seconds between journeys", assumed["think"]),
         ("used of the ceiling", f"{assumed['utilisation']:.0%}"),
+        ("zones, of which may be lost", f"{assumed['zones']}, {assumed['lost_zones']}"),
         (
             f"requests/s that {assumed['instances']} of each service bear",
             f"{'' if measured['broke'] else 'at least '}{bears:.0f}",
@@ -204,18 +214,32 @@ def tables(answer: JSON) -> list[Table]:
         f"requests: {need['requests']:.0f}/s, of which {need['writes']:.0f}/s write; "
         f"{need['in_flight']:.0f} are being answered at any moment",
         "a connection counts as in use for as long as its request takes: an upper bound",
+        _loss(assumed, need),
     ]
     if not assumed["writes_per_shard"]:
         foot.append("shards: at most so many; --writes-per-shard says what one bears by itself")
     foot.append(f"cost: {_cost(answer['cost'])}")
     answers = [
         ("instances of each service", need["instances"]),
+        ("of them in each zone", need["in_each_zone"]),
         ("shards", need["shards"]),
         ("connections in use", need["connections"]),
         ("connections in pools, 80 % used", need["pool"]),
         ("connections in each instance's pool", need["pool_of_instance"]),
     ]
     return [*shown, Table(("needed", "how many"), answers, foot=foot)]
+
+
+def _loss(assumed: JSON, need: JSON) -> str:
+    """The assumption about zones, with its numbers."""
+    if not assumed["lost_zones"]:
+        return "zones: no loss is counted on (--lost-zones 1)"
+    left = assumed["zones"] - assumed["lost_zones"]
+    return (
+        f"zones: {assumed['lost_zones']} of {assumed['zones']} may be lost; the "
+        f"{need['in_each_zone'] * left} instances that are left then bear everything, "
+        f"{assumed['utilisation']:.0%} used"
+    )
 
 
 def _held(step: JSON) -> str:

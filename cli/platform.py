@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import find, programs, render, work
+from cli import drill_on_aws, find, programs, render, work
 from cli.leaf import MUTATES, SEVERE, Run, group, leaf
 from cli.render import Output, Table
 from cli.settings import DEFAULT_NAME, PORT_OFFSET_AT_MOST, Settings
@@ -68,10 +68,21 @@ async def up(
     ] = None,
     removed: Annotated[Extra | None, typer.Option("--without", help="They do no more.")] = None,
 ) -> None:
-    """Make the platform exist, or mend what is missing of it. May be repeated at any time."""
+    """Make the platform exist, or mend what is missing of it. May be repeated at any time.
+
+    With REGIONCTL_SERVER set, the control plane there makes it: the way to provision a platform on
+    AWS once `regionctl infra up` has made its servers.
+    """
     if added is not None and added is removed:
         raise Invalid(f"--with {added} and --without {removed} contradict each other.")
-    _here(run, "started")
+    named = {"--listen": listen, "--tls-cert": tls_cert, "--tls-key": tls_key}
+    extras = {"--monitoring": added, "--no-monitoring": removed}
+    server = Settings.read().server
+    if server and run.state_dir is None:
+        given = {"--port-offset": port_offset, **named, "--with": added, "--without": removed}
+        _only_here(server, [name for name, value in given.items() if value is not None])
+        await _provision(run, server, topology)
+        return
     directory = find.state_dir(run.state_dir, name_of(topology) if topology else None)
     run.state_dir = directory
     if run.dry_run and not (directory / "state.json").exists():
@@ -83,10 +94,8 @@ async def up(
     arguments = ["up", "--topology", wanted, "--state-dir", str(directory)]
     if not run.dry_run:
         render.note(f"state in {directory}")
-        named = {"--listen": listen, "--tls-cert": tls_cert, "--tls-key": tls_key}
         for option, value in {"--port-offset": offset, **named}.items():
             arguments += [option, str(value)] if value is not None else []
-        extras = {"--monitoring": added, "--no-monitoring": removed}
         arguments += [option for option, value in extras.items() if value is not None]
         arguments.append(f"--reason={run.reason}")
         made = await programs.call(BOOTSTRAP, *arguments)
@@ -102,6 +111,44 @@ async def up(
         show(run.output, find.platform(directory), await client.status(), monitoring)
 
 
+def _only_here(server: str, options: list[str]) -> None:
+    """Raises `Refused` for options that say how this machine runs a platform."""
+    if options:
+        raise Refused(
+            f"{', '.join(options)}: the platform of {server} does not run on this machine.",
+            hint="leave it out, or say which platform of this machine: --state-dir DIR",
+        )
+
+
+async def _provision(run: Run, server: str, topology: str | None) -> None:
+    """The control plane at `server` makes what is missing of its platform."""
+    async with work.connect(run) as client:
+        if topology is not None:
+            await drill_on_aws.require(client, name_of(topology))
+        if not run.dry_run and not run.detach:
+            await _join(run, client)
+        await work.perform(run, client, "provision", {}, show_empty=run.detach)
+        if run.dry_run or run.detach:
+            return
+        status = await client.status()
+        name = (await client.topology())["name"]
+        document = {
+            "apiVersion": "regionctl/v1",
+            "kind": "Platform",
+            "name": name,
+            "state": status["state"],
+            "entryUrl": status["entryUrl"],
+            "controlPlane": server,
+        }
+        rows = [
+            *(("platform", name), ("is", status["state"]), ("entry", status["entryUrl"])),
+            ("control plane", server),
+        ]
+        foot = ["", f"next: curl {status['entryUrl']}/api/v1/products", "      regionctl status"]
+        tables = [Table(("", ""), rows, foot=foot)]
+        render.show(run.output, document, tables=tables, names=[name])
+
+
 async def _join(run: Run, client: Client) -> None:
     """An earlier `up` that was interrupted, and goes on in the control plane, is waited for."""
     for operation in await client.operations(limit=20):
@@ -110,12 +157,13 @@ async def _join(run: Run, client: Client) -> None:
             await work.wait(run, client, operation)
 
 
-def _here(run: Run, verb: str) -> None:
+def _here(run: Run) -> None:
     """Raises `Refused` when the settings mean a control plane elsewhere, and no option this one."""
     server = Settings.read().server
     if server and run.state_dir is None:
         raise Refused(
-            f"The platform of {server} is {verb} on its own machine.",
+            f"The platform of {server} is stopped on its own machine, one on AWS by: "
+            "regionctl infra down.",
             hint="run it there, or say which platform of this machine: --state-dir DIR",
         )
 
@@ -189,7 +237,7 @@ async def down(
     ] = False,
 ) -> None:
     """Stop the platform. Its data stays, unless --delete-data --confirm NAME."""
-    _here(run, "stopped")
+    _here(run)
     directory = find.state_dir(run.state_dir)
     if not (directory / "state.json").exists():
         raise NotFound(

@@ -34,7 +34,8 @@ async def get_scaling(request: Request) -> JSON:
 
 
 def _item(plane: ControlPlane, group: Group, observed: Observed) -> JSON:
-    """`usedPercent` is the mean of what each process uses of one processor core; None: unknown."""
+    """`usedPercent`: the mean of what processes use of their core, or the part in `cpuLimits`;
+    None: unknown."""
     scaler = plane.autoscaler
     ids = instances(plane.topology, group)
     looks = scaler.looks.get(group)

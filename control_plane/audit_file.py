@@ -7,6 +7,7 @@ work appends to it: what it is about to do, then how that ended. Deleting the da
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -34,6 +35,9 @@ def recorded(file: Path, action: str, target: str, reason: str) -> Iterator[None
     _append(file, "asked", action, target, reason)
     try:
         yield
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        _append(file, "ended", action, target, reason, "interrupted")
+        raise
     except BaseException as error:
         why = error.detail if isinstance(error, Problem) else f"{type(error).__name__} {error}"
         _append(file, "ended", action, target, reason, f"failed: {why.strip()}")

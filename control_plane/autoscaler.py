@@ -93,7 +93,10 @@ class Autoscaler:
             held = by_hand or why_held(self.topology, group, observed, active)
             count = self.topology.count(group.service, group.zone)
             looks = tuple(self.looks.get(group, ()))
-            decision = decide(self.topology.scaling, count, looks, now, held)
+            policy = self.topology.scaling
+            limit = policy.cpu_limit(group.service)
+            whole = "a core" if limit >= 1 else f"its {limit:g} cores"
+            decision = decide(policy, count, looks, now, held, whole)
             self.decisions[group] = decision
             if decision.count != count:
                 await self._open(group, decision, observed, shard_map)
@@ -110,12 +113,13 @@ class Autoscaler:
     async def _note(self) -> None:
         usage, now = await self.provider.usage(), self.clock.monotonic()
         if self._looked_at is not None:
-            used = used_between(self.usage, usage, now - self._looked_at)
             policy = self.topology.scaling
+            used = used_between(self.usage, usage, now - self._looked_at)
             oldest = now - max(policy.hold_seconds, policy.cool_seconds) - 2 * EVERY_SECONDS
             for group in groups(self.topology):
                 looks = self.looks.setdefault(group, deque())
-                mine = [used[id] for id in instances(self.topology, group) if id in used]
+                limit = policy.cpu_limit(group.service)
+                mine = [used[id] / limit for id in instances(self.topology, group) if id in used]
                 count = self.topology.count(group.service, group.zone)
                 looks.append(Look(now, count, tuple(mine)))
                 while looks[0].at < oldest:

@@ -30,7 +30,7 @@ from pydantic.alias_generators import to_camel
 from control_plane import audit_file, listen, monitored
 from control_plane import settings as environment
 from control_plane.audit_file import recorded
-from infra.local import clients, layout, leftovers, ports, servers
+from infra.local import clients, layout, leftovers, ports, quota, servers
 from infra.local.layout import Layout, State
 from infra.local.ports import Ports
 from infra.local.supervisor import Program, Supervisor, tail
@@ -64,7 +64,8 @@ async def up(
     if topology.aws:
         raise Refused(
             f"The topology {topology.name} is for AWS: this machine cannot hold it.",
-            hint=f"regionctl infra up --topology {wanted}",
+            hint=f"regionctl infra up --topology {wanted} makes it; then REGIONCTL_SERVER=URL "
+            "regionctl up provisions it, by the control plane over there",
         )
     choice = monitored.asked(topology, with_monitoring)
     _check_owner(root)
@@ -139,6 +140,7 @@ def _check_owner(root: Path) -> None:
 def _make_state(topology: Topology, wanted: str, root: Path, port_offset: int) -> State:
     """The state directory; on the first time its ports are free. Raises `Refused`."""
     paths = Layout(root)
+    quota.check(topology)
     if not paths.state.exists():
         ports.require_free(
             ports.table(topology, port_offset).all(),

@@ -6,13 +6,16 @@ spend W seconds in a journey and Z seconds thinking before the next, so journeys
 where S is the time that one takes.
 
 An instance stands for one process of each service. Rates are per second, times in seconds.
+Of a zone that is lost the others carry the load: each zone has so many instances that without as
+many zones as may be lost there still are enough (N+1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from statistics import median
 from typing import Any
 
@@ -23,6 +26,7 @@ UTILISATION = 0.7
 POOL_SHARE = 0.8
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 WARM_UP = "warm-up"
+INSTANT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Stair:
 
     `rate`: arrivals a second; `requests` of which the outcome is known, a second. `held`: neither
     latency nor errors were beyond the plan's limits. `late`: the generator was, so that the step
-    says nothing of the platform.
+    says nothing of the platform. `begin`, `end`: seconds since the run began.
     """
 
     rate: float
@@ -40,6 +44,8 @@ class Stair:
     errors: float
     held: bool
     late: bool = False
+    begin: float = 0.0
+    end: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Measured:
 
     `ceiling`: requests a second that it bore; `broke`: whether more was too much, or the run ended
     before that, so that the ceiling is at least this. `each`: requests of one journey, `writes` of
-    them change something. `journey` and `request`: mean seconds.
+    them change something. `journey` and `request`: mean seconds. All of them are of the steps that
+    held: a step that was too much says how long its queue was.
     """
 
     ceiling: float
@@ -65,7 +72,8 @@ class Assumed:
     measurement was made.
 
     `utilisation`: of the ceiling, so much is used on an ordinary day (where autoscaling begins).
-    `writes_per_shard`: a second; None: as many as each shard bore in the measurement.
+    `writes_per_shard`: a second; None: as many as each shard bore in the measurement. Of `zones`
+    with as many instances each, `lost_zones` may be lost.
     """
 
     users: int = 100_000
@@ -74,6 +82,8 @@ class Assumed:
     instances: int = 1
     shards: int = 1
     writes_per_shard: float | None = None
+    zones: int = 2
+    lost_zones: int = 1
 
 
 # The usual mix of journeys, for when nothing was measured.
@@ -83,14 +93,16 @@ USUAL_WRITES = 0.55
 
 @dataclass(frozen=True)
 class Needed:
-    """What they need. `connections`: to databases, in use at once; `pool`: all that there must be
-    for these to be at most 80 % of it."""
+    """What they need. `instances` in all zones together, `in_each_zone` of them in each.
+    `connections`: to databases, in use at once; `pool`: all that there must be for these to be at
+    most 80 % of it; `pool_of_instance`: of each instance, when only those serve that are left."""
 
     journeys: float
     requests: float
     writes: float
     in_flight: float
     instances: int
+    in_each_zone: int
     shards: int
     connections: int
     pool: int
@@ -107,7 +119,8 @@ def needed(measured: Measured, assumed: Assumed) -> Needed:
     requests = journeys * measured.each
     writes = journeys * measured.writes
     of_one = measured.ceiling / assumed.instances * assumed.utilisation
-    instances = whole(requests / of_one)
+    left = assumed.zones - assumed.lost_zones
+    in_each_zone = whole(requests / of_one / left)
     in_flight = requests * measured.request
     connections = whole(in_flight)
     pool = whole(connections / POOL_SHARE)
@@ -116,11 +129,12 @@ def needed(measured: Measured, assumed: Assumed) -> Needed:
         requests=requests,
         writes=writes,
         in_flight=in_flight,
-        instances=instances,
+        instances=in_each_zone * assumed.zones,
+        in_each_zone=in_each_zone,
         shards=whole(writes / (writes_of_shard(measured, assumed) * assumed.utilisation)),
         connections=connections,
         pool=pool,
-        pool_of_instance=whole(pool / instances),
+        pool_of_instance=whole(pool / (in_each_zone * left)),
     )
 
 
@@ -152,34 +166,57 @@ def _check(measured: Measured, assumed: Assumed) -> None:
     for what, value in above.items():
         if not value > 0:
             raise Invalid(f"The {what} must be above 0, not {value:g}.", hint="load capacity -h")
+    if not 0 <= assumed.lost_zones < assumed.zones:
+        raise Invalid(
+            f"Of {assumed.zones} zone(s) {assumed.lost_zones} cannot be lost: one must be left.",
+            hint="--zones 2 --lost-zones 1; 0 counts on no loss",
+        )
     if assumed.think < 0 or assumed.utilisation > 1:
         raise Invalid("Nobody thinks for less than no time, nothing is used by more than 100 %.")
 
 
 def read(run: JSON) -> Measured:
     """What run.json says. Raises `Invalid` when it says nothing."""
-    endpoints = [each for each in run["endpoints"] if each["phase"] != WARM_UP]
-    counts = {id(each): each["ok"] + each["errors"] for each in run["endpoints"]}
-    requests, started = sum(counts.values()), run["offered"]["started"]
-    if not requests or not started or not endpoints:
-        raise Invalid("The run has no samples.", hint="regionctl load capacity")
     found = steps(run)
+    if not run["offered"]["started"] or not run["endpoints"]:
+        raise Invalid("The run has no samples.", hint="regionctl load capacity")
     ceiling, broke = ceiling_of(found)
     if not ceiling:
         raise Invalid(
             "Not one step of the run kept its limits: what an instance bears is not known.",
             hint="regionctl load capacity --rate-scale 0.2",
         )
-    writes = sum(counts[id(each)] for each in run["endpoints"] if each["name"].startswith(WRITES))
-    journeys = [each for each in run["journeys"] if each["phase"] != WARM_UP]
+    phases = held_phases(run, found)
+    endpoints = [each for each in run["endpoints"] if each["phase"] in phases]
+    journeys = [each for each in run["journeys"] if each["phase"] in phases]
+    requests, played = _count(endpoints), _count(journeys)
+    if not requests or not played:
+        raise Invalid(
+            "The run does not tell its steps apart: those that held have no phase of their own.",
+            hint="regionctl load capacity makes a new one",
+        )
     return Measured(
         ceiling=ceiling,
         broke=broke,
-        each=requests / started,
-        writes=writes / started,
+        each=requests / played,
+        writes=_count(each for each in endpoints if each["name"].startswith(WRITES)) / played,
         journey=_mean(journeys, "intendedMs"),
         request=_mean(endpoints, "serviceMs"),
     )
+
+
+def held_phases(run: JSON, found: Sequence[Stair]) -> set[str]:
+    """The phases all of which lies within steps that held, up to the first that did not."""
+    held = list(takewhile(lambda step: step.held, found))
+    return {
+        each["name"]
+        for each in run["plan"]["phases"]
+        if each["name"] != WARM_UP
+        and any(
+            step.begin <= each["from"] + INSTANT and each["to"] <= step.end + INSTANT
+            for step in held
+        )
+    }
 
 
 def steps(run: JSON) -> list[Stair]:
@@ -193,7 +230,8 @@ def steps(run: JSON) -> list[Stair]:
         begin = end
         flat = segment["kind"] in ("step", "constant")
         if flat and seconds and len(seconds) >= (segment["seconds"] - 1) / 2:
-            found.append(_step(segment["fromRate"], seconds, limits, _lag_limit(run)))
+            step = _step(segment["fromRate"], seconds, limits, _lag_limit(run))
+            found.append(replace(step, begin=end - segment["seconds"], end=end))
     return found
 
 
@@ -234,6 +272,10 @@ def stated(ceiling: float, request: float, measured: Measured | None = None) -> 
         return replace(measured, ceiling=ceiling, broke=True)
     journey = USUAL_EACH * request
     return Measured(ceiling, True, USUAL_EACH, USUAL_WRITES, journey, request)
+
+
+def _count(rows: Iterable[JSON]) -> int:
+    return sum(each["ok"] + each["errors"] for each in rows)
 
 
 def _mean(rows: Sequence[JSON], clock: str) -> float:

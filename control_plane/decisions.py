@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from control_plane.plans import reshard_end
 from control_plane.plans.nodes import can_start, follows, others, standby_beside
 from infra.provider import InstanceView, Observed, PostgresView, Signals, State, ValkeyView
 from infra.topology import InstanceSpec, Topology
@@ -283,3 +284,16 @@ def due_finish(shard_map: ShardMap, now: datetime) -> list[Intent]:
     if not until or not all(each and datetime.fromisoformat(each) <= now for each in until):
         return []
     return [Intent("reshard-finish", "slots", {}, "the soak of the last reshard is over")]
+
+
+def left_behind(topology: Topology, shard_map: ShardMap, kind: str, state: str) -> list[Intent]:
+    """What is left of shards that the map has no more, because the end of their reshard failed.
+
+    `kind` and `state` are of the newest operation that moved slots or ended a reshard. While one
+    goes on, or a reshard failed before its new shards had slots, what is missing is its own matter.
+    """
+    left = [name for name in topology.shards if name not in shard_map.shards]
+    if not left or shard_map.moves or kind not in reshard_end.VERBS or state != "failed":
+        return []
+    because = f"{kind} failed and left {', '.join(left)} behind, which the map has no more"
+    return [Intent("reshard-abort", "slots", {}, because)]

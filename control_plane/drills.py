@@ -158,7 +158,8 @@ def plan(
     load_seconds: float | None = None,
     **asked: Any,
 ) -> Plan:
-    """The whole drill, `repeat` times over. `target`: a database or an instance of a service.
+    """The whole drill, `repeat` times over. `target`: a database, an instance of a service, or the
+    region that serves.
 
     `production_gigabytes` is the size of one database for which the time of a restore is
     extrapolated. `load` is a profile of load tests that runs beside the probe.

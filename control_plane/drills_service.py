@@ -7,7 +7,7 @@ from typing import Any
 
 from control_plane.plan import Step
 from infra.topology import Topology
-from runtime.errors import Invalid, NotFound
+from runtime.errors import Invalid, NotFound, Refused
 from runtime.shardmap import ShardMap
 
 JSON = dict[str, Any]
@@ -28,16 +28,23 @@ class Run:
 def runs(
     topology: Topology, known: ShardMap, drill: str, fault: str, repeat: int, target: str | None
 ) -> list[Run]:
-    """Raises `Invalid` or `NotFound` for a target that the drill cannot have."""
+    """Raises `Invalid`, `NotFound` or `Refused` for a target that the drill cannot have."""
     if drill == "service-outage":
         return _service_runs(topology, known, fault, repeat, target)
     if drill == "database-failure":
         return _database_runs(known, fault, repeat, target)
-    if target is not None:
-        raise Invalid(f"{drill} chooses its target itself.", hint="leave --target out")
     if drill == "zone-failure":
+        if target is not None:
+            raise Invalid(f"{drill} chooses its target itself.", hint="leave --target out")
         return _zone_runs(topology, known, repeat)
     home = next(iter(known.shards.values())).home
+    if target is not None and topology.region(target).name != home:
+        raise Refused(
+            f"{target} does not serve, {home} does: {drill} breaks the region that serves.",
+            hint=f"--region {home}, or leave it out; "
+            f"regionctl switchover run --to {target} has the other one serve first",
+            runbook="region-failure",
+        )
     return [Run(_fault("kill-region", home), moved=tuple(known.shards))] * repeat
 
 

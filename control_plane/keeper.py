@@ -14,6 +14,7 @@ from datetime import datetime
 from control_plane import retention
 from control_plane.opening import Opener
 from control_plane.operations import ACTIVE, FINISHED, Operation
+from control_plane.plans import reshard_end
 from control_plane.schedule import WATCHED, Attempt, backups_due
 from control_plane.store import Store
 from infra.backups import Backup
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 10.0
 LISTED_FOR_SECONDS = 900.0
 REMEMBERED = 50
-ENDS_MOVES = ("reshard-finish", "reshard-rollback", "reshard-abort")
 TIDIED_EVERY_SECONDS = 3600.0
 
 
@@ -85,7 +85,7 @@ class Keeper:
         """When the last reshard was over for good."""
         if shard_map.moves:
             return None
-        ended = await self.store.operations(kinds=ENDS_MOVES, states=FINISHED, limit=1)
+        ended = await self.store.operations(kinds=reshard_end.VERBS, states=FINISHED, limit=1)
         return ended[0].finished_at if ended else None
 
     async def tidy(self) -> None:

@@ -1,7 +1,8 @@
 """What the edge did, minute by minute, for as long as error budgets are for.
 
 One row a minute, written when the minute is over: a control plane that dies loses at most that.
-Minutes in which nobody looked (it was away, the edge did not say) have no row and count nothing.
+Minutes in which nobody looked (it was away, the edge did not say) have no row and count nothing;
+those in which the edge let nobody in have the requests that were to be expected, as failed.
 """
 
 from __future__ import annotations

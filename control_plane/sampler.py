@@ -23,12 +23,13 @@ from control_plane.traffic import (
     Series,
     Slice,
     between,
+    outage,
     rates,
     together,
 )
 from infra.provider import Provider
 from infra.slo import PERIOD_SECONDS
-from infra.topology import Topology
+from infra.topology import EDGE, Topology
 from infra.traffic import Traffic
 from runtime.clock import Clock
 from runtime.errors import Problem
@@ -46,8 +47,10 @@ class History:
     """What was counted, look by look. Pure but for being changed: it reads no clock.
 
     The whole platform is what the edge counts, which also sees what no region answered; nothing is
-    known of it while the edge does not say. `kept` is what was known before, `since` when that
-    began; `pending` has come since and is not kept yet.
+    known of it while the edge does not say. While an edge that has answered before lets nobody in,
+    as many requests have failed as came in the last minute of it (`control_plane.traffic.outage`).
+    `kept` is what was known before, `since` when that began; `pending` has come since and is not
+    kept yet.
     """
 
     def __init__(self, since: datetime) -> None:
@@ -60,6 +63,8 @@ class History:
         self.tallies: dict[str, Tally] = {}
         self.whole: deque[Tally] = deque([Tally()], maxlen=max(WINDOWS.values()) + 1)
         self.last: deque[Slice | None] = deque(maxlen=2)
+        self.served: deque[Slice] = deque(maxlen=RECENT)
+        self.looked: float | None = None
         self.points: deque[Rates] = deque(maxlen=POINTS)
         self.over_since: dict[tuple[str, str], datetime] = {}
 
@@ -69,6 +74,8 @@ class History:
         """Takes in what each door has counted by now; what all looks together say."""
         slices: dict[str, list[Slice]] = {region.name: [] for region in topology.regions}
         slices[""] = []
+        shut = not counted.get(EDGE, Traffic()).serves
+        counted = {door: traffic for door, traffic in counted.items() if traffic.serves}
         for door, traffic in counted.items():
             before = self.doors.get(door)
             self.doors[door] = monotonic, traffic
@@ -76,7 +83,14 @@ class History:
                 region = topology.by_id[door].region
                 slices[region].append(between(before[1], traffic, monotonic - before[0]))
         inside = {name: together(found) for name, found in slices.items() if name}
-        self._keep(topology, inside, together(slices[""]), now)
+        whole = together(slices[""])
+        lost = None
+        if whole is not None:
+            self.served.append(whole)
+        elif shut and EDGE in self.doors and self.looked is not None:
+            lost = outage(self.served, monotonic - self.looked)
+        self.looked = monotonic
+        self._keep(topology, inside, whole, lost, now)
         return self._measured(topology, now)
 
     def _keep(
@@ -84,11 +98,12 @@ class History:
         topology: Topology,
         inside: Mapping[str, Slice | None],
         whole: Slice | None,
+        lost: Slice | None,
         now: datetime,
     ) -> None:
         limits = topology.service_levels
-        self.whole.append(self.whole[-1].plus(whole, limits))
-        self.pending = self.pending.plus(whole, limits)
+        self.whole.append(self.whole[-1].plus(whole or lost, limits))
+        self.pending = self.pending.plus(whole or lost, limits)
         self.last.append(whole)
         # Doors count times later than requests: a single slice may have none.
         seen = [each for each in self.last if each is not None]

@@ -2,6 +2,7 @@
 
 The measure is the share of one processor core that each process of the service uses: a service is
 a Python process, which has one core at most, so 100 % is all that one more core could do for it.
+Where the topology limits instances of a service to a part of a core, that part is the 100 %.
 
     growing     ceil(count × used / cpuPercent), when every look of `holdSeconds` asks for more
     shrinking   the same with the most that any look of `coolSeconds` asks for, and only while every
@@ -62,8 +63,10 @@ def decide(
     looks: Sequence[Look],
     now: float,
     held: str | None = None,
+    whole: str = "a core",
 ) -> Decision:
-    """`looks` oldest first; `held` is why nothing may change at the moment, whatever they say."""
+    """`looks` oldest first; `held` is why nothing may change at the moment, whatever they say.
+    `whole`: what their percentages are of, for people."""
     if held is not None:
         return Decision(count, held)
     least, most = policy.min_instances, policy.max_instances
@@ -78,18 +81,19 @@ def decide(
     )
     if wanted > count:
         if count == most:
-            return Decision(count, f"{used:.0f} % of a core used, but {most} is the most")
-        because = f"more than {policy.cpu_percent:g} % of a core used for {policy.hold_seconds:g} s"
+            return Decision(count, f"{used:.0f} % of {whole} used, but {most} is the most")
+        share = f"{policy.cpu_percent:g} % of {whole}"
+        because = f"more than {share} used for {policy.hold_seconds:g} s"
         return Decision(min(wanted, most), because)
     wanted = max(
         (_fewer(policy, look) for look in _window(mine, now, policy.cool_seconds)), default=count
     )
     if max(wanted, least) < count:
         because = (
-            f"less than {policy.idle_percent:g} % of a core used for {policy.cool_seconds:g} s"
+            f"less than {policy.idle_percent:g} % of {whole} used for {policy.cool_seconds:g} s"
         )
         return Decision(max(wanted, least), because)
-    return Decision(count, f"{used:.0f} % of a core used")
+    return Decision(count, f"{used:.0f} % of {whole} used")
 
 
 def _window(newest_first: Sequence[Look], now: float, seconds: float) -> list[Look]:

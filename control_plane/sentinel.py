@@ -14,13 +14,15 @@ from collections import deque
 from collections.abc import Mapping
 
 from control_plane import decisions
-from control_plane.decisions import Health, PastFailover, Probe, Tries
+from control_plane.decisions import Health, Intent, PastFailover, Probe, Tries
 from control_plane.opening import Opener
+from control_plane.plans import reshard_end
 from control_plane.store import Store
 from infra.provider import Provider
 from infra.topology import Topology
 from runtime.clock import Clock
 from runtime.errors import Problem
+from runtime.shardmap import ShardMap
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +134,7 @@ class Sentinel:
         intents = [
             *decisions.repairs(self.topology, observed, shard_map),
             *decisions.due_finish(shard_map, self.clock.now()),
+            *await self._left_behind(shard_map),
         ]
         needed = {intent.key for intent in intents}
         self.tries = {key: tries for key, tries in self.tries.items() if key in needed}
@@ -140,3 +143,11 @@ class Sentinel:
             tries = self.tries.get(intent.key, Tries(0, now))
             if now >= tries.next_at and await self.opener.open(intent, observed, shard_map):
                 self.tries[intent.key] = tries.again(now)
+
+    async def _left_behind(self, shard_map: ShardMap) -> list[Intent]:
+        if set(self.topology.shards) <= shard_map.shards.keys():
+            return []
+        kinds = ("reshard", *reshard_end.VERBS)
+        newest = await self.store.operations(kinds=kinds, limit=1)
+        found = [decisions.left_behind(self.topology, shard_map, o.kind, o.state) for o in newest]
+        return [intent for intents in found for intent in intents]

@@ -95,6 +95,15 @@ def between(before: Traffic, after: Traffic, seconds: float) -> Slice:
     return Slice(requests / seconds, requests, after.errors - before.errors, buckets)
 
 
+def outage(before: Iterable[Slice], seconds: float) -> Slice:
+    """What clients got for so many `seconds` of an edge that let nobody in: requests at the mean
+    rate of the slices `before`, all failed; at least one, for whoever looked got nothing either."""
+    rates_before = [each.rate for each in before]
+    rate = sum(rates_before) / len(rates_before) if rates_before else 0.0
+    expected = max(1, round(rate * seconds))
+    return Slice(expected / seconds if seconds > 0 else 0.0, expected, expected, ())
+
+
 def _began_anew(before: Traffic, after: Traffic) -> bool:
     if after.requests < before.requests or after.errors < before.errors:
         return True

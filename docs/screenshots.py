@@ -140,7 +140,7 @@ async def drilled(session: Session) -> bool:
         if drill is None or failover is None or steps is None or steps["id"] != drill["id"]:
             return False
         states = {each["name"]: each["state"] for each in steps["steps"]}
-        return failover["state"] != "pending" and states["heal-fault"] != "succeeded"
+        return failover["state"] != "pending" and bool(states["heal-fault"] != "succeeded")
 
     await session.until(lambda: over() or recovering(), "the failover inside the drill")
     seen = recovering() and not over()

@@ -14,7 +14,7 @@ from infra.memory_moves import MemoryMoves
 from infra.memory_repair import MemoryRepairs
 from infra.memory_world import ROW, SEGMENT, MemoryWorld, Node
 from infra.provider import JSON, Fault, Fenced, Injected, Observed, Salvage, Signals
-from infra.topology import Topology
+from infra.topology import EDGE, Topology
 from infra.traffic import Traffic
 from infra.usage import Usage
 from runtime.clock import Clock
@@ -50,6 +50,7 @@ class MemoryProvider(MemoryWorld):
             route=self.route,
             unreachable=frozenset(dead | self.unreachable | self.zones_down),
             map_versions={region: known.version for region, known in self.maps.items()},
+            targets={id: dict(found) for id, found in self.told.items() if id in views},
         )
 
     async def probe(self, instance: str, seconds: float) -> Signals:
@@ -89,6 +90,11 @@ class MemoryProvider(MemoryWorld):
             self.servers[id] = True
             if spec.component == "queue":
                 self.queue_primaries.setdefault(spec.region, id)
+            if spec.component == "gateway":
+                self.told[id] = {
+                    service: self._instances(service, spec.region)
+                    for service in self.topology.services
+                }
 
     async def ensure_stopped(self, instances: Sequence[str]) -> None:
         for id in instances:
@@ -103,9 +109,16 @@ class MemoryProvider(MemoryWorld):
         for id in own:
             self.servers[id] = True
         self.topology = wanted
+        for spec in wanted.instances(component="gateway", region=zone[:-1]):
+            if spec.id in self.told:
+                self.told[spec.id][service] = self._instances(service, spec.region)
         for id in before - set(wanted.by_id):
             self.servers.pop(id, None)
             self.used.pop(id, None)
+
+    def _instances(self, service: str, region: str) -> frozenset[str]:
+        found = self.topology.instances(component=service, region=region)
+        return frozenset(spec.id for spec in found)
 
     async def usage(self) -> Mapping[str, Usage]:
         self._work()
@@ -121,7 +134,7 @@ class MemoryProvider(MemoryWorld):
         self._need_supervisor(instance)
         if instance not in self.nodes:
             self.nodes[instance] = Node(primary=True)
-        self.nodes[instance].running = True
+        await self.start_database(instance)
 
     async def clone(self, instance: str, upstream: str) -> None:
         self._need_supervisor(instance)
@@ -140,10 +153,15 @@ class MemoryProvider(MemoryWorld):
         self._need_supervisor(instance)
         if instance not in self.nodes:
             raise OperationFailed(f"{instance} has no data directory.", hint="regionctl up")
-        self.nodes[instance].running = True
+        self.nodes[instance].running, self.nodes[instance].crashed = True, False
 
     async def stop_database(self, instance: str) -> int:
         node = self.nodes[instance]
+        if node.crashed and node.primary:
+            raise OperationFailed(
+                f"{instance} was not stopped cleanly: where its history ends is not known.",
+                hint="regionctl up starts it again; then repeat the command.",
+            )
         if node.answers:
             self._replicate()
         node.running = False
@@ -309,7 +327,10 @@ class MemoryProvider(MemoryWorld):
 
     async def traffic(self) -> Mapping[str, Traffic]:
         doors = (spec.id for spec in self.topology.instances(kind="envoy"))
-        return {id: self.counted.get(id, Traffic()) for id in doors if self.servers.get(id)}
+        found = {id: self.counted.get(id, Traffic()) for id in doors if self.servers.get(id)}
+        if self.servers.get(EDGE) is False:
+            found[EDGE] = Traffic(serves=False)
+        return found
 
     async def resend_events(self, database: str) -> int:
         return 0

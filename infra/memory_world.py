@@ -40,6 +40,7 @@ class Node:
 
     running: bool = False
     frozen: bool = False
+    crashed: bool = False
     primary: bool = False
     timeline: int = 1
     wal: list[str] = field(default_factory=list)
@@ -87,6 +88,7 @@ class MemoryWorld:
         self.counted: dict[str, Traffic] = {}
         self._ports: tuple[Topology, dict[str, int]] | None = None
         self.dead: dict[str, dict[str, dict[str, Any]]] = {}  # region → id → a dead letter
+        self.told: dict[str, dict[str, frozenset[str]]] = {}  # gateway → service → its instances
         self.demand: dict[str, float] = {}  # service and zone, "orders.us-east-1a" → cores
         self.used: dict[str, float] = {}  # seconds of a core, by instance
         self._used_until = self.clock.monotonic()
@@ -248,7 +250,7 @@ class MemoryWorld:
 
     def _work(self) -> None:
         """Services have worked until now: what a zone asks of one is shared out evenly, and a
-        process does no more than one core can."""
+        process does no more than one core can, or the part of one that it is limited to."""
         now = self.clock.monotonic()
         seconds, self._used_until = now - self._used_until, now
         running = [
@@ -258,7 +260,8 @@ class MemoryWorld:
         for spec in running:
             zone = spec.region + spec.zone
             asked = self.demand.get(f"{spec.component}.{zone}", 0.0)
-            share = min(1.0, asked / sharing[spec.component, zone])
+            most = self.topology.scaling.cpu_limit(spec.component)
+            share = min(most, asked / sharing[spec.component, zone])
             self.used[spec.id] = self.used.get(spec.id, 0.0) + share * seconds
 
     # Replication.
@@ -326,6 +329,7 @@ class MemoryWorld:
         for id in instances:
             if id in self.nodes:
                 self.deaths[id] += self.nodes[id].running
+                self.nodes[id].crashed |= self.nodes[id].running
                 self.nodes[id].running = self.nodes[id].frozen = False
             elif id in self.servers and id != EDGE:
                 self.deaths[id] += self.servers[id]

@@ -88,7 +88,9 @@ class Observed:
 
     `unreachable` has the regions ("us-east-1") whose supervisor does not answer and the zones
     ("us-east-1a") that a fault holds down: nothing can be started there until that is healed.
-    `map_versions` says which map each region's services read.
+    `map_versions` says which map each region's services read, `targets` to which instances of each
+    service each gateway was told to send requests (gateway → service → ids; an address of no
+    instance is itself, "127.0.0.1:18252").
     """
 
     at: datetime
@@ -96,6 +98,7 @@ class Observed:
     route: str | None = None
     unreachable: frozenset[str] = frozenset()
     map_versions: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
 
     def state(self, id: str) -> State:
         view = self.instances.get(id)
@@ -334,7 +337,8 @@ class Provider(Protocol):
         ...
 
     async def traffic(self) -> Mapping[str, Traffic]:
-        """instance → what it has counted, of the edge and of every gateway that says so."""
+        """instance → what it has counted, of the edge and of every gateway that says so. An edge
+        that was started and lets no client in is there too, and does not serve."""
         ...
 
     async def resend_events(self, database: str) -> int:

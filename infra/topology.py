@@ -274,6 +274,8 @@ class _Document(Wire):
         scenarios = [objective.scenario for objective in self.objectives]
         if len(set(scenarios)) != len(scenarios):
             raise ValueError("objectives: a scenario is named twice")
+        if self.provider == "aws" and self.scaling.cpu_limits:
+            raise ValueError("scaling: on AWS a task has its size (aws.services), not cpuLimits")
         topology_aws.check(self.provider, {r.name: r.zones for r in self.regions}, self.aws)
         return self
 
@@ -332,7 +334,7 @@ def parse(text: str, source: str) -> Topology:
         otlp_endpoint=(wire.otlp_endpoint or "").rstrip("/"),
         backups=BackupPolicy(**wire.backups.model_dump()),
         history=HistoryPolicy(**wire.history.model_dump()),
-        scaling=ScalingPolicy(**wire.scaling.model_dump()),
+        scaling=wire.scaling.spec(),
         aws=wire.aws.spec() if wire.aws else None,
     )
 

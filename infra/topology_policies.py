@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from infra import topology_faults
+from infra.topology_instances import Service
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class ScalingPolicy:
     When `automatic`, one more or several are started after the mean use of a processor core was
     above `cpu_percent` for `hold_seconds`, and stopped again after it was below `idle_percent` for
     `cool_seconds`. A service process is a Python process, which has one core at most: 100 is all.
+    Of a service in `cpu_limits` an instance has no more than that part of a core, which is its 100.
     """
 
     automatic: bool = True
@@ -77,6 +79,11 @@ class ScalingPolicy:
     idle_percent: float = 25.0
     hold_seconds: float = 60.0
     cool_seconds: float = 300.0
+    cpu_limits: tuple[tuple[str, float], ...] = ()
+
+    def cpu_limit(self, service: str) -> float:
+        """The part of a core that one instance may use."""
+        return dict(self.cpu_limits).get(service, 1.0)
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,8 @@ class ScalingWire(Wire):
     idle_percent: Annotated[float, Field(ge=0, le=100)] = 25.0
     hold_seconds: Annotated[float, Field(ge=5, le=3600)] = 60.0
     cool_seconds: Annotated[float, Field(ge=5, le=86_400)] = 300.0
+    # The kernel gives nobody less than a millisecond at a time (`infra.local.quota`).
+    cpu_limits: dict[Service, Annotated[float, Field(ge=0.05, le=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> ScalingWire:
@@ -154,6 +163,10 @@ class ScalingWire(Wire):
                 f"{self.cpu_percent:g}, or a service would grow and shrink by turns"
             )
         return self
+
+    def spec(self) -> ScalingPolicy:
+        known = self.model_dump() | {"cpu_limits": tuple(sorted(self.cpu_limits.items()))}
+        return ScalingPolicy(**known)
 
 
 class ExternalWire(Wire):

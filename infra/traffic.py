@@ -15,12 +15,14 @@ class Traffic:
 
     `errors` are answers with a 5xx. `buckets` are pairs (upper bound in milliseconds, how many
     requests took at most that long), ascending and cumulative; the last one has every request that
-    was timed. What is timed may be counted a few seconds later than what is answered.
+    was timed. What is timed may be counted a few seconds later than what is answered. `serves`:
+    not of an edge that lets no client in at the moment, and then has no counts.
     """
 
     requests: int = 0
     errors: int = 0
     buckets: tuple[tuple[float, int], ...] = ()
+    serves: bool = True
 
     def with_request(self, milliseconds: float, *, failed: bool) -> Traffic:
         """The same after one more request."""

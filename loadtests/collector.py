@@ -27,6 +27,7 @@ class Seen:
     seconds: dict[int, list[Any]] = field(default_factory=dict)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     lag: str = ""
+    niceness: int = 0
     walked: bool = False
 
 
@@ -43,6 +44,7 @@ class Collector:
         if "tally" in report:
             seen.tally = Tally(**report["tally"])
             seen.lag = report["lag"]
+            seen.niceness = report["niceness"]
             seen.errors = Counter({(a, b): count for a, b, count in report["errors"]})
             seen.seconds |= {int(number): each for number, each in report["seconds"].items()}
         for endpoint, journey, phase, outcome, pair in report.get("pairs", ()):
@@ -117,6 +119,7 @@ class Collector:
                 "lagMaxMs": lag["max"],
                 "cpuMax": round(tally.cpu, 3),
                 "clockJumps": tally.jumps,
+                "niceness": max((seen.niceness for seen in self.workers.values()), default=0),
             },
             "endpoints": [each for each in found if each["name"] != WHOLE],
             "journeys": [each for each in found if each["name"] == WHOLE],

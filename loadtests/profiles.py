@@ -15,6 +15,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from loadtests.arrivals import STEADY, WARM_UP, Plan, Segment, Spacing, due, hottest, phases
@@ -144,13 +145,25 @@ def plan_of(
         seed=seed,
         spacing=profile.spacing,
         segments=segments,
-        phases=phases([(WARM_UP, warm_up), (STEADY, total)]),
+        phases=phases([(WARM_UP, warm_up), *_judged(segments, total)]),
         mix=MIX,
         users=users_for(peak, MIX, profile.skew) * (HOT_USERS if profile.hot else 1),
         skew=profile.skew,
         hot=profile.hot,
         limits=profile.limits,
     )
+
+
+def _judged(segments: Sequence[Segment], total: float) -> list[tuple[str, float]]:
+    """What follows the warm-up: one phase, or where the load goes up by steps one for each of
+    them, so that what a step that was too much did to latencies is told apart."""
+    ends = accumulate(segment.seconds for segment in segments)
+    stairs = [
+        (f"{segment.from_rate:g}/s", end)
+        for segment, end in zip(segments, ends, strict=True)
+        if segment.kind == "step"
+    ]
+    return stairs or [(STEADY, total)]
 
 
 def users_for(peak: float, mix: Mapping[str, float], skew: float) -> int:

@@ -110,11 +110,12 @@ class Tally:
 
 
 class Recorder:
-    """Of one worker. `raw`: keeps each sample for the next report."""
+    """Of one worker. `raw`: keeps each sample for the next report. `niceness`: its process's."""
 
     def __init__(self, plan: Plan, *, raw: bool = False) -> None:
         self.plan = plan
         self.raw = raw
+        self.niceness = 0
         self.tally = Tally()
         self._pairs: dict[Key, Pair] = {}
         self._seconds: dict[int, Second] = {}
@@ -165,6 +166,7 @@ class Recorder:
         seconds, self._changed_seconds = self._changed_seconds, set()
         yield {
             "tally": vars(self.tally).copy(),
+            "niceness": self.niceness,
             "errors": errors,
             "lag": self._lag.encode().decode(),
             "seconds": {number: self._seconds[number].report() for number in seconds},

@@ -28,8 +28,11 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
     steps = [
         *([Step("close-route")] if observed.route else []),
         *([Step("stop-servers", {"instances": servers})] if servers else []),
-        *([Step("stop-databases", {"instances": first})] if first else []),
-        *([Step("stop-databases", {"instances": then})] if then else []),
+        *(
+            Step("stop-databases", {"instances": each, "even_crashed": True})
+            for each in (first, then)
+            if each
+        ),
         *(
             Step("remove-region", {"region": region.name})
             for region in topology.regions

@@ -10,6 +10,7 @@ from typing import Any
 from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import follows, known_map
 from control_plane.plans.provision import FOUNDATION, return_steps
+from control_plane.plans.scale import as_many_as
 from control_plane.plans.switchover import hand_over
 from infra.provider import Observed
 from infra.topology import Topology
@@ -57,6 +58,7 @@ def plan(
         *return_steps(observed, returns),
         *([Step("clone-standbys", {"standbys": clones})] if clones else []),
         *_servers(topology, observed, home, foundation=False),
+        *as_many_as(topology, observed, sorted({shard.home for shard in away}), home),
         Step("publish-map"),
         *hand_over(topology, observed, pairs, route=home),
     ]

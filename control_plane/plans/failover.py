@@ -13,6 +13,7 @@ from typing import Any
 
 from control_plane.plan import Plan, Step, premises
 from control_plane.plans.nodes import known_map
+from control_plane.plans.scale import as_many_as
 from infra.provider import Observed
 from infra.topology import Topology
 from runtime.errors import Needless, NotFound, Refused
@@ -197,6 +198,9 @@ def region(
         Step("open-route", {"region": home}),
         Step("return-orphan-stock"),
         Step("resend-events", {"databases": databases}),
+        # Last: what starts takes processors from those who serve, and one that cannot start must
+        # leave nothing undone that data needs.
+        *as_many_as(topology, observed, [region], home),
     ]
     return Plan(
         "failover",

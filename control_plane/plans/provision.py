@@ -22,6 +22,8 @@ from infra.topology import EDGE, MAILBOX, PAYMENT_GATEWAY, Topology
 from runtime.errors import Refused
 from runtime.shardmap import CATALOG, ShardMap
 
+# Processes here; tasks of Fargate, each of which fetches an image first.
+READY_SECONDS, READY_SECONDS_ON_AWS = 30.0, 600.0
 FOUNDATION = ("link", "cache", "queue", PAYMENT_GATEWAY, MAILBOX)
 
 
@@ -46,7 +48,8 @@ def plan(topology: Topology, observed: Observed, shard_map: ShardMap | None, **a
     if observed.route is None:
         steps.append(Step("open-route", {"region": home}))
     if steps:
-        steps.append(Step("await-ready", {"seconds": 30.0}))
+        seconds = READY_SECONDS if topology.aws is None else READY_SECONDS_ON_AWS
+        steps.append(Step("await-ready", {"seconds": seconds}))
     if steps and shard_map is not None:
         # A queue that lost power has lost the last second of what was relayed to it.
         shards = [name for name in shard_map.shards if name != CATALOG]

@@ -18,6 +18,8 @@ from infra.topology import Topology
 from runtime.errors import Needless, Refused
 from runtime.shardmap import CATALOG, Move, ShardMap
 
+VERBS = ("reshard-finish", "reshard-rollback", "reshard-abort")
+
 
 def rollback(
     topology: Topology,

@@ -11,6 +11,7 @@ from typing import Any
 from control_plane.plan import Plan, Step, premises
 from control_plane.plans.failover import grow, take_over
 from control_plane.plans.nodes import follows, known_map, standby_beside, was_primary
+from control_plane.plans.scale import as_many_as
 from infra.provider import Observed
 from infra.topology import Topology
 from runtime.errors import NotFound, Refused
@@ -65,7 +66,11 @@ def plan(
             raise Refused(
                 f"{new} does not follow {old}.", hint="regionctl up mends it; then try again"
             )
-    steps = hand_over(topology, observed, pairs, route=to)
+    steps = [
+        # First: nobody waits yet, and nothing has been touched if one of them cannot start.
+        *as_many_as(topology, observed, sorted({shard.home for shard in shards}), to),
+        *hand_over(topology, observed, pairs, route=to),
+    ]
     return Plan(
         "switchover",
         to,

@@ -32,6 +32,7 @@ HANDLERS: dict[str, Handler] = {
     "stop-databases": provision.stop_databases,
     "adopt-map": provision.adopt_map,
     "set-instances": scale.set_instances,
+    "ensure-instances": scale.ensure_instances,
     "hold-scaling": scale.hold_scaling,
     "set-epochs": provision.set_epochs,
     "publish-map": provision.publish_map,

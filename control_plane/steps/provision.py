@@ -11,7 +11,7 @@ from control_plane.world import World
 from infra.provider import Follower
 from infra.topology import Topology
 from runtime.clock import wait_until
-from runtime.errors import Refused
+from runtime.errors import OperationFailed, Refused
 from runtime.shardmap import CATALOG, Endpoint, Shard, ShardMap, even_ranges
 
 JSON = dict[str, Any]
@@ -63,9 +63,22 @@ async def start_databases(world: World, *, instances: Sequence[str]) -> JSON:
     return {"started": list(instances)}
 
 
-async def stop_databases(world: World, *, instances: Sequence[str]) -> JSON:
-    """Returns the final position (LSN, bytes) of each."""
-    positions = await together(*(world.provider.stop_database(id) for id in instances))
+async def stop_databases(
+    world: World, *, instances: Sequence[str], even_crashed: bool = False
+) -> JSON:
+    """Returns the final position (LSN, bytes) of each; with `even_crashed` None for one that died
+    before it could be stopped: nobody will ask where its history ends."""
+
+    async def stop(instance: str) -> int | None:
+        try:
+            return await world.provider.stop_database(instance)
+        except OperationFailed:
+            observed = await world.provider.observe([instance])
+            if even_crashed and observed.state(instance) in ("stopped", "absent"):
+                return None
+            raise
+
+    positions = await together(*map(stop, instances))
     return {"positions": dict(zip(instances, positions, strict=True))}
 
 

@@ -221,7 +221,8 @@ async def retire_shards(world: World, *, shards: Sequence[str]) -> JSON:
 
 async def stop_retired(world: World, *, instances: Sequence[str]) -> JSON:
     """Of these nodes those run no more whose shard the map does not have."""
-    return await stop_databases(world, instances=await _retired(world, instances))
+    retired = await _retired(world, instances)
+    return await stop_databases(world, instances=retired, even_crashed=True)
 
 
 async def remove_retired(world: World, *, instances: Sequence[str]) -> JSON:

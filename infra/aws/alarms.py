@@ -33,7 +33,8 @@ class Alarm:
 
     `dimensions` that AWS makes up are named by what they are of: "@balancer", "@targets". `total`
     is a metric of the same place, of which `metric` then is taken in percent. `below`: true when it
-    is below, and also when nothing is measured at all.
+    is below, and also when nothing is measured at all. `anywhere`: `dimensions` are only some of
+    those that the metric has; the worst of all that match counts.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Alarm:
     periods: int = 3
     total: str = ""
     below: bool = False
+    anywhere: bool = False
 
 
 def alarms(platform: Platform, region: RegionSpec) -> tuple[Alarm, ...]:
@@ -172,20 +174,28 @@ def _databases(platform: Platform, region: RegionSpec) -> list[Alarm]:
                 place,
             ),
         ]
-        if not region.serves and database in platform.databases:
-            found.append(
-                Alarm(
-                    f"{database}-lag",
-                    "critical",
-                    f"{database} is more than {LAG_MILLISECONDS / 1000:g} s behind its writer.",
-                    "AWS/RDS",
-                    "AuroraGlobalDBReplicationLag",
-                    "Maximum",
-                    LAG_MILLISECONDS,
-                    place,
-                )
-            )
+        if database in platform.databases and len(platform.regions) > 1:
+            found.append(_lag(database, place))
     return found
+
+
+def _lag(database: str, place: Mapping[str, str]) -> Alarm:
+    """In every region, since any may become one that follows: measured is it only where it does.
+
+    Its dimensions are the cluster and the region that it follows (SourceRegion; "Use Amazon
+    CloudWatch to monitor for latency", AWS's Aurora labs), and that changes with each switchover.
+    """
+    return Alarm(
+        f"{database}-lag",
+        "critical",
+        f"{database} is more than {LAG_MILLISECONDS / 1000:g} s behind its writer.",
+        "AWS/RDS",
+        "AuroraGlobalDBReplicationLag",
+        "Maximum",
+        LAG_MILLISECONDS,
+        place,
+        anywhere=True,
+    )
 
 
 def _stores(platform: Platform, region: RegionSpec) -> list[Alarm]:

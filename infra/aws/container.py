@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from infra import oauth_clients
 from infra.aws import gateway
 from infra.aws.naming import CONTROL_PLANE, GATEWAY
 from infra.aws.spec import SERVICE_PORT
@@ -109,11 +110,17 @@ def prepare_gateway(folder: Path, given: Environment) -> list[str]:
 
 
 def prepare_control_plane(folder: Path, given: Environment) -> dict[str, str]:
-    """The topology and the root token are where the control plane reads them; its own database is
-    in the variables."""
+    """The topology, the root token and the files of the client programs are where the control plane
+    reads them; its own database is in the variables."""
     told = dict(given)
-    (folder / "control").mkdir(mode=0o700, exist_ok=True)
-    replace_file(folder / "control" / "token", json.loads(told.pop("REGIONCTL_ROOT"))["token"])
+    control = folder / "control"
+    (control / "clients").mkdir(mode=0o700, parents=True, exist_ok=True)
+    control.chmod(0o700)
+    replace_file(control / "token", json.loads(told.pop("REGIONCTL_ROOT"))["token"])
+    entry_url = told.pop("REGIONCTL_ENTRY_URL")
+    for name, secret in json.loads(told.pop("REGIONCTL_CLIENTS")).items():
+        text = oauth_clients.file(name, secret, entry_url)
+        replace_file(control / "clients" / f"{name}.json", text)
     text = gzip.decompress(base64.b64decode(told.pop("REGIONCTL_TOPOLOGY"))).decode()
     replace_file(folder / "topology.yaml", text)
     told["REGIONCTL_DATABASE_URL"] = database_url(json.loads(told.pop("REGIONCTL_ADMINISTRATOR")))

@@ -1,6 +1,7 @@
 """A platform on AWS as it is designed: what a plan without an account stands on. Pure.
 
-Everything runs and follows, and nobody knows how far behind another region is.
+Everything runs and follows, and nobody knows how far behind another region is. `home` is the region
+that serves: the primary one, or one that was failed over to.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
 PORTS = {"postgres": 5432, "valkey": 6379}
 
 
-def observed(topology: Topology) -> Observed:
-    views = {spec.id: _view(topology, spec) for spec in topology.instances()}
-    return Observed(datetime(1970, 1, 1, tzinfo=UTC), views, route=topology.primary_region.name)
+def observed(topology: Topology, home: str | None = None) -> Observed:
+    home = home or topology.primary_region.name
+    views = {spec.id: _view(topology, spec, home) for spec in topology.instances()}
+    return Observed(datetime(1970, 1, 1, tzinfo=UTC), views, route=home)
 
 
-def shard_map(topology: Topology) -> ShardMap:
-    """Every database at home in the primary region under epoch 1."""
-    home = topology.primary_region.name
+def shard_map(topology: Topology, home: str | None = None) -> ShardMap:
+    """Every database at home in `home` under epoch 1."""
+    home = home or topology.primary_region.name
     shards = {}
     for name in topology.databases:
-        primary, *others = topology.database_nodes(name)
+        primary, *others = _nodes(topology, name, home)
         sync = tuple(spec.id for spec in others if spec.region == home)[:1]
         replicas = tuple(_endpoint(spec) for spec in others)
         shards[name] = Shard(name, 1, home, _endpoint(primary), replicas, sync)
@@ -35,10 +37,15 @@ def shard_map(topology: Topology) -> ShardMap:
     return ShardMap(1, even_ranges(topology.shards, 1), shards, queues)
 
 
-def _view(topology: Topology, spec: InstanceSpec) -> InstanceView:
+def _nodes(topology: Topology, database: str, home: str) -> list[InstanceSpec]:
+    """The writer first, which is the first of its region."""
+    return sorted(topology.database_nodes(database), key=lambda node: node.region != home)
+
+
+def _view(topology: Topology, spec: InstanceSpec, home: str) -> InstanceView:
     postgres, valkey = None, None
     if spec.kind == "postgres":
-        primary, *others = topology.database_nodes(spec.component)
+        primary, *others = _nodes(topology, spec.component, home)
         if spec.id == primary.id:
             followers = tuple(_follower(each, primary) for each in others)
             sync = tuple(each.instance for each in followers if each.sync)

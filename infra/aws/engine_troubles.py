@@ -86,6 +86,14 @@ def _last(text: str) -> list[str]:
     return (telling or lines)[-LAST_LINES:]
 
 
+def _canceled(stack: str, text: str) -> Problem:
+    return OperationFailed(
+        f"The update of {stack} was interrupted; what it had done stays done.",
+        hint="run the same again: it goes on where it ended",
+        extra={"lines": _last(text)},
+    )
+
+
 def _no_plugin(_: str, text: str) -> Problem:
     return Refused(
         "The plugin of the AWS provider is not installed.",
@@ -128,6 +136,7 @@ def _no_backend_access(_: str, text: str) -> Problem:
 
 
 BY_TEXT: Sequence[tuple[tuple[Text, ...], Callable[[str, str], Problem]]] = (
+    (("error: update canceled",), _canceled),
     (("no resource plugin", "failed to install plugin", "plugin not found"), _no_plugin),
     (
         ("passphrase must be set", "incorrect passphrase", "PULUMI_CONFIG_PASSPHRASE"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.aws import gateway
-from infra.aws.naming import CACHE, CONTROL, CONTROL_PLANE, GATEWAY, OBJECTS, ROOT
+from infra.aws.naming import CACHE, CLIENTS, CONTROL, CONTROL_PLANE, GATEWAY, OBJECTS, ROOT
 from infra.aws.spec import Platform, RegionSpec, TaskSpec
 
 JSON = dict[str, Any]
@@ -58,6 +58,7 @@ def secrets(platform: Platform, task: TaskSpec) -> dict[str, str]:
     if task.component == CONTROL_PLANE:
         return {
             "REGIONCTL_ADMINISTRATOR": platform.names.administrator(CONTROL),
+            "REGIONCTL_CLIENTS": CLIENTS,
             "REGIONCTL_ROOT": ROOT,
         }
     return {"REGIONCTL_SECRETS_JSON": task.component}
@@ -94,6 +95,7 @@ def environment(platform: Platform, region: RegionSpec, task: TaskSpec) -> dict[
     elif task.component == CONTROL_PLANE:
         own = {
             "PGSSLROOTCERT": str(BUNDLE),
+            "REGIONCTL_ENTRY_URL": f"https://{names.entry()}",
             "REGIONCTL_STATE": str(FOLDER),
             "REGIONCTL_PORT": str(task.port),
             "REGIONCTL_TOPOLOGY": packed(platform.text),

@@ -18,6 +18,8 @@ GATEWAY, CONTROL_PLANE = "gateway", "control-plane"
 CONTROL = "control"
 # The secret with the root token of the control plane's API.
 ROOT = "root"
+# The secret with those of the client programs (`infra/oauth_clients.py`), by name.
+CLIENTS = "clients"
 CACHE, QUEUE = "cache", "queue"
 OBJECTS, LOGS = "objects", "logs"
 _DIRECTION = re.compile(r"north|south|east|west|central")

@@ -15,7 +15,7 @@ from typing import Any
 from infra.aws import compute, databases, maps, route, stores
 from infra.aws.clients import JSON
 from infra.aws.databases import Global
-from infra.aws.operate import fence
+from infra.aws.operate import rules
 from infra.aws.site import Site
 from infra.provider import Follower, InstanceView, Observed, PostgresView, State
 from infra.topology import InstanceSpec
@@ -105,7 +105,7 @@ async def _region(site: Site, region: str, names: Sequence[str]) -> Region:
         return Region()
     lags, barred = await asyncio.gather(
         _unless_silent(databases.lags(site, names, region)),
-        _unless_silent(fence.barred(site, region)),
+        _unless_silent(rules.barred(site, region)),
     )
     return Region(
         barred=bool(barred),

@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from infra import rows
+from infra import oauth_clients, rows
 from infra.aws import databases, maps, observe, snapshots
 from infra.aws.clients import Cloud, Mode
 from infra.aws.limits import refused
+from infra.aws.naming import CLIENTS
 from infra.aws.operate import breaking, fence, promote, queue, reroute, scale
 from infra.aws.sessions import Sessions
 from infra.aws.site import site_of
@@ -262,7 +263,7 @@ class AwsProvider:
         return await fence.fence(self.site, instance)
 
     async def fence_region(self, region: str) -> Fenced:
-        return await fence.fence_region(self.site, region)
+        return await fence.fence_region(self.site, self.sessions, region)
 
     async def promote_queue(self, instance: str) -> None:
         await queue.promote_queue(self.site, instance)
@@ -270,7 +271,7 @@ class AwsProvider:
     # Breaking and checking.
 
     async def inject(self, fault: Fault) -> Injected:
-        return await breaking.inject(self.site, fault)
+        return await breaking.inject(self.site, self.sessions, fault)
 
     async def heal(self, fault: Fault) -> None:
         await breaking.heal(self.site, fault)
@@ -311,7 +312,9 @@ class AwsProvider:
         return await rows.invariants(self.sessions, known)
 
     async def seed(self) -> None:
-        await rows.seed(self.sessions, (await self._primaries())[CATALOG], {})
+        """The clients' secrets are those that `infra up` made."""
+        known = oauth_clients.hashes(await self.sessions.secret(CLIENTS))
+        await rows.seed(self.sessions, (await self._primaries())[CATALOG], known)
 
     async def logs(self, instances: Iterable[str], lines: int) -> dict[str, list[str]]:
         return await observe.logs(self.site, list(instances), lines)

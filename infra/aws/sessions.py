@@ -66,10 +66,15 @@ class Sessions:
         return known
 
     @contextlib.asynccontextmanager
-    async def session(self, instance: str, *, seconds: float = 5.0) -> AsyncIterator[Any]:
-        """An asyncpg connection of the administrator. Raises `Unavailable`, `OperationFailed`."""
+    async def session(
+        self, instance: str, *, seconds: float = 5.0, at: tuple[str, int] | None = None
+    ) -> AsyncIterator[Any]:
+        """An asyncpg connection of the administrator, to the (host, port) `at` if that is given.
+
+        Raises `Unavailable`, `OperationFailed`.
+        """
         database = self.site.spec(instance, "postgres").component
-        host, port = self._dialled(database, instance)
+        host, port = self._dialled(database, instance, at)
         try:
             async with asyncio.timeout(seconds):
                 connection = await asyncpg.connect(
@@ -132,7 +137,7 @@ class Sessions:
         database = self.site.spec(instance, "postgres").component
         passwords = {role: token_urlsafe(32) for role in roles.ROLES}
         for service in self.site.topology.services:
-            passwords[service] = (await self._secret(service))["database"]
+            passwords[service] = (await self.secret(service))["database"]
         async with self.session(instance) as session:
             await roles.create(session, passwords)
         host, port = self._dialled(database, instance)
@@ -146,15 +151,17 @@ class Sessions:
             ssl=self._trust(),
         )
 
-    def _dialled(self, database: str, instance: str) -> tuple[str, int]:
-        return self.dial.get(database) or self.address(instance)
+    def _dialled(
+        self, database: str, instance: str, at: tuple[str, int] | None = None
+    ) -> tuple[str, int]:
+        return self.dial.get(database) or at or self.address(instance)
 
     async def _password(self, database: str) -> str:
         """Of the administrator: rotated by AWS, so read anew."""
-        secret = await self._secret(self.site.names.administrator(database))
+        secret = await self.secret(self.site.names.administrator(database))
         return secret["password"]
 
-    async def _secret(self, purpose: str) -> dict[str, str]:
+    async def secret(self, purpose: str) -> dict[str, str]:
         """Of the same name in each region: the first that answers. Raises `Unavailable`."""
         for region in reversed(self.site.regions):
             with contextlib.suppress(Unavailable):

@@ -144,6 +144,17 @@ def write_endpoints(folder: Path, service: str, endpoints: Sequence[Address]) ->
     _write(_eds(folder, service), config.discovery([config.assignment(service, endpoints)]))
 
 
+def told(folder: Path, service: str) -> frozenset[Address] | None:
+    """The servers that were last written for `service`, which a running Envoy knows by now; None:
+    nothing that can be read."""
+    try:
+        (found,) = json.loads(_eds(folder, service).read_bytes())["resources"]
+        servers = [server for place in found["endpoints"] for server in place["lb_endpoints"]]
+        return frozenset(_host(server["endpoint"])[0] for server in servers)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def write_edge_route(folder: Path, gateways: Sequence[Address]) -> None:
     """Send new requests to exactly `gateways`; none closes the route.
 

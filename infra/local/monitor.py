@@ -74,7 +74,12 @@ class Monitor:
             raise self._silent(instance, error) from error
         try:
             yield connection
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        except (
+            OSError,
+            TimeoutError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # of a connection that died while it reported an error
+        ) as error:
             raise self._silent(instance, error) from error
         except asyncpg.PostgresError as error:
             raise OperationFailed(

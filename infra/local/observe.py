@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import psutil
 
-from infra.local import postgres, servers, valkey
+from infra.local import envoy, postgres, servers, valkey
 from infra.local.fencing import alive, held_zones, orphans
 from infra.local.monitor import LOST, Monitor
 from infra.local.ports import HOST, PORTLESS
@@ -81,7 +81,24 @@ async def observe(site: Site, monitor: Monitor, only: Collection[str] | None) ->
             for region in site.topology.regions
             if (version := map_version(site, region.name)) is not None
         },
+        targets={
+            spec.id: _targets(site, spec)
+            for spec in specs
+            if spec.component == "gateway" and site.layout.envoy(spec.region, spec.id).exists()
+        },
     )
+
+
+def _targets(site: Site, gateway: InstanceSpec) -> dict[str, frozenset[str]]:
+    """service → instances, as the gateway's files have them."""
+    folder = site.layout.envoy(gateway.region, gateway.id)
+    ids = {(HOST, port): id for id, port in site.ports.instances.items()}
+    found = {service: envoy.told(folder, service) for service in site.topology.services}
+    return {
+        service: frozenset(ids.get(each, f"{each[0]}:{each[1]}") for each in addresses)
+        for service, addresses in found.items()
+        if addresses is not None
+    }
 
 
 def map_version(site: Site, region: str) -> int | None:

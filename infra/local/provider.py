@@ -28,6 +28,7 @@ from infra.local import (
     ports,
     postgres,
     queues,
+    quota,
     regions,
     scaling,
     servers,
@@ -114,9 +115,8 @@ class LocalProvider:
 
     @cached_property
     def backups(self) -> Backups:
-        made: Backups = importlib.import_module("infra.local.backups.local").LocalBackups(
-            *self._parts
-        )
+        module = importlib.import_module("infra.local.backups.local")
+        made: Backups = module.LocalBackups(*self._parts)
         return made
 
     @cached_property
@@ -152,6 +152,7 @@ class LocalProvider:
         await self.site.supervisors[region].shutdown(seconds=90)
         instances = [spec.id for spec in self.topology.instances(region=region)]
         await fencing.kill(self.site, instances, keep_down=False)
+        quota.forget(self.site, instances)
 
     async def ensure_running(self, instances: Sequence[str]) -> None:
         fencing.require_reachable(self.site, instances)

@@ -119,17 +119,25 @@ async def _await_known(admin_port: int, service: str, targets: Sequence[envoy.Ad
 
 async def drained(site: Site, instances: Sequence[InstanceSpec]) -> None:
     """No gateway has a connection to these any more, or it has taken longer than requests may."""
-    clock = SystemClock()
-    deadline = clock.monotonic() + DRAIN_SECONDS
     region = instances[0].region
     gateways = {spec.id for spec in site.topology.instances(component="gateway", region=region)}
     pids = [pid for id, pid in (await _pids(site, region)).items() if id in gateways]
     addresses = {(HOST, site.port(spec.id)) for spec in instances}
+    if not await let_go(pids, addresses):
+        log.warning("requests are still on their way to what is stopped: %s", addresses)
+
+
+async def let_go(
+    pids: Sequence[int], addresses: Collection[envoy.Address], seconds: float = DRAIN_SECONDS
+) -> bool:
+    """Whether none of the processes has a connection to the addresses, waiting up to `seconds`."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + seconds
     while await asyncio.to_thread(_connected, pids, addresses):
         if clock.monotonic() > deadline:
-            log.warning("requests are still on their way to what is stopped: %s", addresses)
-            return
+            return False
         await clock.sleep(0.1)
+    return True
 
 
 async def give_up(site: Site, fresh: Sequence[InstanceSpec]) -> None:

@@ -24,6 +24,7 @@ from infra.local import (
     objects,
     peers,
     postgres,
+    quota,
     services,
     valkey,
 )
@@ -121,6 +122,8 @@ def prepare(site: Site, instance: str) -> None:
             objects.prepare(site, instance)
         elif spec.kind == "peer":
             peers.prepare(site, instance)
+        elif spec.kind == "service":
+            quota.prepare(site, instance)
         elif spec.id == EDGE:
             _prepare_edge(site)
         elif spec.kind == "envoy":
@@ -345,6 +348,7 @@ async def stop(site: Site, instances: Sequence[str]) -> None:
             return
 
     await asyncio.gather(*(one(instance) for instance in instances))
+    quota.forget(site, instances)
 
 
 async def await_listed(site: Site, targets: Sequence[Address]) -> None:

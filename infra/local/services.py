@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from infra.local import layout as files
+from infra.local import quota
 from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.local.supervisor import Program
@@ -29,7 +30,7 @@ def program(site: Site, instance: str) -> Program:
     )
     return Program(
         instance,
-        command,
+        quota.held(site, instance, command),
         environment=_environment(site, spec),
         directory=site.layout.root,
         nice=PATIENCE if spec.component in PATIENT else 0,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from infra.local.ports import HOST
 from infra.local.site import Site
 from infra.topology import EDGE
 from infra.traffic import Traffic
@@ -24,14 +26,30 @@ JSON = Mapping[str, Any]
 
 
 async def traffic(site: Site) -> dict[str, Traffic]:
-    """By door; one that does not say is not there."""
+    """By door; one that does not say is not there, but for an edge that lets no client in."""
     doors = {spec.id: site.ports.admin[spec.id] for spec in site.topology.instances(kind="envoy")}
     plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # no root certificates, which take long to load
     async with httpx.AsyncClient(timeout=SECONDS, trust_env=False, verify=plain) as client:
         found = await asyncio.gather(
             *(_ask(client, port, CLIENTS if id == EDGE else SERVED) for id, port in doors.items())
         )
-    return {id: count(said) for id, said in zip(doors, found, strict=True) if said is not None}
+    counted = {id: count(said) for id, said in zip(doors, found, strict=True) if said is not None}
+    authority = site.layout.ca / "ca.pem"
+    if EDGE not in counted and authority.exists() and not await lets_in(site.ports.edge, authority):
+        counted[EDGE] = Traffic(serves=False)
+    return counted
+
+
+async def lets_in(port: int, authority: Path) -> bool:
+    """Whether a client gets TLS there: a frozen edge still takes connections, but says nothing."""
+    trust = ssl.create_default_context(cafile=str(authority))
+    try:
+        async with asyncio.timeout(SECONDS):
+            _, writer = await asyncio.open_connection(HOST, port, ssl=trust)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def _ask(client: httpx.AsyncClient, port: int, names: str) -> JSON | None:

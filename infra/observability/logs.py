@@ -83,9 +83,11 @@ def _operators() -> list[JSON]:
             "timestamp": {
                 "parse_from": "attributes.at",
                 "layout_type": "gotime",
-                "layout": "2006-01-02T15:04:05.000Z",
+                # A bare Z would be any letter Z, and the time that of the collector's own zone.
+                "layout": "2006-01-02T15:04:05.000Z07:00",
             },
-            "severity": {"parse_from": "attributes.level"},
+            # The collector knows all other names of Python's levels.
+            "severity": {"parse_from": "attributes.level", "mapping": {"fatal": "critical"}},
             "trace": {"trace_id": {"parse_from": "attributes.trace"}},
         },
     ]

@@ -39,6 +39,54 @@ def test_a_dry_run_shows_the_plan_the_approvals_and_what_is_not_known_of_the_los
     assert made["expected"]["lossSeconds"] is None
 
 
+@pytest.mark.parametrize(
+    ("words", "lost", "taker"),
+    [
+        ([], "us-east-1", "us-west-2"),
+        (["--region", "us-east-1"], "us-east-1", "us-west-2"),
+        (["--region", "us-west-2"], "us-west-2", "us-east-1"),
+    ],
+)
+def test_either_region_may_be_the_one_that_is_lost(
+    words: list[str], lost: str, taker: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*DRILL, *words, "--dry-run", "-o", "json"]) == Exit.OK
+    made = json.loads(capsys.readouterr().out)
+    (fault,) = [s["args"]["fault"] for s in made["steps"] if s["name"] == "inject-fault"]
+    assert (fault["kind"], fault["target"]) == ("kill-region", lost)
+    recovery = {step["name"]: step["args"] for step in made["expected"]["recovery"]}
+    assert recovery["fence-region"]["region"] == lost
+    assert recovery["promote"]["instances"] == [f"{n}.{taker}a" for n in ("s1", "s2", "catalog")]
+    assert recovery["open-route"] == {"region": taker}
+    assert {id.partition(".")[2][:-1] for id in recovery["start-servers"]["instances"]} == {taker}
+    assert [each["name"] for each in made["approvals"]] == [lost, "data-loss", "return"]
+    assert lost in made["approvals"][0]["consequence"]
+    assert made["expected"]["lossSeconds"] is None
+    assert run([*DRILL, *words, "--dry-run"]) == Exit.OK
+    told = capsys.readouterr().out
+    for said in (f"Every service of {lost} ends", "data-loss", "expected loss: unknown"):
+        assert said in told
+
+
+def test_a_region_that_the_topology_has_not_is_not_found_and_those_that_it_has_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run([*DRILL, "--region", "eu-west-1", "--dry-run"]) == Exit.USAGE
+    ended = capsys.readouterr()
+    assert ended.out == ""
+    assert "'eu-west-1'" in ended.err
+    assert "us-east-1" in ended.err
+    assert "us-west-2" in ended.err
+
+
+def test_the_other_region_has_to_be_typed_when_it_is_the_one_that_is_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--region", "us-west-2", "--no-input", "--yes", "--reason", "game day"]
+    assert run([*DRILL, *words, "--confirm", "us-east-1"]) == Exit.REFUSED
+    assert "--confirm us-west-2" in capsys.readouterr().err
+
+
 def test_people_are_told_that_nobody_knows_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*DRILL, "--dry-run"]) == Exit.OK
     told = capsys.readouterr().out

@@ -1,9 +1,8 @@
-"""`regionctl infra` as it is typed. AWS is not there; of a stack, Pulumi is a double."""
+"""`regionctl infra` as it is typed, without AWS. Stacks: `tests/infra/aws/test_engine_whole.py`."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +17,10 @@ from cli.infra_children import Planned
 from infra.aws.plan import managed
 from infra.topology import BUILT_IN
 from runtime.errors import Exit
-from tests.cli.console import Ended, program, regionctl
+from tests.cli.console import program, regionctl
 from tests.infra.aws.surveyed import TOPOLOGY, survey
-from tests.infra.aws.test_engine import with_double
 
 JSON = dict[str, Any]
-STACK = "aws-two-regions.prod"
 
 
 def planned(*levels: str, violation: str = "advisory") -> Planned:
@@ -97,62 +94,6 @@ def test_without_the_packages_it_says_which_and_how_to_get_them(
     assert ended.code == Exit.REFUSED
     assert "no_such_package" in ended.stderr
     assert "pip install 'regionctl[aws]'" in ended.stderr
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Path:
-    """A backend of the double in which there is a stack with two resources, one protected."""
-    resources = [
-        {"urn": f"urn:pulumi:{name}", "type": "aws:x/y:Y", "inputs": {}, "protect": name == "data"}
-        for name in ("data", "drifted")
-    ]
-    resources[1]["drifted"] = True
-    state = {"version": 1, "resources": resources, "outputs": {"entryUrl": "https://it"}}
-    (tmp_path / f"{STACK}.json").write_text(json.dumps(state))
-    return tmp_path
-
-
-def infra(stack: Path, *words: str) -> Ended:
-    if not (stack / "bin").exists():
-        with_double(stack)
-    path = f"{stack / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    env = {"PATH": path, "PULUMI_CONFIG_PASSPHRASE": "test", "PYTHONPATH": str(Path.cwd())}
-    return regionctl("infra", *words, "--backend", f"file://{stack}", home=stack, env=env)
-
-
-@pytest.mark.process
-def test_a_stack_is_looked_at_and_deleted_only_when_its_name_is_repeated(stack: Path) -> None:
-    outputs = infra(stack, "outputs", "-o", "json")
-    assert json.loads(outputs.stdout)["outputs"] == {"entryUrl": "https://it"}
-    drift = infra(stack, "drift", "-o", "json")
-    assert drift.code == Exit.CHANGES
-    assert [step["op"] for step in json.loads(drift.stdout)["steps"]] == ["update"]
-    refused = infra(stack, "down", "--keep-data", "--yes")
-    assert refused.code == Exit.REFUSED
-    assert "--confirm aws-two-regions" in refused.stderr
-    done = infra(stack, "down", "--keep-data", "--confirm", "aws-two-regions")
-    assert done.code == Exit.OK
-    left = json.loads((stack / f"{STACK}.json").read_text())["resources"]
-    assert [each["urn"] for each in left] == ["urn:pulumi:data"]
-    log = regionctl("audit", "-o", "json", home=stack)
-    assert log.code == Exit.UNREACHABLE
-    told = [
-        (each["log"], each["kind"], each["action"], each["target"], each["outcome"])
-        for each in json.loads(log.stdout)["items"]
-    ]
-    assert told == [
-        ("infra", "asked", "infra down", "aws-two-regions", None),
-        ("infra", "ended", "infra down", "aws-two-regions", "succeeded"),
-    ]
-
-
-@pytest.mark.process
-def test_down_refuses_what_is_protected_and_deletes_nothing(stack: Path) -> None:
-    before = (stack / f"{STACK}.json").read_text()
-    ended = infra(stack, "down", "--confirm", "aws-two-regions")
-    assert ended.code == Exit.REFUSED
-    assert "--keep-data" in ended.stderr
-    assert (stack / f"{STACK}.json").read_text() == before
 
 
 def test_the_price_list_shows_where_each_price_is_from(tmp_path: Path) -> None:

@@ -74,19 +74,41 @@ def test_a_dry_run_prints_the_steps_that_are_then_carried_out(platform: Plane) -
     ]
 
 
-@pytest.mark.parametrize("verb", ["up", "down"])
-def test_a_platform_elsewhere_is_neither_made_nor_stopped_from_here(
-    verb: str, tmp_path: Path
+ELSEWHERE = {"REGIONCTL_SERVER": "https://ops.example:18000", "REGIONCTL_STATE_DIR": ""}
+
+
+@pytest.mark.parametrize("words", [["down"], ["up", "--port-offset", "1"], ["up", "--listen", "x"]])
+def test_a_platform_elsewhere_is_not_stopped_from_here_nor_told_how_to_run(
+    words: list[str], tmp_path: Path
 ) -> None:
-    elsewhere = {"REGIONCTL_SERVER": "https://ops.example:18000", "REGIONCTL_STATE_DIR": ""}
-    ended = regionctl(verb, "--dry-run", home=tmp_path, env=elsewhere)
+    ended = regionctl(*words, "--dry-run", home=tmp_path, env=ELSEWHERE)
     assert ended.code == 5
     assert "https://ops.example:18000" in ended.stderr
     assert "--state-dir DIR" in ended.stderr
     named = regionctl(
-        verb, "--dry-run", "--state-dir", str(tmp_path / "x"), home=tmp_path, env=elsewhere
+        *words, "--dry-run", "--state-dir", str(tmp_path / "x"), home=tmp_path, env=ELSEWHERE
     )
     assert "There is no platform" in named.stderr
+
+
+def test_a_platform_elsewhere_is_provisioned_by_its_own_control_plane(plane: Plane) -> None:
+    there = {
+        "REGIONCTL_SERVER": f"http://127.0.0.1:{plane.port}",
+        "REGIONCTL_TOKEN_FILE": str(plane.state / "control" / "token"),
+        "REGIONCTL_STATE_DIR": "",
+    }
+    other = plane.run("up", "--topology", "aws-two-regions", env=there)
+    assert other.code == 5
+    assert "runs two-regions, not aws-two-regions: nothing was begun" in other.stderr
+    planned = plane.run("up", "--dry-run", "-o", "json", env=there)
+    assert (json.loads(planned.stdout)["verb"], planned.code) == ("provision", 0)
+    made = plane.run("up", "--topology", "two-regions", "-o", "json", env=there)
+    document = json.loads(made.stdout)
+    assert (made.code, document["state"]) == (0, "healthy")
+    assert document["controlPlane"] == there["REGIONCTL_SERVER"]
+    again = plane.run("up", env=there)
+    assert (again.code, "nothing to do" in again.stderr) == (0, True)
+    assert "next: curl https://" in again.stdout
 
 
 def test_a_plan_exits_20_when_it_has_steps_and_the_code_is_asked_for(platform: Plane) -> None:

@@ -65,6 +65,12 @@ async def region_lost(platform: Platform) -> None:
     await platform.provider.inject(Fault("kill-region", "us-east-1"))
 
 
+async def scaled_region_lost(platform: Platform) -> None:
+    """The other region has one instance of orders, the lost one had six."""
+    await scaled(platform)
+    await platform.provider.inject(Fault("kill-region", "us-east-1"))
+
+
 async def away(platform: Platform) -> None:
     await region_lost(platform)
     await platform.run("failover", **LOSS)
@@ -191,6 +197,7 @@ SCENARIOS: dict[str, Scenario] = {
     "database-failover": Scenario("failover", primary_lost, {"target": "s1"}),
     "frozen-database-failover": Scenario("failover", primary_frozen, {"target": "catalog"}),
     "region-failover": Scenario("failover", region_lost, LOSS),
+    "failover-of-a-scaled-region": Scenario("failover", scaled_region_lost, LOSS),
     "queue-failover": Scenario("queue-failover", queue_lost, {"region": "us-east-1"}),
     "relax-sync": Scenario("relax-sync", standby_lost, {"database": "s1"}),
     "rejoin": Scenario("rejoin", failed_over, {"database": "s1"}),

@@ -92,6 +92,21 @@ async def test_a_busy_service_gets_instances_and_loses_them_when_it_is_idle(scal
     assert not [id for id in scaled.platform.provider.servers if id.startswith("orders-")]
 
 
+async def test_an_instance_that_is_limited_is_busy_by_its_limit() -> None:
+    """A fifth of a core is little of a whole one and much of a quarter."""
+    for limit, wanted in ((1.0, 1), (0.25, 2)):
+        policy = ScalingPolicy(cpu_limits=(("orders", limit),))
+        topology = replace(load("two-regions"), scaling=policy)
+        async with Platform.open(topology) as platform:
+            await provisioned(platform)
+            scaled = Scaled(platform)
+            platform.provider.demand[ORDERS] = 0.22
+            await scaled.passes(2 * MINUTE)
+            assert scaled.count() == wanted
+            reasons = [each.reason for each in await scaled.opened()]
+    assert reasons == ["more than 70 % of its 0.25 cores used for 60 s"]
+
+
 async def test_what_is_decided_is_told_for_each_service_and_zone(scaled: Scaled) -> None:
     scaled.platform.provider.demand[ORDERS] = 0.5
     await scaled.passes(2 * EVERY_SECONDS)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from control_plane import capacity
 from control_plane.capacity import Assumed, Measured, Stair, needed
+from loadtests import profiles
 from runtime.errors import Invalid
 
 RATES = st.floats(1, 5000)
@@ -34,6 +35,8 @@ ASSUMED = st.builds(
     instances=st.integers(1, 8),
     shards=st.integers(1, 8),
     writes_per_shard=st.one_of(st.none(), RATES),
+    zones=st.integers(3, 6),
+    lost_zones=st.integers(0, 2),
 )
 
 
@@ -53,15 +56,17 @@ def test_there_are_enough_of_everything_and_one_less_were_too_few(
     need = needed(measured, assumed)
     one = measured.ceiling / assumed.instances * assumed.utilisation
     shard = capacity.writes_of_shard(measured, assumed) * assumed.utilisation
+    left = assumed.zones - assumed.lost_zones
+    assert need.instances == need.in_each_zone * assumed.zones
     for count, bears, load in (
-        (need.instances, one, need.requests),
+        (need.in_each_zone, one * left, need.requests),
         (need.shards, shard, need.writes),
         (need.pool, capacity.POOL_SHARE, need.connections),
         (need.connections, 1.0, need.in_flight),
     ):
         assert count * bears >= load * (1 - 1e-6)
         assert count == 1 or (count - 1) * bears < load * (1 + 1e-6)
-    assert need.pool_of_instance * need.instances >= need.pool
+    assert need.pool_of_instance * need.in_each_zone * left >= need.pool
 
 
 @given(MEASURED, ASSUMED, st.integers(1, 1_000_000))
@@ -76,8 +81,20 @@ def test_a_hundred_thousand_customers_by_hand() -> None:
     measured = Measured(ceiling=400, broke=True, each=3, writes=0.5, journey=1, request=0.05)
     need = needed(measured, Assumed(users=100_000, think=49, writes_per_shard=500))
     assert (need.journeys, need.requests, need.writes) == (2000, 6000, 1000)
-    assert (need.instances, need.shards) == (22, 3)
+    assert (need.instances, need.in_each_zone, need.shards) == (44, 22, 3)
     assert (need.connections, need.pool, need.pool_of_instance) == (300, 375, 18)
+
+
+@pytest.mark.parametrize(
+    ("zones", "lost", "instances"), [(2, 1, 44), (2, 0, 22), (3, 1, 33), (3, 2, 66), (1, 0, 22)]
+)
+def test_what_is_left_of_the_zones_carries_everything(
+    zones: int, lost: int, instances: int
+) -> None:
+    measured = Measured(ceiling=400, broke=True, each=3, writes=0.5, journey=1, request=0.05)
+    need = needed(measured, Assumed(think=49, zones=zones, lost_zones=lost))
+    assert need.instances == instances
+    assert need.in_each_zone * (zones - lost) >= 22
 
 
 @pytest.mark.parametrize(
@@ -90,6 +107,9 @@ def test_a_hundred_thousand_customers_by_hand() -> None:
         Assumed(instances=0),
         Assumed(shards=0),
         Assumed(writes_per_shard=0),
+        Assumed(zones=1),
+        Assumed(zones=2, lost_zones=2),
+        Assumed(lost_zones=-1),
     ],
 )
 def test_what_cannot_be_assumed_is_refused(assumed: Assumed) -> None:
@@ -100,31 +120,36 @@ def test_what_cannot_be_assumed_is_refused(assumed: Assumed) -> None:
 def breakpoint_run(*rates_and_p99: tuple[float, float], late: float = 1.0) -> dict[str, Any]:
     """Steps of four seconds, in the last of which the generator was `late` milliseconds.
 
-    Each arrival makes three requests, one of which is a write.
+    Each arrival makes three requests, one of which is a write. Of a step with a p99 of 500 ms or
+    less a request takes 20 ms and a journey 40; of others a thousand times as long, and there a
+    customer gives up after the first.
     """
-    timeline = [
-        {"t": 4 * number + second, "ok": 3 * rate, "errors": 0, "p99Ms": p99}
-        | {"lateMs": late if number == len(rates_and_p99) - 1 else 1.0}
-        for number, (rate, p99) in enumerate(rates_and_p99)
-        for second in range(4)
-    ]
-    arrivals = int(4 * sum(rate for rate, _ in rates_and_p99))
-    segments = [
-        {"kind": "step", "fromRate": rate, "toRate": rate, "seconds": 4.0}
-        for rate, _ in rates_and_p99
-    ]
-    figures = {"intendedMs": {"mean": 40.0}, "serviceMs": {"mean": 20.0}}
-    row = {"phase": "steady", "errors": 0, **figures}
+    timeline, segments, phases, endpoints, journeys = [], [], [], [], []
+    for number, (rate, p99) in enumerate(rates_and_p99):
+        last, name = number == len(rates_and_p99) - 1, f"{rate:g}/s"
+        slow = 1000 if p99 > 500 else 1
+        second = {"errors": 0, "p99Ms": p99, "lateMs": late if last else 1.0}
+        timeline += [{"t": 4 * number + t, "ok": 3 * rate, **second} for t in range(4)]
+        segments.append({"kind": "step", "fromRate": rate, "toRate": rate, "seconds": 4.0})
+        phases.append({"name": name, "from": 4.0 * number, "to": 4.0 * number + 4})
+        figures = {"intendedMs": {"mean": 40.0 * slow}, "serviceMs": {"mean": 20.0 * slow}}
+        row = {"phase": name, "errors": 0, **figures}
+        endpoints += [
+            {**row, "name": "GET /products", "ok": 8 * rate},
+            {**row, "name": "POST /orders", "ok": 4 * rate if slow == 1 else 0},
+        ]
+        journeys.append({**row, "name": "(whole)", "ok": 4 * rate})
     return {
-        "plan": {"segments": segments, "limits": {"p99Ms": 500.0, "errors": 0.01}},
-        "offered": {"started": arrivals},
+        "plan": {
+            "segments": segments,
+            "phases": phases,
+            "limits": {"p99Ms": 500.0, "errors": 0.01},
+        },
+        "offered": {"started": int(4 * sum(rate for rate, _ in rates_and_p99))},
         "generator": {"lagLimitMs": 50.0},
         "timeline": timeline,
-        "endpoints": [
-            {**row, "name": "GET /products", "ok": 2 * arrivals},
-            {**row, "name": "POST /orders", "ok": arrivals},
-        ],
-        "journeys": [{**row, "name": "(whole)", "ok": arrivals}],
+        "endpoints": endpoints,
+        "journeys": journeys,
     }
 
 
@@ -135,6 +160,32 @@ def test_the_ceiling_is_the_last_step_that_held() -> None:
     assert (measured.ceiling, measured.broke) == (120, True)
     assert (measured.each, measured.writes) == (3, 1)
     assert (measured.journey, measured.request) == (0.04, 0.02)
+
+
+def test_what_a_step_did_that_was_too_much_is_not_averaged_in() -> None:
+    """In the second run the fourth step would have held by itself: its queue was inherited."""
+    alone = capacity.read(breakpoint_run((20, 30), (40, 60)))
+    for steps in (((60, 900),), ((60, 900), (80, 50))):
+        found = capacity.read(breakpoint_run((20, 30), (40, 60), *steps))
+        assert found == replace(alone, broke=True)
+
+
+def test_a_run_whose_phases_are_not_its_steps_is_not_averaged_at_all() -> None:
+    run = breakpoint_run((20, 30), (60, 900))
+    run["plan"]["phases"] = [{"name": "20/s", "from": 0.0, "to": 8.0}]
+    with pytest.raises(Invalid, match="does not tell its steps apart"):
+        capacity.read(run)
+
+
+@pytest.mark.parametrize("stretch", [None, 210.0])
+def test_each_step_of_the_profile_that_finds_the_ceiling_is_a_phase(stretch: float | None) -> None:
+    plan = profiles.named("breakpoint", 1.0, stretch, 1).document()
+    seconds = [{"t": t, "ok": 9, "errors": 0, "p99Ms": 9.0, "lateMs": 1.0} for t in range(420)]
+    run = {"plan": plan, "timeline": seconds, "generator": {"lagLimitMs": 50.0}}
+    found = capacity.steps(run)
+    names = {each["name"] for each in plan["phases"]}
+    assert len(names) == 21
+    assert capacity.held_phases(run, found) == names - {"warm-up"}
 
 
 def test_a_run_that_never_broke_gives_a_ceiling_that_is_at_least_so_high() -> None:

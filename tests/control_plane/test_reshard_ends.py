@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from control_plane.decisions import repairs
+from control_plane.decisions import left_behind, repairs
+from control_plane.sentinel import Sentinel
 from control_plane.steps import HANDLERS
+from control_plane.world import World
 from infra.provider import Fault
 from runtime.errors import Invalid, OperationFailed, Refused
-from runtime.shardmap import SLOTS
+from runtime.shardmap import SLOTS, Move
 from tests.control_plane.platform import Platform
 from tests.control_plane.resharding import (
     FOUR,
+    before_step,
     go_on,
     lose_primary,
     start,
@@ -206,3 +209,65 @@ async def test_nobody_else_mends_a_shard_that_is_still_being_made(platform: Plat
     await platform.provider.inject(Fault("kill", "s3.us-east-1b"))
     await platform.run("relax-sync", database="s3")
     assert await astray() == {"s3"}
+
+
+async def shrunk(platform: Platform) -> None:
+    """Of four shards two have given up all their slots, and the soak is over."""
+    await grown(platform)
+    await platform.run("reshard-finish", early=True)
+    await platform.run("reshard", to=2, batch=256, soak=0)
+
+
+async def test_a_shard_whose_primary_has_crashed_ends_all_the_same(platform: Platform) -> None:
+    async def crash() -> None:
+        await platform.provider.inject(Fault("kill", "s3.us-east-1a"))
+
+    await shrunk(platform)
+    plan = await platform.plan("reshard-finish")
+    stopping = [step.name for step in plan.steps].index("stop-retired")
+    ended = await go_on(platform, await start(platform, plan), before_step(stopping, crash))
+    assert ended.state == "succeeded", ended.problem
+    assert platform.topology.shards == ("s1", "s2")
+    assert not {id for id in platform.provider.nodes if id.startswith(("s3.", "s4."))}
+
+
+@pytest.mark.parametrize("verb", ["reshard-finish", "reshard-abort"])
+async def test_what_a_failed_end_left_behind_is_removed_by_the_sentinel(
+    platform: Platform, verb: str
+) -> None:
+    async def refuse(world: World, **args: Any) -> Any:
+        raise OperationFailed("the disk does not answer")
+
+    await shrunk(platform)
+    plan = replace(await platform.plan("reshard-finish"), kind=verb)
+    refusing = {**HANDLERS, "stop-retired": refuse}
+    failed = await go_on(platform, await start(platform, plan), refusing)
+    assert failed.state == "failed"
+    assert set((await platform.map()).shards) == {"s1", "s2", "catalog"}
+
+    await Sentinel(platform.provider, platform.store, platform.clock)._repair_once()
+    taken_up, _ = await platform.store.operations()
+    assert (taken_up.kind, taken_up.requested_by) == ("reshard-abort", "sentinel")
+    await platform.carry_out(taken_up.plan)
+    assert platform.topology.shards == ("s1", "s2")
+    assert (await platform.plan("provision")).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "taken_up"),
+    [
+        ("reshard-finish", "failed", True),
+        ("reshard-rollback", "failed", True),
+        ("reshard-finish", "running", False),
+        ("reshard-finish", "succeeded", False),
+        ("reshard", "failed", False),
+    ],
+)
+async def test_only_a_failed_end_is_taken_up_and_not_while_slots_move(
+    platform: Platform, kind: str, state: str, taken_up: bool
+) -> None:
+    four, two = platform.topology.with_shards(4), await platform.map()
+    assert bool(left_behind(four, two, kind, state)) is taken_up
+    assert not left_behind(platform.topology, two, kind, state)
+    moving = two.with_move(Move(two.version + 1, "s2", "s1", 512, 513))
+    assert not left_behind(four, moving, kind, state)

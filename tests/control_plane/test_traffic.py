@@ -18,6 +18,7 @@ from control_plane.traffic import (
     Measured,
     Slice,
     between,
+    outage,
     percentile,
     rates,
     within,
@@ -236,6 +237,72 @@ def test_an_outage_burns_the_short_window_faster_than_the_long_one() -> None:
     assert errors.budget_left == pytest.approx(1 - 10 / 110 / 0.01 * watched)
     spent = 10 / 110 / 0.0001 * watched
     assert measured.budgets["us-east-1"] == pytest.approx(1 - spent)
+
+
+def test_an_edge_that_lets_nobody_in_fails_as_many_as_came_before() -> None:
+    doors = Doors()
+    doors.look()
+    for _ in range(12):
+        doors.ask(10)
+        doors.look()
+    mine = doors.counted[EDGE]
+    doors.counted[EDGE] = Traffic(serves=False)
+    for _ in range(12):
+        measured = doors.look()
+    whole = doors.history.pending
+    assert (whole.requests, whole.errors) == (240, 120)
+    assert (whole.slices, whole.bad_slices) == (24, 12)
+    availability, latency, errors = measured.levels
+    assert (availability.good, latency.good, errors.good) == (0.5, 1.0, 0.5)
+    assert errors.burn["5m"] == pytest.approx(0.5 / 0.01)
+    assert measured.series.points[-1].rate is None
+    doors.counted[EDGE] = mine
+    doors.ask(10)
+    doors.look()
+    assert (doors.history.pending.requests, doors.history.pending.errors) == (250, 120)
+
+
+def test_an_edge_that_only_says_nothing_or_never_answered_has_failed_nobody() -> None:
+    doors = Doors()
+    mine, doors.counted[EDGE] = doors.counted[EDGE], Traffic(serves=False)
+    for _ in range(3):
+        doors.look()  # a platform that is just coming up
+    doors.counted[EDGE] = mine
+    doors.ask(10)
+    for _ in range(3):
+        doors.look()
+        doors.ask(10)
+    for _ in range(3):
+        doors.look(EDGE)  # only what it counts is not to be had
+    assert doors.history.pending.errors == 0
+
+
+@given(
+    st.lists(st.builds(_slice, st.integers(0, 500), st.just(0), st.just(0)), max_size=12),
+    st.floats(0, 60),
+)
+def test_an_outage_fails_at_least_whoever_looked_and_nobody_is_served(
+    before: list[Slice], seconds: float
+) -> None:
+    lost = outage(before, seconds)
+    assert lost.requests == lost.errors >= 1
+    most = max((each.rate for each in before), default=0.0)
+    assert lost.requests <= max(1, round(most * seconds))
+
+
+async def test_a_killed_edge_burns_the_budget_of_the_platform() -> None:
+    async with Platform.open() as platform:
+        await platform.run("provision")
+        sampler = Sampler(platform.provider, platform.clock, Minutes(platform.store.database))
+        for number in range(30):
+            platform.provider.write("s1", str(number))
+            if number == 15:
+                await platform.provider.ensure_stopped([EDGE])
+            await sampler.look()
+            platform.clock.advance(5.0)
+        found = await sampler.seen([300.0])
+        assert found.windows[300.0].errors == 15
+        assert (found.whole.slices, found.whole.bad_slices) == (29, 15)
 
 
 async def test_the_sampler_asks_the_provider() -> None:

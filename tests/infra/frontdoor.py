@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -95,6 +96,9 @@ class FrontDoor:
 
     def bearer(self, token: str | None = None, **claims: object) -> dict[str, str]:
         return {"Authorization": f"Bearer {token or self.signer.token(**claims)}"}
+
+    def freeze_edge(self) -> None:
+        self._running[-1].send_signal(signal.SIGSTOP)
 
     def kill_edge(self) -> None:
         self._running[-1].kill()

@@ -22,6 +22,15 @@ def test_every_file_is_whole_json_and_nothing_temporary_stays(tmp_path: Path) ->
         json.loads(path.read_text())
 
 
+def test_what_a_gateway_was_told_can_be_read_back(tmp_path: Path) -> None:
+    assert envoy.told(tmp_path, "orders") is None
+    for servers in ([("127.0.0.1", 18200), ("127.0.0.1", 18252)], []):
+        envoy.write_endpoints(tmp_path, "orders", servers)
+        assert envoy.told(tmp_path, "orders") == set(servers)
+    (tmp_path / "eds-orders.json").write_text('{"resources": [{"endpoints": [{}]}]}')
+    assert envoy.told(tmp_path, "orders") is None
+
+
 def test_the_command_runs_the_binary_itself(tmp_path: Path) -> None:
     command = envoy.command(tmp_path)
     with Path(command[0]).open("rb") as binary:

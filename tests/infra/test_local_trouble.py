@@ -8,17 +8,19 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from infra.local import binaries, layout, leftovers, ports, scaling
+from control_plane.plans import scale
+from infra.local import binaries, envoy, layout, leftovers, ports, scaling
 from infra.local.layout import Layout
 from infra.local.ports import PortTaken
 from infra.local.provider import LocalProvider
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import OperationFailed, Problem, Refused
 from tests.infra import platform
-from tests.infra.platform import PRIMARY, REMOTE, SYNC, World
+from tests.infra.platform import PRIMARY, REMOTE, SYNC, World, first_map
 
 pytestmark = pytest.mark.process
 
@@ -81,6 +83,32 @@ def test_a_service_whose_new_instance_cannot_start_has_as_many_as_before(whole: 
         assert (await provider.observe([fresh])).running(fresh)
         await provider.set_instances("orders", zone, 1)
         await provider.ensure_stopped(["orders.us-west-2a"])
+
+    whole.run(check)
+
+
+def test_gateways_that_a_change_of_instances_forgot_are_told_when_it_is_asked_for_again(
+    whole: World,
+) -> None:
+    """The control plane died before it told them."""
+    zone, own, gateway = "us-west-2a", "orders.us-west-2a", "gateway.us-west-2a"
+    asked: dict[str, Any] = {"service": "orders", "zone": zone, "to": 1}
+
+    async def check(provider: LocalProvider) -> None:
+        await provider.set_instances("orders", zone, 1)
+        known = first_map(provider)
+        assert not scale.plan(provider.topology, await provider.observe(), known, **asked).steps
+        folder = provider.site.layout.envoy("us-west-2", gateway)
+        envoy.write_endpoints(folder, "orders", [(ports.HOST, 1)])
+        observed = await provider.observe()
+        assert observed.targets[gateway]["orders"] == {f"{ports.HOST}:1"}
+        plan = scale.plan(provider.topology, observed, known, **asked)
+        assert [step.name for step in plan.steps] == ["set-instances"]
+        await provider.set_instances("orders", zone, 1)
+        assert (await provider.observe()).targets[gateway]["orders"] == {own}
+        admin = provider.site.ports.admin[gateway]
+        assert await envoy.listed(admin, "orders") == {(ports.HOST, provider.site.port(own))}
+        await provider.ensure_stopped([own])
 
     whole.run(check)
 

@@ -352,25 +352,25 @@ def test_a_killed_store_or_stand_in_is_started_again(world: World, instance: str
 
 
 def test_a_service_gets_a_second_instance_and_loses_it_again(world: World) -> None:
-    first, second = "orders.us-west-2a", "orders-2.us-west-2a"
+    first, second, gateway = "orders.us-west-2a", "orders-2.us-west-2a", "gateway.us-west-2a"
 
     async def check(provider: Provider) -> None:
         before = provider.topology
         for _ in range(2):
             await provider.set_instances("orders", "us-west-2a", 2)
-        observed = await provider.observe([first, second])
-        assert observed.running(first) and observed.running(second)  # noqa: PT018
-        assert observed.instances[first].address != observed.instances[second].address
+        observed = await provider.observe([first, second, gateway])
+        pids = {id: observed.instances[id].pid for id in (first, second) if observed.running(id)}
+        assert observed.targets[gateway]["orders"] == {first, second} == pids.keys()
         used = await provider.usage()
-        assert used.keys() == {first, second}
-        assert {id: used[id].pid for id in used} == {id: observed.instances[id].pid for id in used}
+        assert {id: used[id].pid for id in used} == pids
         assert all(each.cpu_seconds >= 0 and each.memory_bytes > 0 for each in used.values())
-        pid = observed.instances[first].pid
         for _ in range(2):
             await provider.set_instances("orders", "us-west-2a", 1)
         assert provider.topology == before
         assert (await provider.usage()).keys() == {first}
-        assert (await provider.observe([first])).instances[first].pid == pid
+        observed = await provider.observe([first, gateway])
+        assert observed.instances[first].pid == pids[first]
+        assert observed.targets[gateway]["orders"] == {first}
         await provider.ensure_stopped([first])
 
     world.run(check)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra import oauth_clients
 from infra.local import clients, layout, peers, ports, services
 from infra.local.layout import Layout
 from infra.local.site import Site
@@ -118,7 +119,7 @@ def test_a_client_logs_in_with_the_secret_whose_hash_the_catalog_has(make: Make)
     assert document["token_url"] == "https://127.0.0.1:18001/oauth/token"
     role, digest = clients.hashes(site.secrets)[document["client_id"]]
     assert role == "service"
-    assert digest == clients.digest(document["client_secret"])
+    assert digest == oauth_clients.digest(document["client_secret"])
 
 
 def test_the_payment_gateway_is_given_its_secrets_and_the_way_back(make: Make) -> None:

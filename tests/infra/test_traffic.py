@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.traffic import count
+from infra.local.traffic import count, lets_in
 from infra.traffic import BOUNDS, Traffic
+from tests.infra.frontdoor import front_door
 
 SERVICES = "cluster.{}.external.upstream_rq_{}"
 
@@ -51,3 +56,14 @@ def test_every_request_is_in_its_bucket_and_in_all_above(times: list[float]) -> 
         assert known == sum(each <= bound for each in times)
     if times:
         assert traffic.buckets[-1] == (BOUNDS[-1], len(times))
+
+
+@pytest.mark.process
+def test_an_edge_that_is_frozen_or_dead_lets_nobody_in(tmp_path: Path) -> None:
+    authority = tmp_path / "ca" / "ca.pem"
+    with front_door(tmp_path) as door:
+        assert asyncio.run(lets_in(door.edge, authority))
+        door.freeze_edge()
+        assert not asyncio.run(lets_in(door.edge, authority))
+        door.kill_edge()
+        assert not asyncio.run(lets_in(door.edge, authority))

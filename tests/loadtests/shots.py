@@ -17,8 +17,8 @@ STEADY_RUN = Plan(
     profile="test",
     seed=5,
     spacing="poisson",
-    segments=(Segment("constant", 110, 110, 7),),
-    phases=phases([(WARM_UP, 1.0), (STEADY, 7.0)]),
+    segments=(Segment("constant", 300, 300, 12),),
+    phases=phases([(WARM_UP, 1.0), (STEADY, 12.0)]),
     mix={"browse": 1.0},
     users=2,
 )
@@ -33,7 +33,7 @@ spec:
   objectives: [{displayName: answers, target: 0.99}]
 x-regionctl:
   gates:
-    - {metric: latency.p95, op: "<=", value: 1s, where: {phase: steady}}
+    - {metric: latency.p99, op: "<=", value: 1s, where: {phase: steady}}
     - {metric: errors.ratio, op: "<=", value: 1%}
 """
 

@@ -20,13 +20,18 @@ TEA = {"sku": "tea-1", "name": "Tea", "stock": 9}
 
 
 class Target:
-    """`delay` seconds pass before each answer; all of them wait while it is frozen."""
+    """`delay` seconds pass before each answer; all of them wait while it is frozen.
+
+    `freeze_at` is the number of the request, from 1, that freezes it for so many seconds.
+    """
 
     def __init__(self, delay: float, tls: ssl.SSLContext | None = None) -> None:
         self.delay = delay
         self.tls = tls
         self.count: Counter[str] = Counter()
         self.limit_after: int | None = None
+        self.freeze_at: tuple[int, float] | None = None
+        self.asked = 0
         self.url = ""
         self._thawed: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,6 +65,9 @@ class Target:
                 method, path, _ = first.split(" ", 2)
                 length = re.search(r"content-length: *(\d+)", "\n".join(fields).lower())
                 body = await reader.readexactly(int(length[1]) if length else 0)
+                self.asked += 1
+                if self.freeze_at is not None and self.asked == self.freeze_at[0]:
+                    self._freeze(self.freeze_at[1])
                 await asyncio.sleep(self.delay)
                 assert self._thawed is not None
                 await self._thawed.wait()
@@ -70,8 +78,8 @@ class Target:
                     b"X-Regionctl-Shard: s%d\r\nContent-Length: %d\r\n\r\n%b"
                     % (status, 1 + self.count["users"] % 2, len(text), text)
                 )
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has gone, or the server goes
         finally:
             writer.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from loadtests.arrivals import STEADY, WARM_UP, Segment, phases
 from tests.cli.console import environment
 from tests.loadtests.shots import STEADY_RUN, Shot, judge, patient, read, running
 from tests.loadtests.target import open_target
+from tests.ports import free_port
 
 pytestmark = pytest.mark.process
 
@@ -36,8 +36,7 @@ def test_a_saturated_generator_proves_nothing(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_without_a_worker_that_is_lost_and_proves_nothing(tmp_path: Path) -> None:
     plan = replace(STEADY_RUN, segments=(Segment("constant", 30, 30, 14),))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     elsewhere = ("--bind", f"127.0.0.1:{port}", "--expect-workers", 2)
     worker = ("-f", "loadtests/locustfile.py", "--worker", "--master-port", str(port))
     with open_target() as target:

@@ -7,12 +7,13 @@ import asyncio
 from infra.aws import compute
 from infra.aws.limits import REASONS, refused
 from infra.aws.operate import fence
+from infra.aws.sessions import Sessions
 from infra.aws.site import Site
 from infra.provider import Fault, Injected
 from runtime.errors import Invalid, Unavailable
 
 
-async def inject(site: Site, fault: Fault) -> Injected:
+async def inject(site: Site, sessions: Sessions, fault: Fault) -> Injected:
     """kill: the tasks of a service in a zone are stopped, or a database server restarts.
     kill-region: its services end and its databases take no connections of them; AWS' own APIs there
     go on, so this is what clients lose, and less than a lost region is."""
@@ -20,7 +21,7 @@ async def inject(site: Site, fault: Fault) -> Injected:
         raise refused(f"inject {fault.kind}")
     began, at = site.cloud.clock.monotonic(), site.cloud.clock.now()
     if fault.kind == "kill-region":
-        fenced = await fence.fence_region(site, fault.target)
+        fenced = await fence.fence_region(site, sessions, fault.target)
         if not fenced.fenced:
             raise Unavailable(f"{fault.target} cannot be broken: {fenced.how}.", hint="Try again.")
     else:

@@ -3,20 +3,18 @@
 Of Aurora's own means none is enough: no API stops one server for good, a cluster of a global
 database cannot be stopped, `default_transaction_read_only` binds nobody who does not want it, and
 the old writer of a lost region is fenced by Aurora only when that region is back. What writes are
-the services, so those are taken away, in two ways that need each other:
+the services, so those are taken away, in three ways that need each other:
 
-- every task of them ends, which ends every session that they had; load starts none again;
-- the rule of the security group by which services reach databases is revoked, so that no task that
-  somebody starts gets a session. (Alone it would not do: a security group lets connections that
-  are open go on.)
-
-The services of the other regions lose their way to these databases too: the rules by which their
-group may leave for the region's database subnets. What ends their tasks would end the platform, so
-a session that one of them has open there lasts until it ends by itself, as at the next map.
+- the rules of the security groups by which services reach these databases are revoked, those of
+  this region and of all others, so that nobody gets a new session;
+- every task of the region's services ends; load starts none again;
+- every session that is still open is ended at the servers themselves (`evict`): a security group
+  lets connections that are open go on, and what would end the tasks of the other regions would end
+  the platform.
 
 The control plane's own rule stays, so that what the region has can be looked at. Not stopped is who
-connects from inside the database group or by a rule that a person has added; and nothing of a
-region whose API does not answer: then it is said so, and a person decides.
+connects as the administrator, from inside the database group or by a rule that a person has added;
+and nothing of a region whose API does not answer: then it is said so, and a person decides.
 """
 
 from __future__ import annotations
@@ -24,28 +22,29 @@ from __future__ import annotations
 import asyncio
 
 from infra.aws import databases
-from infra.aws.clients import JSON
-from infra.aws.operate import scale
+from infra.aws.operate import rules, scale
+from infra.aws.operate.evict import evict
+from infra.aws.sessions import Sessions
 from infra.aws.site import Site
-from infra.aws.spec import platform
 from infra.provider import Fenced
 from runtime.errors import NotFound, Refused, TimedOut, Unavailable
 
-PORT = 5432
-WRITERS, DATABASES = "service", "database"
 
-
-async def fence_region(site: Site, region: str) -> Fenced:
-    """Not fenced when the region does not answer, or a task has not ended in time."""
+async def fence_region(site: Site, sessions: Sessions, region: str) -> Fenced:
+    """Not fenced when the region does not answer, a task has not ended in time, or nobody can prove
+    that a database there has no open session of a service any more."""
     site.topology.region(region)
     try:
-        await _revoke(site, region)
-        if still := await _shut_others(site, region):
+        await rules.revoke(site, region)
+        if still := await rules.shut_others(site, region):
             return Fenced(False, f"services of {', '.join(still)} may still write there")
         stopped = await asyncio.gather(
             *(scale.stop(site, region, service) for service in site.topology.services)
         )
-        if await _rules(site, region):
+        open_ = [each.how for each in await evict(site, sessions, region) if not each.fenced]
+        if open_:
+            return Fenced(False, "; ".join(open_))
+        if not await rules.barred(site, region):
             return Fenced(False, f"services of {region} may connect to its databases again")
     except Unavailable:
         return Fenced(False, f"the API of {region} does not answer")
@@ -53,8 +52,8 @@ async def fence_region(site: Site, region: str) -> Fenced:
         return Fenced(False, late.detail)
     return Fenced(
         True,
-        f"no task of the {len(stopped)} services of {region} lives, its databases let none in, and "
-        "no service of another region gets a new session there",
+        f"no task of the {len(stopped)} services of {region} lives, its databases let no service "
+        "of any region in, and no session with them is open",
     )
 
 
@@ -78,22 +77,10 @@ async def lift(site: Site, region: str) -> None:
                 hint="regionctl infra plan; it has to be made anew as a secondary",
                 runbook="region-failure",
             ) from apart
-    await asyncio.gather(*(_open(site, other, region) for other in _others(site, region)))
-    if await _rules(site, region):
-        return
-    groups = await _groups(site, region)
-    await site.cloud.call(
-        "ec2",
-        region,
-        "authorize_security_group_ingress",
-        GroupId=groups[DATABASES],
-        IpPermissions=[_permission(groups[WRITERS])],
+    await asyncio.gather(
+        *(rules.open_way(site, other, region) for other in rules.others(site, region))
     )
-
-
-async def barred(site: Site, region: str) -> bool:
-    """Whether the region's databases let no service in. Raises `Unavailable`, `NotFound`."""
-    return not await _rules(site, region)
+    await rules.let_in(site, region)
 
 
 async def fence(site: Site, instance: str) -> Fenced:
@@ -110,127 +97,3 @@ async def fence(site: Site, instance: str) -> Fenced:
     if databases.writer_of(document) != site.server(spec):
         return Fenced(True, "it is a reader of its cluster")
     return Fenced(False, "Aurora stops no single server; a promotion in its region does")
-
-
-def _permission(writers: str) -> JSON:
-    pair = {"GroupId": writers, "Description": f"from {WRITERS}"}
-    return {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "UserIdGroupPairs": [pair]}
-
-
-async def _groups(site: Site, region: str) -> JSON:
-    """who → the id of its security group. Raises `NotFound`."""
-    names = {site.group(who): who for who in (WRITERS, DATABASES)}
-    found = await site.cloud.pages(
-        "ec2",
-        region,
-        "describe_security_groups",
-        "SecurityGroups",
-        Filters=[{"Name": "group-name", "Values": list(names)}],
-    )
-    groups = {names[each["GroupName"]]: each["GroupId"] for each in found}
-    if missing := sorted({WRITERS, DATABASES} - set(groups)):
-        raise NotFound(
-            f"{region} has no security group for {', '.join(missing)}.", hint="regionctl infra plan"
-        )
-    return groups
-
-
-async def _rules(site: Site, region: str) -> list[str]:
-    """The rules by which services reach databases."""
-    groups = await _groups(site, region)
-    found = await site.cloud.pages(
-        "ec2",
-        region,
-        "describe_security_group_rules",
-        "SecurityGroupRules",
-        Filters=[{"Name": "group-id", "Values": [groups[DATABASES]]}],
-    )
-    return [
-        rule["SecurityGroupRuleId"]
-        for rule in found
-        if not rule["IsEgress"]
-        and rule.get("ReferencedGroupInfo", {}).get("GroupId") == groups[WRITERS]
-    ]
-
-
-def _others(site: Site, region: str) -> list[str]:
-    return [other for other in site.regions if other != region]
-
-
-def _blocks(site: Site, region: str) -> set[str]:
-    """The address ranges of the region's database subnets."""
-    (spec,) = [one for one in platform(site.topology, "").regions if one.name == region]
-    return set(spec.database)
-
-
-async def _ways(site: Site, other: str, region: str) -> dict[str, str]:
-    """address range → the rule by which services of `other` reach the databases of `region`."""
-    groups = await _groups(site, other)
-    found = await site.cloud.pages(
-        "ec2",
-        other,
-        "describe_security_group_rules",
-        "SecurityGroupRules",
-        Filters=[{"Name": "group-id", "Values": [groups[WRITERS]]}],
-    )
-    blocks = _blocks(site, region)
-    return {
-        rule["CidrIpv4"]: rule["SecurityGroupRuleId"]
-        for rule in found
-        if rule["IsEgress"] and rule.get("CidrIpv4") in blocks
-    }
-
-
-async def _shut_others(site: Site, region: str) -> list[str]:
-    """No other region's services get there; the regions of which that is not known."""
-    still = []
-    for other in _others(site, region):
-        try:
-            if ways := await _ways(site, other, region):
-                groups = await _groups(site, other)
-                await site.cloud.call(
-                    "ec2",
-                    other,
-                    "revoke_security_group_egress",
-                    GroupId=groups[WRITERS],
-                    SecurityGroupRuleIds=sorted(ways.values()),
-                )
-                ways = await _ways(site, other, region)
-        except (Unavailable, NotFound):
-            still.append(other)
-        else:
-            still += [other] if ways else []
-    return still
-
-
-async def _open(site: Site, other: str, region: str) -> None:
-    """Services of `other` reach the databases of `region` again."""
-    missing = _blocks(site, region) - set(await _ways(site, other, region))
-    if not missing:
-        return
-    groups = await _groups(site, other)
-    ranges = [
-        {"CidrIp": block, "Description": f"to the databases of {region}"}
-        for block in sorted(missing)
-    ]
-    rule = {"IpProtocol": "tcp", "FromPort": PORT, "ToPort": PORT, "IpRanges": ranges}
-    await site.cloud.call(
-        "ec2",
-        other,
-        "authorize_security_group_egress",
-        GroupId=groups[WRITERS],
-        IpPermissions=[rule],
-    )
-
-
-async def _revoke(site: Site, region: str) -> None:
-    rules = await _rules(site, region)
-    if rules:
-        groups = await _groups(site, region)
-        await site.cloud.call(
-            "ec2",
-            region,
-            "revoke_security_group_ingress",
-            GroupId=groups[DATABASES],
-            SecurityGroupRuleIds=rules,
-        )

@@ -22,6 +22,8 @@ async def scale(
 ) -> JSON:
     """At least `count` tasks run: {"component", "region", "desired", "changed"}.
 
+    A deployment that ECS has given up, as of a service that came before its image or before the
+    first shard map, is begun again.
     Load may add more and take none of these away. Raises `Invalid` beyond the topology's maximum.
     """
     aws = site.topology.aws
@@ -34,7 +36,10 @@ async def scale(
     before = await _service(site, region, component)
     await _bounds(site, region, component, least=count)
     changed = bool(before["desiredCount"] < count)
-    if changed:
+    if _given_up(before):
+        desired = max(count, before["desiredCount"])
+        await _desire(site, region, component, desired, forceNewDeployment=True)
+    elif changed:
         await _desire(site, region, component, count)
     await _await(site, region, component, count, seconds)
     desired = max(count, before["desiredCount"])
@@ -69,7 +74,13 @@ async def _service(site: Site, region: str, component: str) -> JSON:
     return found
 
 
-async def _desire(site: Site, region: str, component: str, count: int) -> None:
+def _given_up(service: JSON) -> bool:
+    """The circuit breaker has ended the newest deployment: ECS starts no task of it any more."""
+    newest = [each for each in service.get("deployments", []) if each["status"] == "PRIMARY"]
+    return any(each.get("rolloutState") == "FAILED" for each in newest)
+
+
+async def _desire(site: Site, region: str, component: str, count: int, **more: bool) -> None:
     await site.cloud.call(
         "ecs",
         region,
@@ -77,6 +88,7 @@ async def _desire(site: Site, region: str, component: str, count: int) -> None:
         cluster=site.names.ecs_cluster(region),
         service=site.names.ecs_service(component),
         desiredCount=count,
+        **more,
     )
 
 

@@ -1,10 +1,16 @@
 """The web application firewall at the edge: AWS's managed rules, and how much one client may send.
 
 The services count each client by who it is, with the same limits (`runtime/ratelimit.py`). Here a
-client is its address with its token, and what it sends too much never gets to a region.
+client is its address with its token, or its address alone where it shows no token or the services
+count by address too; what it sends too much never gets to a region. What only operators do (the
+audit log, products written) is counted by the services alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -16,6 +22,8 @@ from runtime import ratelimit
 
 EDGE_REGION = "us-east-1"
 WINDOW_SECONDS = 60
+TOKEN = "authorization"  # noqa: S105 (a header)
+PLAIN: Any = {"priority": 0, "type": "NONE"}
 # Of `runtime/app.py`; also the most that the firewall reads of a body.
 BODY_LIMIT = 64 * 1024
 MANAGED = (
@@ -26,13 +34,28 @@ MANAGED = (
 )
 # Its limit of 8 KiB is below what the platform takes; the rule of our own below has ours.
 COUNTED = {"AWSManagedRulesCommonRuleSet": ("SizeRestrictions_BODY",)}
-# Name, requests a minute, method (any when empty), path, whether what is below it counts too.
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The requests that `limit` is for: `path`, with what is `below` it; any method when empty;
+    `query`: only those that have one."""
+
+    limit: ratelimit.Limit
+    method: str
+    path: str
+    below: bool = False
+    query: bool = False
+
+
 LIMITS = (
-    ("users-list", ratelimit.USERS_LIST.requests, "GET", ratelimit.USERS, False),
-    ("users", ratelimit.USERS_ONE.requests, "", f"{ratelimit.USERS}/", True),
-    ("place-order", ratelimit.PLACE.requests, "POST", ratelimit.ORDERS, False),
-    ("orders", ratelimit.ORDERS_OTHER.requests, "", ratelimit.ORDERS, True),
-    ("token", ratelimit.TOKEN.requests, "POST", "/oauth/token", False),
+    Counted(ratelimit.USERS_LIST, "GET", ratelimit.USERS),
+    Counted(ratelimit.USERS_ONE, "", f"{ratelimit.USERS}/", below=True),
+    Counted(ratelimit.REGISTER, "POST", ratelimit.USERS),
+    Counted(ratelimit.PLACE, "POST", ratelimit.ORDERS),
+    Counted(ratelimit.ORDERS_OTHER, "", ratelimit.ORDERS, below=True),
+    Counted(ratelimit.TOKEN, "POST", "/oauth/", below=True),
+    Counted(ratelimit.PRODUCTS_QUERY, "", "/api/v1/products", below=True, query=True),
 )
 Visible = aws.wafv2.WebAclRuleVisibilityConfigArgs
 Rule = aws.wafv2.WebAclRuleArgs
@@ -44,6 +67,12 @@ KeyText = aws.wafv2.WebAclRuleStatementRateBasedStatementCustomKeyHeaderTextTran
 Scope = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementArgs
 Both = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementAndStatementArgs
 Match = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementByteMatchStatementArgs
+Size = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementSizeConstraintStatementArgs
+SizeField = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementSizeConstraintStatementFieldToMatchArgs  # noqa: E501
+SizeHeader = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementSizeConstraintStatementFieldToMatchSingleHeaderArgs  # noqa: E501
+SizeQuery = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementSizeConstraintStatementFieldToMatchQueryStringArgs  # noqa: E501
+SizeText = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementSizeConstraintStatementTextTransformationArgs  # noqa: E501
+Not = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementNotStatementArgs
 Field = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementByteMatchStatementFieldToMatchArgs  # noqa: E501
 FieldMethod = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementByteMatchStatementFieldToMatchMethodArgs  # noqa: E501
 FieldPath = aws.wafv2.WebAclRuleStatementRateBasedStatementScopeDownStatementByteMatchStatementFieldToMatchUriPathArgs  # noqa: E501
@@ -59,7 +88,8 @@ class Firewall(Part):
         rules = [self._managed(index, group) for index, group in enumerate(MANAGED)]
         rules.append(self._body(len(rules)))
         rules.append(self._flood(len(rules)))
-        rules += [self._limit(len(rules) + index, *limit) for index, limit in enumerate(LIMITS)]
+        for counted in LIMITS:
+            rules += self._limits(len(rules), counted)
         self.acl = aws.wafv2.WebAcl(
             self.called("firewall"),
             name=name,
@@ -101,7 +131,7 @@ class Firewall(Part):
             redacted_fields=[
                 aws.wafv2.WebAclLoggingConfigurationRedactedFieldArgs(
                     single_header=aws.wafv2.WebAclLoggingConfigurationRedactedFieldSingleHeaderArgs(
-                        name="authorization"
+                        name=TOKEN
                     )
                 )
             ],
@@ -192,24 +222,35 @@ class Firewall(Part):
             visibility_config=self._visible("flood"),
         )
 
-    def _limit(
-        self, priority: int, name: str, requests: int, method: str, path: str, below: bool
-    ) -> Rule:
-        """One client, by address and token; who asks for a token has none yet, so by address alone.
-
-        A request without one of its keys is not counted at all ("Aggregating rate-based rules",
-        AWS WAF Developer Guide): who shows no token, or changes it, is held by the flood rule.
+    def _limits(self, priority: int, counted: Counted) -> Iterator[Rule]:
+        """A request without one of a rule's keys is not counted by it at all ("Aggregating
+        rate-based rules", AWS WAF Developer Guide). So who shows no token has a rule of its own;
+        who changes it with each request is held by the flood rule.
         """
-        conditions = [_match(Field(uri_path=FieldPath()), path, below)]
-        if method:
-            conditions.append(_match(Field(method=FieldMethod()), method, False))
-        shown = name != "token"
+        conditions = [_match(Field(uri_path=FieldPath()), counted.path, counted.below)]
+        if counted.method:
+            conditions.append(_match(Field(method=FieldMethod()), counted.method, False))
+        if counted.query:
+            conditions.append(_present(SizeField(query_string=SizeQuery())))
+        limit = counted.limit
+        if limit.by_address:
+            yield self._limit(priority, limit.name, limit, conditions)
+            return
         address = Key(ip=aws.wafv2.WebAclRuleStatementRateBasedStatementCustomKeyIpArgs())
-        token = Key(
-            header=KeyHeader(
-                name="authorization", text_transformations=[KeyText(priority=0, type="NONE")]
-            )
-        )
+        token = Key(header=KeyHeader(name=TOKEN, text_transformations=[KeyText(**PLAIN)]))
+        yield self._limit(priority, limit.name, limit, conditions, [address, token])
+        shown = _present(SizeField(single_header=SizeHeader(name=TOKEN)))
+        conditions = [*conditions, Scope(not_statement=Not(statement=shown))]
+        yield self._limit(priority + 1, f"{limit.name}-anonymous", limit, conditions)
+
+    def _limit(
+        self,
+        priority: int,
+        name: str,
+        limit: ratelimit.Limit,
+        conditions: list[Scope],
+        keys: list[Key] | None = None,
+    ) -> Rule:
         single = conditions[0] if len(conditions) == 1 else None
         return Rule(
             name=name,
@@ -217,10 +258,10 @@ class Firewall(Part):
             action=_block(429),
             statement=Statement(
                 rate_based_statement=Rate(
-                    aggregate_key_type="CUSTOM_KEYS" if shown else "IP",
-                    custom_keys=[address, token] if shown else None,
-                    limit=requests,
-                    evaluation_window_sec=WINDOW_SECONDS,
+                    aggregate_key_type="CUSTOM_KEYS" if keys else "IP",
+                    custom_keys=keys,
+                    limit=limit.requests,
+                    evaluation_window_sec=limit.seconds,
                     scope_down_statement=single or Scope(and_statement=Both(statements=conditions)),
                 )
             ),
@@ -234,7 +275,19 @@ def _match(field: pulumi.Input[Field], text: str, begins: bool) -> Scope:
             field_to_match=field,
             positional_constraint="STARTS_WITH" if begins else "EXACTLY",
             search_string=text,
-            text_transformations=[Text(priority=0, type="NONE")],
+            text_transformations=[Text(**PLAIN)],
+        )
+    )
+
+
+def _present(field: SizeField) -> Scope:
+    """What has it, and not empty."""
+    return Scope(
+        size_constraint_statement=Size(
+            field_to_match=field,
+            comparison_operator="GT",
+            size=0,
+            text_transformations=[SizeText(**PLAIN)],
         )
     )
 

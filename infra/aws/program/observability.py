@@ -98,6 +98,8 @@ class Alarms(Part):
         }
         if alarm.total:
             common["metric_queries"] = _share(alarm, place)
+        elif alarm.anywhere:
+            common["metric_queries"] = [_worst(alarm, place)]
         else:
             common |= {
                 "namespace": alarm.namespace,
@@ -153,6 +155,18 @@ def _share(alarm: Alarm, place: dict[str, Any]) -> list[aws.cloudwatch.MetricAla
         id="share", expression="100 * FILL(part, 0) / whole", label=alarm.name, return_data=True
     )
     return [share, *parts]
+
+
+def _worst(alarm: Alarm, place: dict[str, Any]) -> aws.cloudwatch.MetricAlarmMetricQueryArgs:
+    """By Metrics Insights, which without SCHEMA looks at metrics with further dimensions too."""
+    where = " AND ".join(f"{name} = '{value}'" for name, value in place.items())
+    return aws.cloudwatch.MetricAlarmMetricQueryArgs(
+        id="worst",
+        expression=f'SELECT MAX({alarm.metric}) FROM "{alarm.namespace}" WHERE {where}',  # noqa: S608  # nosec B608 (metrics)
+        period=MINUTE,
+        label=alarm.name,
+        return_data=True,
+    )
 
 
 class Answering(Part):

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
-from infra.aws.naming import ROOT
+from infra import oauth_clients
+from infra.aws.naming import CLIENTS, ROOT
 from infra.aws.program.here import Here, Part
 from infra.aws.spec import secrets_of
 
@@ -41,6 +42,7 @@ class Secrets(Part):
         self.keep(VALKEY, {"token": self._random()})
         self.keep(ORIGIN, {"proof": self._random()})
         self.keep(ROOT, {"token": self._random()})
+        self.keep(CLIENTS, {name: self._random() for name in oauth_clients.ROLES})
         token = self.read(VALKEY, "token")
         for service in platform.topology.services:
             content: dict[str, pulumi.Input[str]] = {VALKEY: token}

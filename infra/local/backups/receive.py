@@ -26,7 +26,10 @@ HOST = "127.0.0.1"
 ROLE = "replicator"
 CONNECT_SECONDS = 3
 ASIDE = "aside"
-LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+LOST = (
+    *(OSError, TimeoutError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+)
 _PAGE = 8192
 # Of a page: magic, flags, timeline, its own address, how much of the former page's last record
 # follows. Of a record, which begins at a multiple of 8: its length.

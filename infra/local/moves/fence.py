@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from infra.local.cluster import CLOCK
+from infra.local.monitor import LOST
 from infra.local.moves import owners, streams
 from infra.local.moves.compare import Mark, Snapshots
 from infra.local.moves.owners import Claim
@@ -149,7 +150,7 @@ async def quiet(
 
 async def _release(claim: Claim, old: Side, slots: Sequence[int]) -> None:
     """Best effort: whoever claims the move next does the same."""
-    with contextlib.suppress(Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with contextlib.suppress(Problem, *LOST):
         async with asyncio.timeout(GRACE_SECONDS):
             await owners.unfence(claim, old, slots)
 

@@ -12,7 +12,8 @@ import pytest
 from infra.aws import plan as plans
 from infra.aws.clients import Cloud
 from infra.aws.site import Site
-from tests.infra.aws import emulators, recording
+from tests.infra.aws import emulators
+from tests.infra.aws.surveyed import survey
 
 _numbers = itertools.count(1)
 
@@ -70,9 +71,8 @@ def site(cloud: Cloud) -> Site:
 
 @pytest.fixture(scope="session")
 def plan_text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The recorded plan of aws-two-regions, as the child writes it."""
-    folder = recording.shared(tmp_path_factory)
-    return recording.record("aws-two-regions", folder / "aws-two-regions.json")
+    """The recorded plan of aws-two-regions, as it is written."""
+    return plans.text(survey(tmp_path_factory)["plan"])
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ that a request is right and its answer understood, not how long anything takes o
 stub shows that a request is well-formed by AWS' own model. What AWS does is shown by the live
 tests only: `pytest -m aws`, with credentials. Not proven yet: by which dimensions CloudWatch has
 AuroraGlobalDBReplicationLag (the cluster alone, or with SourceRegion). Both are asked for and the
-worse counts; the alarm knows the cluster alone.
+worse counts; the alarm asks by Metrics Insights, which finds it by either.
 
 | service | operation | asked by | shown on |
 |---|---|---|---|

@@ -59,12 +59,20 @@ def test_the_control_plane_finds_its_topology_and_its_database(tmp_path: Path) -
     given = told("control-plane", tmp_path) | {
         "REGIONCTL_ADMINISTRATOR": json.dumps(secret),
         "REGIONCTL_ROOT": '{"token": "t"}',
+        "REGIONCTL_CLIENTS": '{"probe": "of the probe"}',
     }
     seen = container.prepare_control_plane(tmp_path, given)
     assert (tmp_path / "topology.yaml").read_text(encoding="utf-8") == TEXT
     url = make_url(seen["REGIONCTL_DATABASE_URL"])
     assert (url.username, url.password, url.host) == ("me", "p@:/ %", "h")
     assert url.query["ssl"] == "verify-full"
+    probe = tmp_path / "control" / "clients" / "probe.json"
+    assert json.loads(probe.read_text()) == {
+        "client_id": "probe",
+        "client_secret": "of the probe",
+        "token_url": "https://api.shop.example.com/oauth/token",
+    }
+    assert (probe.parent.stat().st_mode & 0o777, probe.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 async def test_the_control_plane_starts_on_what_was_prepared(
@@ -81,9 +89,13 @@ async def test_the_control_plane_starts_on_what_was_prepared(
     seen = container.prepare_control_plane(
         tmp_path,
         told("control-plane", tmp_path)
-        | {"REGIONCTL_ADMINISTRATOR": json.dumps(secret), "REGIONCTL_ROOT": '{"token": "made"}'},
+        | {
+            "REGIONCTL_ADMINISTRATOR": json.dumps(secret),
+            "REGIONCTL_ROOT": '{"token": "made"}',
+            "REGIONCTL_CLIENTS": '{"probe": "of the probe"}',
+        },
     )
-    assert not set(seen) & {"REGIONCTL_ADMINISTRATOR", "REGIONCTL_ROOT"}
+    assert not set(seen) & {"REGIONCTL_ADMINISTRATOR", "REGIONCTL_ROOT", "REGIONCTL_CLIENTS"}
     settings = control_settings.load({**seen, "REGIONCTL_DATABASE_URL": ""})
     application = app.build(settings)
     async with application.router.lifespan_context(application):

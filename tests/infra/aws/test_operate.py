@@ -13,10 +13,11 @@ from infra.aws.observe import observe
 from infra.aws.operate import fence, reroute, restore, scale, snapshot
 from infra.aws.provider import AwsProvider
 from infra.aws.route import Door
+from infra.aws.sessions import Sessions
 from infra.aws.site import Site
 from infra.aws.snapshots import AwsBackups
 from infra.aws.spec import platform
-from infra.provider import Fault
+from infra.provider import Fault, Fenced
 from runtime.clock import SystemClock, wait_until
 from runtime.errors import Invalid, NotFound, Refused
 from runtime.shardmap import Endpoint, Shard, ShardMap, even_ranges
@@ -108,7 +109,7 @@ def test_a_fenced_region_has_no_task_of_a_service_and_no_way_into_its_databases(
     site: Site,
 ) -> None:
     for _ in range(2):
-        fenced = asyncio.run(fence.fence_region(site, EAST))
+        fenced = asyncio.run(fence.fence_region(site, Sessions(site), EAST))
         assert fenced.fenced, fenced.how
     assert [asyncio.run(compute.tasks(site, EAST, name)) for name in site.topology.services] == [
         [],
@@ -156,15 +157,21 @@ def ways(site: Site, region: str, to: str) -> list[str]:
     return sorted(known & set(spec.database))
 
 
+def fenced_without(site: Site, silent: str) -> Fenced:
+    """What the fence of EAST says while nothing of the region `silent` answers."""
+    away = without(site, silent)
+    return asyncio.run(fence.fence_region(away, Sessions(away), EAST))
+
+
 def test_a_region_whose_neighbours_nobody_can_hold_off_is_not_called_fenced(site: Site) -> None:
-    fenced = asyncio.run(fence.fence_region(without(site, WEST), EAST))
+    fenced = fenced_without(site, WEST)
     assert not fenced.fenced
     assert fenced.how == "services of us-west-2 may still write there"
     asyncio.run(fence.lift(site, EAST))
 
 
 def test_a_region_that_does_not_answer_is_not_called_fenced(site: Site) -> None:
-    fenced = asyncio.run(fence.fence_region(without(site, EAST), EAST))
+    fenced = fenced_without(site, EAST)
     assert not fenced.fenced
     assert "does not answer" in fenced.how
     assert sources(site, EAST) == ["control", "service"]

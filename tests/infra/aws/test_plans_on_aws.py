@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from control_plane.plan import Plan
@@ -18,6 +19,7 @@ from control_plane.world import World
 from infra.aws import compute
 from infra.aws.clients import Cloud
 from infra.aws.provider import AwsProvider
+from infra.aws.sessions import DATABASE, LOST
 from infra.provider import Fault
 from infra.topology import load
 from runtime.clock import SystemClock
@@ -89,7 +91,12 @@ async def _story(hand: Hand) -> None:
         await hand.run("failover", target=EAST, accept_data_loss=True, reason="a rehearsal")
 
     # Its services and the way into its databases are gone, as when the region is lost; AWS answers.
+    # What a service of another region still had open there is ended with them.
+    late = await _service_of_another_region(provider)
     await provider.inject(Fault("kill-region", EAST))
+    with pytest.raises(LOST):
+        await late.execute("SELECT 1")
+    late.terminate()
     before = await hand.map()
     plan = await _fail_over(hand)
     assert [step.name for step in plan.steps][:5] == [
@@ -107,6 +114,13 @@ async def _story(hand: Hand) -> None:
     plan = await hand.run("switchover", to=EAST)
     assert "stop-databases" not in {step.name for step in plan.steps}
     await _settled(hand, EAST)
+
+
+async def _service_of_another_region(provider: AwsProvider) -> asyncpg.Connection:
+    host, port = provider.sessions.dial["s1"]
+    return await asyncpg.connect(
+        host=host, port=port, user="orders", password="only-here", database=DATABASE
+    )
 
 
 async def _fail_over(hand: Hand) -> Plan:

@@ -272,23 +272,27 @@ def test_nothing_but_the_entry_is_reached_from_the_internet(plan: plans.JSON) ->
     }
 
 
-def test_the_firewall_counts_clients_as_the_services_do(plan: plans.JSON) -> None:
-    from runtime.app import BODY_LIMIT
-
-    acl = one_of(plan, "wafv2/webAcl:WebAcl")
-    assert acl["region"] == plans.GLOBAL
-    rules = {one["name"]: one for one in acl["inputs"]["rules"]}
-    limits = {
-        name: rules[name]["statement"]["rateBasedStatement"]["limit"]
-        for name in ("users-list", "users", "place-order", "orders")
-    }
-    assert limits == {"users-list": 100, "users": 300, "place-order": 30, "orders": 300}
-    size = rules["body-too-large"]["statement"]["sizeConstraintStatement"]["size"]
-    assert size == BODY_LIMIT
-    managed = [name for name in rules if name.startswith("AWSManagedRules")]
-    assert len(managed) == 4
-    priorities = [one["priority"] for one in rules.values()]
-    assert len(set(priorities)) == len(priorities)
+def test_the_alarm_on_a_lag_asks_for_the_metric_whatever_region_it_comes_from(
+    plan: plans.JSON,
+) -> None:
+    for region in REGIONS:
+        for database in TOPOLOGY.databases:
+            alarm = one_of(
+                plan,
+                "cloudwatch/metricAlarm:MetricAlarm",
+                name=NAMES.alarm(f"{database}-lag", region),
+            )
+            assert "dimensions" not in alarm["inputs"], "they would have to be all of them"
+            assert "statistic" not in alarm["inputs"]
+            (query,) = alarm["inputs"]["metricQueries"]
+            assert query["expression"] == (
+                'SELECT MAX(AuroraGlobalDBReplicationLag) FROM "AWS/RDS" '
+                f"WHERE DBClusterIdentifier = '{NAMES.cluster(database, region)}'"
+            )
+            assert (query["period"], query["returnData"]) == (60, True)
+            assert alarm["inputs"]["threshold"] == 60_000
+            assert alarm["inputs"]["treatMissingData"] == "notBreaching", "a writer has none"
+            assert alarm["region"] == region
 
 
 def test_every_backup_is_copied_to_the_other_region_and_restored_for_a_test(
@@ -363,16 +367,6 @@ def test_aws_may_write_logs_before_anybody_is_told_to_write_them(plan: plans.JSO
         for kind in kinds:
             first = kind[0].lower() + kind[1:]
             assert f"{first}:{kind}::{where}-bucket-logs" in found
-
-
-def test_who_asks_for_a_token_is_counted_without_one(plan: plans.JSON) -> None:
-    rules = one_of(plan, "wafv2/webAcl:WebAcl")["inputs"]["rules"]
-    kinds = {
-        one["name"]: one["statement"]["rateBasedStatement"]["aggregateKeyType"]
-        for one in rules
-        if "rateBasedStatement" in one["statement"]
-    }
-    assert (kinds["token"], kinds["flood"], kinds["orders"]) == ("IP", "IP", "CUSTOM_KEYS")
 
 
 def test_every_administrators_password_is_rotated_but_the_control_planes(plan: plans.JSON) -> None:

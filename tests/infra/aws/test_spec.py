@@ -277,15 +277,25 @@ def test_the_alarms_are_those_of_the_table() -> None:
         )
         assert table[f"{service}-memory"].threshold == 85
     assert table["s1-connections"].threshold == 1280
-    assert not [name for name in table if name.endswith("-lag")]
     assert (table["no-gateway"].below, table["no-gateway"].threshold) == (True, 1)
     assert table["lost-requests"].dimensions == {"LoadBalancer": "@balancer"}
     for name in ("cache-001-cpu", "cache-002-cpu", "queue-001-memory", "queue-002-memory"):
         group = found.names.replication_group(name.partition("-")[0], "us-east-1")
         assert table[name].dimensions == {"CacheClusterId": f"{group}-{name.split('-')[1]}"}
-    waiting = {one.name for one in alarms.alarms(found, found.waiting[0])}
-    assert {"s1-lag", "s2-lag", "catalog-lag"} <= waiting
-    assert "control-lag" not in waiting
+
+
+def test_a_global_databases_lag_is_watched_in_every_region_since_any_may_follow() -> None:
+    found = made()
+    for region in found.regions:
+        table = {one.name: one for one in alarms.alarms(found, region)}
+        assert {name for name in table if name.endswith("-lag")} == {
+            f"{database}-lag" for database in found.databases
+        }
+        lag = table["s1-lag"]
+        assert (lag.metric, lag.statistic) == ("AuroraGlobalDBReplicationLag", "Maximum")
+        assert lag.dimensions == {"DBClusterIdentifier": found.names.cluster("s1", region.name)}
+        # With SourceRegion, of which nobody knows which it is next.
+        assert lag.anywhere
 
 
 def test_a_platform_without_a_way_to_aws_is_refused_with_the_reason() -> None:

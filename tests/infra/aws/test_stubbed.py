@@ -18,8 +18,9 @@ from botocore.stub import ANY, Stubber
 from infra.aws import designed, maps
 from infra.aws.clients import Cloud
 from infra.aws.naming import OBJECTS
-from infra.aws.operate import queue, restore, snapshot
+from infra.aws.operate import evict, queue, restore, scale, snapshot
 from infra.aws.provider import AwsProvider
+from infra.aws.sessions import Sessions
 from infra.aws.site import Site
 from runtime.clock import FakeClock
 from runtime.errors import (
@@ -291,3 +292,76 @@ def test_a_local_topology_has_no_provider_on_aws(stubbed: Stubbed) -> None:
     local = replace(stubbed.site.topology, aws=None, provider="local")
     with pytest.raises(Problem, match="is for the provider local"):
         AwsProvider(local)
+
+
+def clusters(*writers: str) -> dict[str, Any]:
+    """The catalog's cluster in us-east-1, and which of its servers writes."""
+    members = [{"DBInstanceIdentifier": name, "IsClusterWriter": True} for name in writers]
+    name = "regionctl-stub-catalog-us-east-1"
+    return {"DBClusters": [{"DBClusterIdentifier": name, "DBClusterMembers": members}]}
+
+
+def server(status: str) -> dict[str, Any]:
+    return {"DBInstanceIdentifier": "regionctl-stub-catalog-us-east-1a", "DBInstanceStatus": status}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "ended"),
+    [
+        (["rebooting", "rebooting", "available"], True),
+        (["available", "rebooting", "available"], True),
+        # Nobody has seen it restart.
+        (["available", *["available"] * 400], False),
+        (["rebooting", *["rebooting"] * 400], False),
+        ([], False),
+    ],
+    ids=["restarts", "restarts-later", "never-restarts", "never-comes-back", "refuses"],
+)
+def test_a_session_counts_as_ended_only_when_aws_says_that_the_server_has_restarted(
+    stubbed: Stubbed, statuses: list[str], ended: bool
+) -> None:
+    site = replace(stubbed.site, topology=replace(stubbed.site.topology, shards=()))
+    name = "regionctl-stub-catalog-us-east-1a"
+    with Stubber(site.cloud.client("rds", EAST)) as stub:
+        stub.add_response("describe_db_clusters", clusters(name))
+        # No address, and nobody has Amazon's certificates here: there is no way in.
+        stub.add_response("describe_db_instances", {"DBInstances": [server("available")]})
+        if statuses:
+            asked = {"DBInstanceIdentifier": name}
+            stub.add_response("reboot_db_instance", {"DBInstance": server(statuses[0])}, asked)
+        else:
+            stub.add_client_error("reboot_db_instance", "InvalidDBInstanceState", "it is stopped")
+        for status in statuses[1:]:
+            stub.add_response("describe_db_instances", {"DBInstances": [server(status)]}, asked)
+        (found,) = asyncio.run(evict.evict(site, Sessions(site), EAST))
+    assert found.fenced is ended
+    assert found.how == f"{name} was restarted" if ended else "may be open" in found.how
+
+
+def test_a_cluster_that_names_no_writer_is_not_called_ended(stubbed: Stubbed) -> None:
+    site = replace(stubbed.site, topology=replace(stubbed.site.topology, shards=()))
+    work = partial_of(evict.evict, site, Sessions(site), EAST)
+    (found,) = stubbed.run("rds", EAST, [("describe_db_clusters", clusters(), None)], work)
+    assert not found.fenced
+
+
+@pytest.mark.parametrize("state", ["FAILED", "IN_PROGRESS"])
+def test_only_a_deployment_that_ecs_has_given_up_is_begun_again(
+    stubbed: Stubbed, state: str
+) -> None:
+    """As the first one is, of a service that came before its image and the first shard map."""
+
+    def service(running: int) -> dict[str, Any]:
+        newest = {"status": "PRIMARY", "rolloutState": state}
+        found = {"serviceName": "orders", "status": "ACTIVE", "deployments": [newest]}
+        return {"services": [{**found, "desiredCount": 3, "runningCount": running}]}
+
+    answers: list[Answer] = [("describe_services", service(0), None)]
+    if state == "FAILED":
+        asked = {"cluster": ANY, "service": "orders", "desiredCount": 3, "forceNewDeployment": True}
+        answers.append(("update_service", {}, asked))
+    answers.append(("describe_services", service(3), None))
+    with Stubber(stubbed.site.cloud.client("application-autoscaling", EAST)) as scaling:
+        scaling.add_response("describe_scalable_targets", {"ScalableTargets": []})
+        work = partial_of(scale.scale, stubbed.site, EAST, "orders", 3)
+        assert stubbed.run("ecs", EAST, answers, work)["changed"] is False

@@ -16,9 +16,13 @@ from pathlib import Path
 
 import asyncpg
 
+from infra import oauth_clients
+from infra.aws.naming import CLIENTS
 from infra.aws.sessions import DATABASE, Sessions
 from infra.aws.site import Site
 from tests.runtime.servers import PASSWORD, SUPERUSER, Postgres
+
+CLIENT_SECRET = "of-a-client"
 
 
 @contextmanager
@@ -47,6 +51,7 @@ def attach(site: Site, servers: Mapping[str, Postgres]) -> Sessions:
             for database in site.topology.databases
         },
         **{service: {"database": "only-here"} for service in site.topology.services},
+        CLIENTS: dict.fromkeys(oauth_clients.ROLES, CLIENT_SECRET),
     }
     for purpose, content in kept.items():
         secrets.create_secret(Name=site.names.secret(purpose), SecretString=json.dumps(content))

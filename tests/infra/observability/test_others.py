@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from infra.observability.dashboards import dashboards, expressions
 from infra.observability.files import everything
 from infra.observability.grafana import COLUMNS, document
 from infra.topology import load
+from runtime.telemetry import JsonLines
 from tests.infra.observability.tools import monitoring, run
 
 LEVELS = load("two-regions").service_levels
@@ -51,6 +54,43 @@ def test_no_panel_covers_another_and_each_has_a_source_that_is_provisioned(
             "$region" not in t["expr"] or made["templating"]["list"] for t in panel["targets"]
         )
     assert len({panel["id"] for panel in made["panels"]}) == len(made["panels"])
+
+
+# What stands for what in a layout of Go's package time, the longest first.
+GO = (
+    ("Z07:00", r"(?P<zone>Z|[+-]\d\d:\d\d)"),
+    ("2006", r"\d{4}"),
+    (".000", r"\.\d{3}"),
+    *((two, r"\d\d") for two in ("01", "02", "15", "04", "05")),
+)
+# Names that the collector gives a severity by itself (pkg/stanza, severity_builder.go, "default").
+SEVERITIES = {"trace", "debug", "info", "warn", "warning", "error", "err", "fatal"}
+
+
+def parsed(layout: str, text: str) -> float | None:
+    """The moment, if the layout says everything about `text`: its zone too, and which letters
+    merely stand there."""
+    pattern, literal = "", layout
+    while literal:
+        token, meant = next((each for each in GO if literal.startswith(each[0])), ("", ""))
+        assert token or literal[0] in "-T:"
+        pattern += meant or re.escape(literal[0])
+        literal = literal[len(token) or 1 :]
+    found = re.fullmatch(pattern, text)
+    return datetime.fromisoformat(text).timestamp() if found and found["zone"] else None
+
+
+@pytest.mark.parametrize("name", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+def test_a_line_of_a_service_has_a_time_and_a_level_that_the_collector_understands(
+    name: str,
+) -> None:
+    record = logging.makeLogRecord({"levelname": name, "msg": "hello", "created": 1e9, "msecs": 7})
+    line = json.loads(JsonLines("orders.us-east-1a").format(record))
+    receiver = logs.collector("two-regions", ["/logs/*.log"])["receivers"]["filelog"]
+    (parser,) = (each for each in receiver["operators"] if each["type"] == "json_parser")
+    assert parser["timestamp"]["parse_from"] == "attributes.at"
+    assert parsed(parser["timestamp"]["layout"], line["at"]) == pytest.approx(1e9 + 0.007)
+    assert line["level"] in SEVERITIES | set(parser["severity"]["mapping"].values())
 
 
 @pytest.mark.parametrize("name", ["otel-collector.yml", "jaeger.yml"])

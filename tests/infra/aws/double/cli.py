@@ -1,17 +1,22 @@
 """The double's commands, as the Automation API calls them: `pulumi … --stack S`.
 
 The backend is a folder (PULUMI_BACKEND_URL=file://DIR): DIR/STACK.json is the state, DIR/STACK.lock
-a lock of somebody else, DIR/no-plugin says that the AWS plugin is missing.
+the lock of whoever changes it, DIR/no-plugin says that the AWS plugin is missing, DIR/pause-after
+after how many steps a change waits for ^C (then there is DIR/paused).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.infra.aws.double.engine import Engine
 
 VERSION = "v3.272.0"
 
@@ -138,7 +143,23 @@ def operate(action: str, call: Call) -> str:
     from tests.infra.aws.double.engine import Engine
 
     engine = Engine(name, state, call.one("event-log"), call.one("client"))
-    dry = action == "preview" or "preview-only" in call.options
+    signal.signal(signal.SIGINT, lambda *_: engine.cancel())
+    if action == "preview" or "preview-only" in call.options:
+        carry_out(engine, action, call, dry=True)
+        return SAID
+    if (backend() / "pause-after").exists():
+        engine.pause = backend() / "pause-after"
+    lock = backend() / f"{name}.lock"
+    lock.touch()
+    try:
+        carry_out(engine, action, call, dry=False)
+    finally:
+        (backend() / f"{name}.json").write_text(json.dumps(engine.state))
+        lock.unlink()
+    return SAID
+
+
+def carry_out(engine: Engine, action: str, call: Call, *, dry: bool) -> None:
     if action in ("preview", "up"):
         engine.update(
             dry=dry,
@@ -149,11 +170,9 @@ def operate(action: str, call: Call) -> str:
         engine.destroy(dry=dry, keep_protected="exclude-protected" in call.options)
     else:
         engine.refresh()
-    if not dry:
-        (backend() / f"{name}.json").write_text(json.dumps(engine.state))
-    return "TEST DOUBLE - nothing was made"
 
 
+SAID = "TEST DOUBLE - nothing was made"
 SECRETS = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ what the action said. One process, because Pulumi and its AWS package take secon
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -67,11 +66,7 @@ def main(folder: Path) -> None:
     act("first up", "up", folder, usual)
     act("second up", "up", folder, usual)
     act("changed preview", "preview", folder, program(days=30))
-    act("outputs", "outputs", folder, usual)
     act("export", "export", folder, usual)
-    act("no drift", "drift", folder, usual)
-    drift(folder)
-    act("drift", "drift", folder, usual)
     act("forbidden", "up", folder, program(rotation=False))
     act("program fails", "preview", folder, program(fails=True))
     (folder / f"{STACK}.lock").touch()
@@ -84,18 +79,8 @@ def main(folder: Path) -> None:
     act("no passphrase", "preview", folder, usual)
     os.environ["PULUMI_CONFIG_PASSPHRASE"] = passphrase
     act("protected", "destroy", folder, usual)
-    act("data is kept", "destroy", folder, usual, keep_data=True)
     os.environ["PATH"] = str(folder)
     act("no cli", "preview", folder, usual)
-
-
-def drift(folder: Path) -> None:
-    """Somebody changes the log group by hand."""
-    file = folder / f"{STACK}.json"
-    state = json.loads(file.read_text())
-    for resource in state["resources"]:
-        resource["drifted"] = resource["name"] == "logs"
-    file.write_text(json.dumps(state))
 
 
 if __name__ == "__main__":
