@@ -6,6 +6,7 @@
 #   make ci-load  smoke load under the gate, then drills; reports in build/ci-load
 #   make alerts   a drill on a monitored platform: which alerts came, and after how long
 #   make docs   writes docs/reference from the commands themselves
+#   make screenshots  the README's pictures of the dashboard, from a platform of its own
 #   make audit  known vulnerabilities of the pinned dependencies (needs the internet)
 #   make kills  kills the control plane in 20 drills, then every process while customers shop
 #   make autoscale  a spike without and with autoscaling: instances come, it is over, they go (root)
@@ -22,10 +23,11 @@ PACKAGES := cli control_plane infra loadtests runbooks runtime
 PIP_OPTIONS := --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tools test check ci-load alerts docs audit bench kills autoscale soak clean
+.PHONY: help install demo tools test check ci-load alerts docs screenshots audit bench kills autoscale \
+  soak clean
 
 help:
-	@sed -n '2,13s/^# *//p' Makefile
+	@sed -n '2,14s/^# *//p' Makefile
 
 install: $(INSTALLED)
 
@@ -150,6 +152,24 @@ alerts: $(INSTALLED) tools
 
 docs: $(INSTALLED)
 	@$(BIN)/python -m cli.reference
+
+# A platform of its own, removed again whatever happens.
+screenshots: $(INSTALLED)
+	@if [ "$$(id -u)" = 0 ]; then base=/var/lib/regionctl; \
+	else base=$${XDG_STATE_HOME:-$$HOME/.local/state}/regionctl; fi; \
+	state=$$base/screenshots-$$$$; \
+	offset=$$($(BIN)/python -c "$$FREE_OFFSET") || exit 1; \
+	finish() { \
+	  status=$$?; trap '' INT TERM; trap - EXIT; \
+	  if [ -d "$$state" ]; then \
+	    $(BIN)/regionctl down --delete-data --confirm two-regions --state-dir "$$state" \
+	      || [ $$status -ne 0 ] || status=4; \
+	  fi; \
+	  exit $$status; \
+	}; \
+	trap finish EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	$(BIN)/regionctl up --port-offset "$$offset" --state-dir "$$state" || exit; \
+	$(BIN)/python -m docs.screenshots --state-dir "$$state"
 
 # Asks the public advisory database about every pinned version, so it needs the internet.
 audit: $(INSTALLED)
