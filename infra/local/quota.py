@@ -86,14 +86,24 @@ def forget(site: Site, instances: Iterable[str]) -> None:
                 _group(site, instance).rmdir()
 
 
+def sweep(root: Path) -> None:
+    """No process of the platform in the state directory `root` runs any more: no group stays."""
+    with contextlib.suppress(OSError, Refused):
+        for group in _parent().glob(f"{_prefix(root)}*"):
+            group.rmdir()
+
+
 def _limit(site: Site, instance: str) -> float:
     return site.topology.scaling.cpu_limit(site.spec(instance).component)
 
 
 def _group(site: Site, instance: str) -> Path:
-    """One of each platform on this machine."""
-    platform = hashlib.sha256(str(site.layout.root).encode()).hexdigest()[:8]
-    return _parent() / f"regionctl-{platform}-{instance}"
+    return _parent() / f"{_prefix(site.layout.root)}{instance}"
+
+
+def _prefix(root: Path) -> str:
+    """Another one for each platform on this machine."""
+    return f"regionctl-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}-"
 
 
 def _parent() -> Path:

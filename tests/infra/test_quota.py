@@ -116,6 +116,11 @@ def test_an_instance_has_the_share_that_it_is_given_and_no_more(tmp_path: Path) 
             started.kill()
     quota.forget(site, [INSTANCE])
     assert not group.exists()
+    quota.prepare(site, INSTANCE)
+    quota.sweep(tmp_path / "another")
+    assert group.exists()
+    quota.sweep(tmp_path)
+    assert not group.exists()
 
 
 def throttled(group: Path) -> int:
