@@ -143,14 +143,15 @@ def rate_scale(plane: Plane, url: str, state: Path, asked: argparse.Namespace) -
     warm = phases([(WARM_UP, 1.0), (STEADY, CALIBRATION_SECONDS)])
     plan = replace(spike, segments=(constant,), phases=warm, users=64)
     out = Path(tempfile.mkdtemp(prefix="load-", dir=state))
-    with begin(url, state, out, plan, asked) as load:
-        told = Told()
-        listening = threading.Thread(target=told.follow, args=(load,), daemon=True)
-        listening.start()
-        while told.began is None and load.poll() is None:
-            time.sleep(0.1)
-        time.sleep(2 * EVERY_SECONDS)
-        busy = used(plane, asked, 3)
+    told = Told()
+    load = begin(url, state, out, plan, asked)
+    listening = threading.Thread(target=told.follow, args=(load,), daemon=True)
+    listening.start()
+    while told.began is None and load.poll() is None:
+        time.sleep(0.1)
+    time.sleep(2 * EVERY_SECONDS)
+    busy = used(plane, asked, 3)
+    load.wait()
     zones = len(mine_of(plane, asked))
     each = (busy - rest) * zones / CALIBRATION_RATE
     most = (100 - rest) / each * zones
@@ -199,7 +200,7 @@ def options() -> argparse.Namespace:
     )
     made.add_argument("--control", action="store_true", help="without scaling")
     made.add_argument("--rate-scale", type=float, help="of the profile; default: by --times")
-    made.add_argument("--times", type=float, default=1.2, help="what one instance per zone bears")
+    made.add_argument("--times", type=float, default=1.0, help="what one instance per zone bears")
     made.add_argument("--mix", default="refresh=1", help="journeys and their weights")
     made.add_argument("--cores", type=float, default=0.07, help="cpuLimits of the service")
     made.add_argument(
