@@ -1,7 +1,7 @@
 """A spike of load on a platform that scales by itself: do instances come and go, and does it help?
 
     python benchmarks/autoscale.py [--control] [--cores C] [--cpu P] [--hold S] [--cool S]
-                                   [--rate-scale X] [--seconds S] [--mix refresh=1]
+                                   [--times T | --rate-scale X] [--seconds S] [--mix refresh=1]
                                    [--service orders] [--target-ms 100] [--json FILE]
 
 The platform is its own and is removed at the end. Each instance of the service may use `--cores` of
@@ -9,7 +9,8 @@ a processor (`scaling.cpuLimits`, a quota of the kernel's; root), as a task on A
 one machine that has to do everything, instances and not the machine are then what is short. The
 load is the profile `spike` of `loadtests` (open model: time counts from when a request was intended
 to start; that the generator was late counts too), whose customers all reload the page of their
-orders.
+orders. How many come is measured first: in the spike `--times` as many as one instance in each zone
+can serve, by what a request costs it here and now.
 
 Prints a line every few seconds, then what came of it: p99 of the spike's first half and of its
 second half, and how busy the machine was in the spike. Exit 1 unless instances grew and shrank, no
@@ -47,13 +48,14 @@ from regionctl_peer import free_offset
 from infra.local import leftovers
 from infra.topology import BUILT_IN
 from loadtests import profiles
-from loadtests.arrivals import Plan
+from loadtests.arrivals import STEADY, WARM_UP, Plan, Segment, phases
 from tests.system.tour import Plane
 
 EVERY_SECONDS = 5.0
 HEAD = ("time", "instances", "used", "rate/s", "p99 ms", "failed", "machine")
 JSON = dict[str, Any]
 NOTHING = {"t": 0, "ok": 0, "errors": 0}
+CALIBRATION_RATE, CALIBRATION_SECONDS = 40.0, 32.0
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,16 @@ class Told:
 
 def main() -> int:
     asked = options()
-    plan = plan_of(asked)
     with own_platform(asked) as state:
         plane = Plane(address(state), state)
         status = plane.status()
         assert status is not None
+        if asked.rate_scale is None:
+            asked.rate_scale = rate_scale(plane, status["entryUrl"], state, asked)
+        plan = plan_of(asked)
         out = Path(tempfile.mkdtemp(prefix="load-", dir=state))
-        (out / "plan.json").write_text(json.dumps(plan.document()))
         told = Told()
-        load = subprocess.Popen(
-            load_command(status["entryUrl"], state, out, asked),
-            stdout=subprocess.PIPE,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        load = begin(status["entryUrl"], state, out, plan, asked)
         listening = threading.Thread(target=told.follow, args=(load,), daemon=True)
         listening.start()
         rows = list(watch(plane, told, load, asked))
@@ -136,21 +134,82 @@ def plan_of(asked: argparse.Namespace) -> Plan:
     return replace(plan, mix=mix, skew=0.0, users=profiles.users_for(plan.peak, mix, 0.0))
 
 
+def rate_scale(plane: Plane, url: str, state: Path, asked: argparse.Namespace) -> float:
+    """By how much the profile's rates are multiplied, so that its spike is `--times` what one
+    instance in each zone bears: from what they use at rest, and at a constant rate."""
+    rest = used(plane, asked, 2)
+    spike = plan_of(argparse.Namespace(**{**vars(asked), "rate_scale": 1.0}))
+    constant = Segment("constant", CALIBRATION_RATE, CALIBRATION_RATE, CALIBRATION_SECONDS)
+    warm = phases([(WARM_UP, 1.0), (STEADY, CALIBRATION_SECONDS)])
+    plan = replace(spike, segments=(constant,), phases=warm, users=64)
+    out = Path(tempfile.mkdtemp(prefix="load-", dir=state))
+    told = Told()
+    load = begin(url, state, out, plan, asked)
+    listening = threading.Thread(target=told.follow, args=(load,), daemon=True)
+    listening.start()
+    while told.began is None and load.poll() is None:
+        time.sleep(0.1)
+    time.sleep(2 * EVERY_SECONDS)
+    busy = used(plane, asked, 3)
+    load.wait()
+    zones = len(mine_of(plane, asked))
+    each = (busy - rest) * zones / CALIBRATION_RATE
+    most = (100 - rest) / each * zones
+    print(
+        f"{asked.service}: {rest:.0f} % of {asked.cores:g} cores at rest, {busy:.0f} % with "
+        f"{CALIBRATION_RATE:g} arrivals/s; one instance in each zone bears {most:.0f}/s"
+    )
+    return float(asked.times * most / spike.peak)
+
+
+def used(plane: Plane, asked: argparse.Namespace, looks: int) -> float:
+    """Mean of what the service's instances used (percent of their share) in the next looks."""
+    found: list[float] = []
+    for _ in range(looks):
+        time.sleep(EVERY_SECONDS)
+        found += [each["usedPercent"] for each in mine_of(plane, asked) if each["usedPercent"]]
+    return mean(found)
+
+
+def mine_of(plane: Plane, asked: argparse.Namespace) -> list[JSON]:
+    """The service in each zone that serves."""
+    scaling = plane.get("/v1/scaling") or {"items": []}
+    return [
+        each
+        for each in scaling["items"]
+        if each["service"] == asked.service and each["zone"].startswith("us-east-1")
+    ]
+
+
+def begin(
+    url: str, state: Path, out: Path, plan: Plan, asked: argparse.Namespace
+) -> subprocess.Popen[str]:
+    """The load program, which tells what it does on its stdout."""
+    (out / "plan.json").write_text(json.dumps(plan.document()))
+    return subprocess.Popen(
+        load_command(url, state, out, asked),
+        stdout=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
 def options() -> argparse.Namespace:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--control", action="store_true", help="without scaling")
-    made.add_argument("--rate-scale", type=float, default=2.0)
+    made.add_argument("--rate-scale", type=float, help="of the profile; default: by --times")
+    made.add_argument("--times", type=float, default=1.0, help="what one instance per zone bears")
     made.add_argument("--mix", default="refresh=1", help="journeys and their weights")
-    made.add_argument("--cores", type=float, default=0.1, help="cpuLimits of the service")
+    made.add_argument("--cores", type=float, default=0.07, help="cpuLimits of the service")
     made.add_argument(
         "--lag-limit-ms", type=float, default=25.0, help="by how much the generator may be late"
     )
     made.add_argument("--seconds", type=float, default=500.0, help="the whole profile")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--cpu", type=float, default=70.0, help="cpuPercent of the topology")
-    made.add_argument("--hold", type=float, default=10.0, help="holdSeconds")
+    made.add_argument("--hold", type=float, default=5.0, help="holdSeconds")
     made.add_argument("--cool", type=float, default=60.0, help="coolSeconds")
     made.add_argument("--most", type=int, default=4, help="maxInstances")
     made.add_argument("--service", default="orders")
@@ -216,25 +275,20 @@ def watch(
             ended = time.monotonic()
         if told.began is None:
             continue
-        scaling = plane.get("/v1/scaling")
-        if scaling is None:
+        mine = mine_of(plane, asked)
+        if not mine:
             continue
-        mine = [
-            each
-            for each in scaling["items"]
-            if each["service"] == asked.service and each["zone"].startswith("us-east-1")
-        ]
         zones, instances = len(mine), sum(each["running"] for each in mine)
-        used = [each["usedPercent"] for each in mine if each["usedPercent"] is not None]
+        known = [each["usedPercent"] for each in mine if each["usedPercent"] is not None]
         fresh = told.seconds[max(0, seen - 1) :]
         seen = len(told.seconds)
-        row = row_of(time.monotonic() - told.began, instances, used, fresh)
+        row = row_of(time.monotonic() - told.began, instances, known, fresh)
         row = replace(row, machine=psutil.cpu_percent())
         print_row(row)
         yield row
 
 
-def row_of(seconds: float, instances: int, used: list[float], fresh: list[JSON]) -> Row:
+def row_of(seconds: float, instances: int, known: list[float], fresh: list[JSON]) -> Row:
     """`fresh`: the last that the load program had said at the row before, and what it said since.
     Of its p99s the worst counts."""
     late = [each["p99Ms"] for each in fresh[1:] if each["p99Ms"] is not None]
@@ -243,7 +297,7 @@ def row_of(seconds: float, instances: int, used: list[float], fresh: list[JSON])
     return Row(
         seconds=round(seconds, 1),
         instances=instances,
-        used=sum(used) / len(used) if used else None,
+        used=mean(known) if known else None,
         rate=ended / max(1, last["t"] - first["t"]),
         p99_ms=max(late) if late else None,
         failed=last["errors"] - first["errors"],
@@ -267,10 +321,10 @@ def outcome(
     rows: list[Row], run: JSON, samples: Path, plan: Plan, asked: argparse.Namespace
 ) -> JSON:
     counts = [row.instances for row in rows]
-    begin = sum(each.seconds for each in plan.segments[:1])
-    end = begin + plan.segments[1].seconds
+    start = sum(each.seconds for each in plan.segments[:1])
+    end = start + plan.segments[1].seconds
     latencies = read(samples)
-    second_half = p99(latencies, (begin + end) / 2, end)
+    second_half = p99(latencies, (start + end) / 2, end)
     failed = sum(each["errors"] for each in run["endpoints"])
     found = {
         "arrivals": run["offered"]["started"],
@@ -278,10 +332,10 @@ def outcome(
         "failed": failed,
         "instances": {"first": counts[0], "most": max(counts), "last": counts[-1]},
         "spikeP99Ms": {
-            "firstHalf": p99(latencies, begin, (begin + end) / 2),
+            "firstHalf": p99(latencies, start, (start + end) / 2),
             "secondHalf": second_half,
         },
-        "machinePercent": mean([row.machine for row in rows if begin <= row.seconds < end]),
+        "machinePercent": mean([row.machine for row in rows if start <= row.seconds < end]),
         "targetMs": asked.target_ms,
         "errors": run["errors"],
         "generator": run["generator"],

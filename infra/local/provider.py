@@ -28,7 +28,6 @@ from infra.local import (
     ports,
     postgres,
     queues,
-    quota,
     regions,
     scaling,
     servers,
@@ -152,7 +151,6 @@ class LocalProvider:
         await self.site.supervisors[region].shutdown(seconds=90)
         instances = [spec.id for spec in self.topology.instances(region=region)]
         await fencing.kill(self.site, instances, keep_down=False)
-        quota.forget(self.site, instances)
 
     async def ensure_running(self, instances: Sequence[str]) -> None:
         fencing.require_reachable(self.site, instances)

@@ -3,7 +3,8 @@
 The topology's `scaling.cpuLimits` are what the size of a task is on AWS: what one instance can do
 at most, so that more instances can do more before the machine is full. An instance's process joins
 a group of its own before it becomes the service, so that a restart by the supervisor is held to it
-too.
+too. One that is started on purpose has a whole core until it is well: to start takes a second of a
+core, which would be half a minute of a small share.
 
 Both versions of cgroups are known: a quota of processor time in each period
 (kernel.org, "CFS Bandwidth Control" and "Control Group v2", cpu.max). Groups can be made by root.
@@ -22,6 +23,7 @@ from infra.topology import Topology
 from runtime.errors import Refused
 
 # Short, so that who has used its share waits for some milliseconds and not for a tenth of a second.
+# What it leaves of a period it may use in the next one, where the kernel knows that (Linux 5.14).
 PERIOD_MICROSECONDS = 20_000
 MOUNTS = Path("/proc/mounts")
 JOIN = 'echo $$ > "$0" && exec "$@"'
@@ -34,21 +36,39 @@ def check(topology: Topology) -> None:
 
 
 def prepare(site: Site, instance: str) -> None:
-    """The instance's group is there, with the limit; there is none without one."""
-    cores = _limit(site, instance)
-    if cores >= 1:
-        return
-    group = _group(site, instance)
-    quota = round(cores * PERIOD_MICROSECONDS)
-    try:
-        group.mkdir(exist_ok=True)
-        if (group / "cpu.max").exists():
-            (group / "cpu.max").write_text(f"{quota} {PERIOD_MICROSECONDS}")
-        else:
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
-            (group / "cpu.cfs_quota_us").write_text(str(quota))
-    except OSError as error:
-        raise _refused(str(error)) from error
+    """The instance is about to be started: its group is there. While nobody is in it, it holds
+    nobody back."""
+    if _limit(site, instance) < 1:
+        group = _group(site, instance)
+        try:
+            group.mkdir(exist_ok=True)
+            if not (group / "cgroup.procs").read_text():
+                _write(group, None)
+        except OSError as error:
+            raise _refused(str(error)) from error
+
+
+def hold(site: Site, instances: Iterable[str]) -> None:
+    """From now on they have no more than their limit."""
+    for instance in instances:
+        if site.spec(instance).kind == "service" and (cores := _limit(site, instance)) < 1:
+            try:
+                _write(_group(site, instance), round(cores * PERIOD_MICROSECONDS))
+            except OSError as error:
+                raise _refused(str(error)) from error
+
+
+def _write(group: Path, quota: int | None) -> None:
+    """Microseconds of each period; None: all of it."""
+    if (group / "cpu.max").exists():
+        burst = group / "cpu.max.burst"
+        (group / "cpu.max").write_text(f"{quota or 'max'} {PERIOD_MICROSECONDS}")
+    else:
+        burst = group / "cpu.cfs_burst_us"
+        (group / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
+        (group / "cpu.cfs_quota_us").write_text(str(quota or -1))
+    if quota and burst.exists():
+        burst.write_text(str(quota))
 
 
 def held(site: Site, instance: str, command: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,14 +86,24 @@ def forget(site: Site, instances: Iterable[str]) -> None:
                 _group(site, instance).rmdir()
 
 
+def sweep(root: Path) -> None:
+    """No process of the platform in the state directory `root` runs any more: no group stays."""
+    with contextlib.suppress(OSError, Refused):
+        for group in _parent().glob(f"{_prefix(root)}*"):
+            group.rmdir()
+
+
 def _limit(site: Site, instance: str) -> float:
     return site.topology.scaling.cpu_limit(site.spec(instance).component)
 
 
 def _group(site: Site, instance: str) -> Path:
-    """One of each platform on this machine."""
-    platform = hashlib.sha256(str(site.layout.root).encode()).hexdigest()[:8]
-    return _parent() / f"regionctl-{platform}-{instance}"
+    return _parent() / f"{_prefix(site.layout.root)}{instance}"
+
+
+def _prefix(root: Path) -> str:
+    """Another one for each platform on this machine."""
+    return f"regionctl-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}-"
 
 
 def _parent() -> Path:

@@ -252,6 +252,7 @@ async def start(site: Site, instances: Sequence[str]) -> None:
                 group.create_task(await_healthy(site, instance))
     except ExceptionGroup as several:
         raise several.exceptions[0] from None
+    quota.hold(site, instances)
 
 
 async def await_healthy(site: Site, instance: str) -> None:

@@ -93,22 +93,37 @@ def test_a_limit_that_no_kernel_can_hold_is_refused(cores: float) -> None:
 def test_an_instance_has_the_share_that_it_is_given_and_no_more(tmp_path: Path) -> None:
     site = site_of(limited(0.1), tmp_path)
     quota.prepare(site, INSTANCE)
-    quota.prepare(site, INSTANCE)
     busy = (sys.executable, "-c", "print(flush=True)\nwhile True: pass")
     command = quota.held(site, INSTANCE, busy)
     assert services.program(site, INSTANCE).command[: len(command) - len(busy)] == command[:-3]
+    group = Path(command[3]).parent
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
         try:
             assert started.stdout is not None
             started.stdout.readline()
             process = psutil.Process(started.pid)
             assert process.cmdline() == list(busy)
+            assert not throttled(group)  # it starts with all that it needs
+            quota.hold(site, [INSTANCE])
+            quota.prepare(site, INSTANCE)  # that it is asked for again gives it no more
             before, began = sum(process.cpu_times()[:2]), time.monotonic()
             with suppress(subprocess.TimeoutExpired):
                 started.wait(1.5)
             used = sum(process.cpu_times()[:2]) - before
             assert 0 < used <= 0.15 * (time.monotonic() - began)
+            assert throttled(group)
         finally:
             started.kill()
     quota.forget(site, [INSTANCE])
-    assert not Path(command[3]).parent.exists()
+    assert not group.exists()
+    quota.prepare(site, INSTANCE)
+    quota.sweep(tmp_path / "another")
+    assert group.exists()
+    quota.sweep(tmp_path)
+    assert not group.exists()
+
+
+def throttled(group: Path) -> int:
+    """In how many periods the group had used up its quota."""
+    said = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
+    return int(said.get("nr_throttled", 0))
