@@ -96,6 +96,15 @@ def test_no_password_is_in_the_plan(plan_text: str, plan: plans.JSON) -> None:
     assert '"planned"' not in plan_text.replace('"mode": "planned"', "")
 
 
+def test_what_shows_a_secret_needs_it_although_nobody_knows_it_yet(plan: plans.JSON) -> None:
+    first = one_of(plan, "rds/cluster:Cluster", clusterIdentifier="regionctl-prod-s1-us-east-1")
+    assert "us-east-1-secret-first-passwords" in needs(first, "masterPasswordWo")
+    for rule in of(plan, "lb/listenerRule:ListenerRule", priority=20):
+        assert "us-east-1-secret-origin" in needs(rule, "conditions")
+    for store in of(plan, "elasticache/replicationGroup:ReplicationGroup"):
+        assert needs(store, "authTokenWo") == {"us-east-1-secret-valkey"}
+
+
 def test_every_database_is_encrypted_protected_kept_and_in_two_zones(plan: plans.JSON) -> None:
     clusters = of(plan, "rds/cluster:Cluster")
     assert len(clusters) == len(TOPOLOGY.databases) * 2 + 1
