@@ -149,9 +149,6 @@ def test_the_whole_program_is_applied_interrupted_gone_on_with_looked_at_and_del
     assert code == Exit.CHANGES
     assert [step["urn"].rpartition("::")[2] for step in shown["steps"]] == ["us-east-1-vpc"]
 
-    code, refused = typed.infra("down", "--confirm", TOPOLOGY)
-    assert code == Exit.REFUSED
-    assert "--keep-data" in refused["error"]["hint"]
     code, refused = typed.infra("down", "--keep-data", "--yes")
     assert code == Exit.REFUSED
     assert f"--confirm {TOPOLOGY}" in json.dumps(refused)
