@@ -119,7 +119,8 @@ def test_the_whole_program_is_applied_interrupted_gone_on_with_looked_at_and_del
     said = interrupted(typed, "up", "--region", REGION, "--yes")
     assert f"{STACK} would: create {len(region)}" in said
     assert f"{REGION} needs " in said
-    assert "regionctl infra up again goes on from there" in said
+    waiting = said.index("waiting until Pulumi has finished what it is at")
+    assert waiting < said.index("regionctl infra up again goes on from there")
     began = [one for one in typed.state["resources"] if one["urn"] in planned]
     assert PAUSE_AFTER <= len(began) < len(region)
     assert {one["urn"] for one in began} <= {*region}
