@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from cli import render
 from cli.settings import child_environment
 from runtime.errors import OperationFailed, Problem, Refused
 
@@ -108,6 +109,10 @@ async def _child(
         yield process
     finally:
         if process.returncode is None:
+            if patient:
+                render.note(
+                    "\nwaiting until Pulumi has finished what it is at; that may take minutes"
+                )
             os.killpg(process.pid, signal.SIGINT if patient else signal.SIGTERM)
             await process.wait()
 

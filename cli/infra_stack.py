@@ -17,7 +17,7 @@ from cli import render
 from cli.leaf import READS, Run, leaf
 from cli.render import Output, Table
 from cli.settings import Settings
-from runtime.errors import Exit, Invalid, Refused
+from runtime.errors import Exit, Invalid, NotFound, Refused
 
 if TYPE_CHECKING:
     from infra.aws.first_run import Stage
@@ -57,7 +57,7 @@ SecretsProvider = Annotated[
 ]
 Region = Annotated[
     str | None,
-    typer.Option("--region", metavar="REGION", help="Only what is in this region."),
+    typer.Option("--region", metavar="REGION", help="Only this region, and what it needs."),
 ]
 
 
@@ -103,7 +103,7 @@ async def up(
     planned = await children.planned(topology)
     _allowed(planned)
     asked = _request(run, topology, backend, secrets_provider, run.reason)
-    asked["targets"] = _targets(planned.plan, region)
+    asked["targets"] = await _targets(run, asked, planned.plan, region)
     preview = await _engine(run, "preview", asked)
     _announce(run, preview, "would")
     if run.dry_run or not preview["steps"]:
@@ -285,14 +285,26 @@ def _allowed(planned: children.Planned) -> None:
         )
 
 
-def _targets(plan: JSON, region: str | None) -> list[str]:
-    """The URNs in a region; none when no region is named: all."""
+async def _targets(run: Run, asked: JSON, plan: JSON, region: str | None) -> list[str]:
+    """The URNs that make a region; none when no region is named: all."""
+    from infra.aws import plan as plans
+
     if region is None:
         return []
-    found = [one["urn"] for one in plan["resources"] if one["region"] == region]
-    if not found:
-        known = sorted({one["region"] for one in plan["resources"] if one["region"]})
-        raise Invalid(f"Nothing is in {region!r}.", hint=f"one of {', '.join(known)}")
+    known = {one["region"] for one in plan["resources"]} - {""}
+    if region not in known:
+        raise Invalid(f"Nothing is in {region!r}.", hint=f"one of {', '.join(sorted(known))}")
+    try:
+        state = (await _engine(run, "export", asked))["export"]
+    except NotFound:
+        state = {}
+    there = {one["urn"] for one in (state.get("deployment") or {}).get("resources") or ()}
+    found = plans.targets(plan, region, there)
+    elsewhere = sum(1 for one in plans.managed(plan) if one["urn"] in found) - sum(
+        1 for one in plans.managed(plan) if one["region"] == region
+    )
+    if elsewhere:
+        render.note(f"{region} needs {elsewhere} resources elsewhere that are not there yet.")
     return found
 
 

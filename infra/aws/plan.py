@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +161,38 @@ def edges(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         for urn in resource["dependencies"]:
             if urn not in told:
                 yield resource["urn"], urn, ""
+
+
+def targets(plan: Mapping[str, Any], region: str, existing: Collection[str]) -> list[str]:
+    """What `pulumi up --target` has to be given to make one region: the URNs of what is in it, and
+    of what that needs and is not among the `existing` ones yet.
+
+    Pulumi makes nothing of which a need is neither there nor a target. What is made elsewhere comes
+    with its whole part (component): a bucket is not there without what keeps it closed. What is
+    there elsewhere already is left as it is.
+    """
+    by_urn = {one["urn"]: one for one in plan["resources"]}
+    parts: dict[str, set[str]] = {}
+    for urn, one in by_urn.items():
+        parts.setdefault(one["parent"], set()).add(urn)
+    found = {urn for urn, one in by_urn.items() if one["region"] == region}
+    todo = [*found]
+    while todo:
+        one = by_urn[todo.pop()]
+        wanted = needs(one)
+        if one["region"] != region and one["type"].startswith("aws:"):
+            wanted |= parts[one["parent"]]
+        missing = wanted - found - set(existing)
+        found |= missing
+        todo += missing
+    return sorted(found)
+
+
+def needs(resource: Mapping[str, Any]) -> set[str]:
+    """The URNs that must be there before it: also what it is a part of, and where it goes."""
+    by_property = (urn for urns in resource["propertyDependencies"].values() for urn in urns)
+    found = {resource["parent"], resource["provider"], *resource["dependencies"], *by_property}
+    return found - {""}
 
 
 @dataclass(frozen=True)

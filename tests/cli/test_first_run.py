@@ -10,7 +10,7 @@ import pytest
 from cli.infra_stack import after_checks, show_ended, what_is_left
 from cli.leaf import Run
 from cli.render import Output
-from tests.cli.test_infra import infra, stack
+from tests.infra.aws.stacks import infra, stack
 
 __all__ = ["stack"]
 ORDER = ["make", "delegate", "image", "way-in", "provision", "smoke"]

@@ -53,12 +53,15 @@ class Secrets(Part):
         self.register_outputs({})
 
     def read(self, purpose: str, name: str) -> pulumi.Output[str]:
-        """The value `name` of a kept secret, from where it is kept."""
+        """The value `name` of a kept secret, from where it is kept. What is made of it needs the
+        secret, which the SDK forgets of an answer that is not known yet."""
+        version = self._versions[purpose]
         found = aws.secretsmanager.get_secret_version_output(
-            secret_id=self._versions[purpose].secret_id,
+            secret_id=version.secret_id,
             opts=pulumi.InvokeOutputOptions(parent=self),
         )
-        return _secret(found.secret_string.apply(lambda text: str(json.loads(text)[name])))
+        kept = pulumi.Output.all(found.secret_string, version.secret_id)
+        return _secret(kept.apply(lambda told: str(json.loads(told[0])[name])))
 
     def _random(self) -> pulumi.Output[str]:
         """New at every run, but kept at the first only. Valkey takes no other signs than these."""

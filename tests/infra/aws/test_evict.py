@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from infra.aws.clients import Cloud
+from infra.aws.operate import fence
 from infra.aws.operate.evict import evict
 from infra.aws.sessions import LOST, Sessions
 from infra.aws.site import Site
@@ -75,19 +76,22 @@ class Returning(FakeClock):
 
 
 @pytest.mark.process
-def test_a_service_that_comes_back_again_and_again_is_not_called_ended(
-    shard: Site, server: Postgres
+def test_a_region_to_which_a_service_comes_back_again_and_again_is_not_called_fenced(
+    site: Site, server: Postgres
 ) -> None:
     clock = Returning(server)
-    open_to_it = replace(shard, cloud=Cloud(shard.cloud.endpoints, pause=20.0, clock=clock))
-    sessions = replace(volume.attach(shard, {"s1": server}), site=open_to_it)
+    open_to_it = replace(site, cloud=Cloud(site.cloud.endpoints, pause=20.0, clock=clock))
+    # Nobody gets into the catalog, which is restarted.
+    attached = volume.attach(site, {"s1": server})
+    dial = {**attached.dial, "catalog": ("127.0.0.1", free_port())}
+    sessions = replace(attached, site=open_to_it, dial=dial)
 
     async def check() -> None:
         async with sessions.session(FIRST) as administrator:
             await administrator.execute(MAKE)
-        (found,) = await evict(open_to_it, sessions, EAST)
-        assert not found.fenced
-        assert "come back" in found.how
+        fenced = await fence.fence_region(open_to_it, sessions, EAST)
+        assert not fenced.fenced
+        assert f"sessions with {site.names.instance('s1', EAST, 'a')} come back" in fenced.how
         for each in clock.opened:
             each.terminate()
 

@@ -1,4 +1,5 @@
-"""The recipe of the image is held to rules here, as nothing in this repository can build it."""
+"""The recipe of the image is held to rules here. No test carries it out: `build_image.py` does,
+by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path
+
+import pytest
 
 from infra.aws import container, images, sessions
 from infra.aws.spec import CONTROL_PORT, GATEWAY_PORT, SERVICE_PORT
@@ -21,6 +24,15 @@ def instructions() -> list[tuple[str, str]]:
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     parts = [line.split(None, 1) for line in joined.splitlines() if line.strip()]
     return [(name.upper(), rest) for name, rest in parts]
+
+
+def test_it_is_read_here_as_docker_reads_it() -> None:
+    parser = pytest.importorskip("dockerfile", reason="pip install dockerfile: Docker's own parser")
+    read = [
+        (one.cmd.upper(), " ".join(one.original.split(None, 1)[1].split()))
+        for one in parser.parse_string(TEXT)
+    ]
+    assert read == [(name, " ".join(rest.split())) for name, rest in instructions()]
 
 
 def last_stage() -> list[tuple[str, str]]:

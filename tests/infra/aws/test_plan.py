@@ -165,3 +165,22 @@ def test_inputs_differ_exactly_when_the_diff_says_so(
 def _with(inputs: dict[str, Any]) -> Registered:
     one = registered("aws:x/y:Z", "one")
     return Registered(**(vars(one) | {"inputs": inputs}))
+
+
+def test_one_region_is_made_with_all_that_it_needs_and_nothing_else(plan: plans.JSON) -> None:
+    by_urn = {one["urn"]: one for one in plan["resources"]}
+    for region in ("us-east-1", "us-west-2"):
+        inside = {urn for urn, one in by_urn.items() if one["region"] == region}
+        found = set(plans.targets(plan, region, ()))
+        assert inside < found < by_urn.keys()
+        assert all(plans.needs(by_urn[urn]) <= found for urn in found)
+        first = set(plans.targets(plan, region, by_urn.keys()))
+        assert first == inside, "what is there elsewhere is left alone"
+        for urn in found - inside:
+            if by_urn[urn]["type"].startswith("aws:"):
+                part = {
+                    other for other in by_urn if by_urn[other]["parent"] == by_urn[urn]["parent"]
+                }
+                assert part <= found, "a bucket comes with what keeps it closed"
+        kinds = {by_urn[urn]["type"] for urn in found if by_urn[urn]["region"] not in ("", region)}
+        assert "aws:cloudwatch/metricAlarm:MetricAlarm" not in kinds

@@ -264,6 +264,36 @@ def test_aurora_is_set_as_the_local_servers_are() -> None:
         aurora.max_connections("db.x9.huge")
 
 
+def test_another_environment_is_another_stack_and_shares_no_name() -> None:
+    prod = made()
+    assert "environment: prod" in TEXT
+    text = TEXT.replace("environment: prod", "environment: stage")
+    stage = made(text.replace("shop.example.com", "stage.example.com"))
+    assert (prod.stack, stage.stack) == ("aws-two-regions.prod", "aws-two-regions.stage")
+
+    def names(of: Platform) -> set[str]:
+        region, names = of.primary.name, of.names
+        return {
+            names.global_cluster("s1"),
+            names.cluster("s1", region),
+            names.replication_group("cache", region),
+            names.ecs_cluster(region),
+            names.repository(),
+            names.namespace(region),
+            names.balancer(region),
+            names.entry(),
+            names.bucket("objects", region),
+            names.key_alias("data"),
+            names.secret("root"),
+            names.parameter("cache"),
+            names.vault(region),
+            names.log_group("orders", region),
+            names.role("orders", region),
+        }
+
+    assert not names(prod) & names(stage)
+
+
 def test_the_alarms_are_those_of_the_table() -> None:
     found = made()
     table = {one.name: one for one in alarms.alarms(found, found.primary)}

@@ -313,7 +313,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
         if done is None:
             urn = self.engine.urn(request)
-            return resource_pb2.RegisterResourceResponse(urn=urn, result=resource_pb2.Result.SKIP)
+            return resource_pb2.RegisterResourceResponse(urn=urn, unknown=True)
         state = struct_pb2.Struct()
         state.update(done["state"])
         return resource_pb2.RegisterResourceResponse(urn=done["urn"], id=done["id"], object=state)
