@@ -211,6 +211,7 @@ class MemoryProvider(MemoryWorld):
         if node.wal != source.wal[: len(node.wal)]:
             raise Refused(f"{instance} has writes that {upstream} has not.", hint="rejoin it")
         node.running, node.primary, node.upstream, node.sync_names = True, False, upstream, ()
+        node.crashed = False
         self._replicate()
 
     async def rewind(self, instance: str, upstream: str) -> str:
