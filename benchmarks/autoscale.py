@@ -55,7 +55,7 @@ from tests.system.tour import Plane
 EVERY_SECONDS = 5.0
 HEAD = ("time", "instances", "used", "rate/s", "p99 ms", "failed", "machine")
 JSON = dict[str, Any]
-NOTHING = {"t": 0, "ok": 0, "errors": 0}
+NOTHING = {"t": 0, "started": 0, "ok": 0, "errors": 0}
 CALIBRATION_RATE, CALIBRATION_SECONDS = 40.0, 32.0
 
 
@@ -151,14 +151,19 @@ def rate_scale(plane: Plane, url: str, state: Path, asked: argparse.Namespace) -
     while told.began is None and load.poll() is None:
         time.sleep(0.1)
     time.sleep(2 * EVERY_SECONDS)
+    first = told.seconds[-1] if told.seconds else NOTHING
     busy = used(plane, asked, 3)
+    last = told.seconds[-1] if told.seconds else NOTHING
     load.wait()
+    rate = (last["started"] - first["started"]) / max(1, last["t"] - first["t"])
+    if busy <= rest or not rate:
+        raise SystemExit("no load could be made before the spike: see load-*/locust.log")
     zones = len(mine_of(plane, asked))
-    each = (busy - rest) * zones / CALIBRATION_RATE
+    each = (busy - rest) * zones / rate
     most = (100 - rest) / each * zones
     print(
         f"{asked.service}: {rest:.0f} % of {asked.cores:g} cores at rest, {busy:.0f} % with "
-        f"{CALIBRATION_RATE:g} arrivals/s; one instance in each zone bears {most:.0f}/s"
+        f"{rate:.0f} arrivals/s; one instance in each zone bears {most:.0f}/s"
     )
     return float(asked.times * most / spike.peak)
 
