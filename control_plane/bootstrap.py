@@ -108,7 +108,6 @@ async def down(root: Path, *, delete_data: bool) -> JSON:
             *(each.shutdown(DOWN_SECONDS) for each in _regions(topology, paths, table))
         )
         ended = await asyncio.to_thread(_end_leftovers, root)
-        quota.sweep(root)
         if delete_data:
             with layout.explain_disk(root):
                 shutil.rmtree(root)
