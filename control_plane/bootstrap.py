@@ -120,7 +120,6 @@ async def down(root: Path, *, delete_data: bool, reason: str = "") -> JSON:
                 *(each.shutdown(DOWN_SECONDS) for each in _regions(topology, paths, table))
             )
             ended = await asyncio.to_thread(_end_leftovers, root)
-            quota.sweep(root)
         if delete_data:
             with layout.explain_disk(root):
                 shutil.rmtree(root)

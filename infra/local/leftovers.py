@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from infra.local import quota
 from infra.local.faults import kill_tree
 
 VARIABLE = "REGIONCTL_STATE"
@@ -38,7 +39,8 @@ def find(state_dir: Path) -> list[int]:
 
 
 def end(state_dir: Path) -> list[int]:
-    """Kill the processes of `state_dir`, by pid, and return when none is left; their pids.
+    """Kill the processes of `state_dir`, by pid, and return when none is left; their pids. Nor do
+    the groups that held them to a share of a core stay.
 
     Looks again until it finds none: a supervisor may have started another in the meantime.
     Raises `TimedOut` when a process does not go.
@@ -47,6 +49,7 @@ def end(state_dir: Path) -> list[int]:
     while pids := find(state_dir):
         ended += _quit_databases(pids)
         ended += kill_tree(pids)
+    quota.sweep(state_dir)
     return ended
 
 

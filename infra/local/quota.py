@@ -88,9 +88,10 @@ def forget(site: Site, instances: Iterable[str]) -> None:
 
 def sweep(root: Path) -> None:
     """No process of the platform in the state directory `root` runs any more: no group stays."""
-    with contextlib.suppress(OSError, Refused):
+    with contextlib.suppress(Refused):
         for group in _parent().glob(f"{_prefix(root)}*"):
-            group.rmdir()
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 def _limit(site: Site, instance: str) -> float:
