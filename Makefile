@@ -135,6 +135,7 @@ check: $(INSTALLED)
 	@$(BIN)/bandit -q -c pyproject.toml --severity-level medium -r $(PACKAGES)
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/zizmor --offline --quiet .github/workflows
+	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/python -m pip --disable-pip-version-check check
 
 # PROFILE=baseline GATE=slo.yaml DRILLS="zone-failure reshard" choose others.
