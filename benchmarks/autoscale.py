@@ -138,6 +138,7 @@ def plan_of(asked: argparse.Namespace) -> Plan:
 def rate_scale(plane: Plane, url: str, state: Path, asked: argparse.Namespace) -> float:
     """By how much the profile's rates are multiplied, so that its spike is `--times` what one
     instance in each zone bears: from what they use at rest, and at a constant rate."""
+    time.sleep(2 * EVERY_SECONDS)  # what has just begun still warms up
     rest = used(plane, asked, 2)
     spike = plan_of(argparse.Namespace(**{**vars(asked), "rate_scale": 1.0}))
     constant = Segment("constant", CALIBRATION_RATE, CALIBRATION_RATE, CALIBRATION_SECONDS)

@@ -33,6 +33,8 @@ from runtime.shardmap import ShardMap
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 5.0
+# Percent: one that uses more than its limit is being started, which nobody asked of it as work.
+STARTING = 120.0
 UNFINISHED = 100
 
 
@@ -120,6 +122,8 @@ class Autoscaler:
                 looks = self.looks.setdefault(group, deque())
                 limit = policy.cpu_limit(group.service)
                 mine = [used[id] / limit for id in instances(self.topology, group) if id in used]
+                if limit < 1:
+                    mine = [share for share in mine if share <= STARTING]
                 count = self.topology.count(group.service, group.zone)
                 looks.append(Look(now, count, tuple(mine)))
                 while looks[0].at < oldest:

@@ -107,6 +107,18 @@ async def test_an_instance_that_is_limited_is_busy_by_its_limit() -> None:
     assert reasons == ["more than 70 % of its 0.25 cores used for 60 s"]
 
 
+async def test_what_a_limited_instance_uses_to_start_is_no_work() -> None:
+    policy = ScalingPolicy(cpu_limits=(("orders", 0.25),), hold_seconds=5.0)
+    topology = replace(load("two-regions"), scaling=policy)
+    async with Platform.open(topology) as platform:
+        await provisioned(platform)
+        scaled = Scaled(platform)
+        for _ in range(4):
+            platform.provider.used[ORDERS] = platform.provider.used.get(ORDERS, 0.0) + 4.0
+            await scaled.passes(EVERY_SECONDS)
+        assert scaled.count() == 1
+
+
 async def test_what_is_decided_is_told_for_each_service_and_zone(scaled: Scaled) -> None:
     scaled.platform.provider.demand[ORDERS] = 0.5
     await scaled.passes(2 * EVERY_SECONDS)
