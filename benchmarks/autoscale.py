@@ -103,9 +103,7 @@ def main() -> int:
         plan = plan_of(asked)
         out = Path(tempfile.mkdtemp(prefix="load-", dir=state))
         told = Told()
-        load = begin(status["entryUrl"], state, out, plan, asked)
-        listening = threading.Thread(target=told.follow, args=(load,), daemon=True)
-        listening.start()
+        load = begin(status["entryUrl"], state, out, plan, asked, told)
         rows = list(watch(plane, told, load, asked))
         operations: list[JSON] = plane.http.get("/v1/operations?limit=1000").json()
         run: JSON = json.loads((out / "run.json").read_text())
@@ -146,9 +144,7 @@ def rate_scale(plane: Plane, url: str, state: Path, asked: argparse.Namespace) -
     plan = replace(spike, segments=(constant,), phases=warm, users=64)
     out = Path(tempfile.mkdtemp(prefix="load-", dir=state))
     told = Told()
-    load = begin(url, state, out, plan, asked)
-    listening = threading.Thread(target=told.follow, args=(load,), daemon=True)
-    listening.start()
+    load = begin(url, state, out, plan, asked, told)
     while told.began is None and load.poll() is None:
         time.sleep(0.1)
     time.sleep(2 * EVERY_SECONDS)
@@ -189,16 +185,14 @@ def mine_of(plane: Plane, asked: argparse.Namespace) -> list[JSON]:
 
 
 def begin(
-    url: str, state: Path, out: Path, plan: Plan, asked: argparse.Namespace
+    url: str, state: Path, out: Path, plan: Plan, asked: argparse.Namespace, told: Told
 ) -> subprocess.Popen[str]:
     """The load program, which tells what it does on its stdout."""
     (out / "plan.json").write_text(json.dumps(plan.document()))
-    return subprocess.Popen(
-        load_command(url, state, out, asked),
-        stdout=subprocess.PIPE,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    command = load_command(url, state, out, asked)
+    load = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    threading.Thread(target=told.follow, args=(load,), daemon=True).start()
+    return load
 
 
 def options() -> argparse.Namespace:
