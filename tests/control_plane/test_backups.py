@@ -236,6 +236,19 @@ async def test_a_running_backup_refuses_another_of_its_database_and_pruning_and_
         assert not await refused(platform, "switchover", to="us-west-2")
 
 
+async def test_of_a_shard_that_ended_before_its_turn_no_backup_is_taken() -> None:
+    async with Platform.open() as platform:
+        await settled(platform)
+        plan = await platform.plan("backup", database="all", kind="full")
+        assert "s3" in {step.args["database"] for step in plan.steps}
+        await platform.run("reshard", **{**GROW, "to": 2})
+        await platform.run("reshard-finish", early=True)
+        await platform.carry_out(plan)
+        assert {each.database for each in await platform.provider.backups.list()} == {
+            *("s1", "s2", "catalog")
+        }
+
+
 async def test_a_failover_refuses_a_restore_in_place_of_its_database() -> None:
     async with Platform.open() as platform:
         await backed_up(platform)

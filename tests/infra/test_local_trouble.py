@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from control_plane.plans import scale
@@ -18,7 +19,7 @@ from infra.local.layout import Layout
 from infra.local.ports import PortTaken
 from infra.local.provider import LocalProvider
 from runtime.clock import SystemClock, wait_until
-from runtime.errors import OperationFailed, Problem, Refused
+from runtime.errors import OperationFailed, Problem, Refused, Unavailable
 from tests.infra import platform
 from tests.infra.platform import PRIMARY, REMOTE, SYNC, World, first_map
 
@@ -51,6 +52,15 @@ def test_everything_comes_back_with_its_data_after_all_processes_were_lost(whole
         view = (await provider.observe([PRIMARY])).postgres(PRIMARY)
         assert view is not None
         assert (view.role, view.sync_names, view.epoch) == ("primary", (SYNC,), 1)
+
+    whole.run(check)
+
+
+def test_a_connection_that_died_in_the_middle_of_an_error_is_silence(whole: World) -> None:
+    async def check(provider: LocalProvider) -> None:
+        with pytest.raises(Unavailable, match="cannot switch to state 11"):
+            async with provider.monitor.session(PRIMARY):
+                raise asyncpg.InternalClientError("cannot switch to state 11")
 
     whole.run(check)
 

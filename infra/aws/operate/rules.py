@@ -117,19 +117,22 @@ async def _groups(site: Site, region: str) -> JSON:
 async def _rules(site: Site, region: str) -> list[str]:
     """The rules by which services reach databases."""
     groups = await _groups(site, region)
-    found = await site.cloud.pages(
+    return [
+        rule["SecurityGroupRuleId"]
+        for rule in await _rules_of(site, region, groups[DATABASES])
+        if not rule["IsEgress"]
+        and rule.get("ReferencedGroupInfo", {}).get("GroupId") == groups[WRITERS]
+    ]
+
+
+async def _rules_of(site: Site, region: str, group: str) -> list[JSON]:
+    return await site.cloud.pages(
         "ec2",
         region,
         "describe_security_group_rules",
         "SecurityGroupRules",
-        Filters=[{"Name": "group-id", "Values": [groups[DATABASES]]}],
+        Filters=[{"Name": "group-id", "Values": [group]}],
     )
-    return [
-        rule["SecurityGroupRuleId"]
-        for rule in found
-        if not rule["IsEgress"]
-        and rule.get("ReferencedGroupInfo", {}).get("GroupId") == groups[WRITERS]
-    ]
 
 
 def _blocks(site: Site, region: str) -> set[str]:
@@ -141,16 +144,9 @@ def _blocks(site: Site, region: str) -> set[str]:
 async def _ways(site: Site, other: str, region: str) -> dict[str, str]:
     """address range → the rule by which services of `other` reach the databases of `region`."""
     groups = await _groups(site, other)
-    found = await site.cloud.pages(
-        "ec2",
-        other,
-        "describe_security_group_rules",
-        "SecurityGroupRules",
-        Filters=[{"Name": "group-id", "Values": [groups[WRITERS]]}],
-    )
     blocks = _blocks(site, region)
     return {
         rule["CidrIpv4"]: rule["SecurityGroupRuleId"]
-        for rule in found
+        for rule in await _rules_of(site, other, groups[WRITERS])
         if rule["IsEgress"] and rule.get("CidrIpv4") in blocks
     }
